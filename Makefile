@@ -1,0 +1,82 @@
+# make demo  environment, build, and the whole method on the embedded data set
+# make test  environment, build, and the tests
+# make bench     every benchmark, one at a time; JSON and a table with ratios into benchmarks/results/
+# make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests
+# make ptxas     registers, spills and shared memory of the CUDA kernels (needs nvcc, no GPU)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := .stamps
+DATE := $(shell date +%F)
+RESULTS := benchmarks/results
+
+.PHONY: env build demo test test-slow bench sanitize ptxas gpu lint clean
+env: $(STAMPS)/env
+$(STAMPS)/env: pyproject.toml
+	@mkdir -p $(STAMPS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the Python packages into $(VENV) (the first time: about three minutes, 6 GB)"
+	@$(BIN)/pip install -q --upgrade pip
+	@$(BIN)/pip install -q "setuptools>=77" wheel ninja "pybind11>=2.13" "cmake>=3.25" "torch>=2.11" "torchvision>=0.26"
+	@PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=$${DLP_FAST_CUDA:-auto} $(BIN)/pip install -q --no-build-isolation -e ".[dev]"
+	@touch $@
+
+# CMake and ninja compile only what changed since the last build.
+build: env
+	@mkdir -p build
+	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/python setup.py -q build_ext --inplace > build/build.log 2>&1 || { cat build/build.log; exit 1; }
+
+demo: build
+	@$(BIN)/python -m dlp_fast.run --out runs/demo
+
+test: build
+	$(BIN)/python -m pytest
+
+test-slow: build
+	$(BIN)/python -m pytest -m slow
+
+# on a machine with a GPU, with the packages of pyproject.toml installed; PYTHON=... chooses the interpreter
+gpu:
+	@PYTHON=$(PYTHON) benchmarks/gpu.sh
+
+lint: build
+	$(BIN)/ruff check . && $(BIN)/ruff format --check dlp_fast tests benchmarks setup.py && $(BIN)/lint-imports
+
+clean:
+	rm -rf build dist *.egg-info .stamps dlp_fast/*.so
+
+# BENCH="-k inject_trigger" measures a part; the name says the device that the kernels ran on
+bench: build
+	@mkdir -p $(RESULTS)
+	@device=$$($(BIN)/python -c "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')") && \
+	result=$(RESULTS)/kernels_$${device}_$(DATE).json && \
+	$(BIN)/python -m pytest benchmarks -o addopts=-q --benchmark-only --benchmark-json=$$result \
+	  --benchmark-columns=median,min,iqr,rounds --benchmark-sort=name $(BENCH) && \
+	$(BIN)/python benchmarks/summarize.py $$result --write
+
+# The sanitized package lives in build/sanitize, so the normal build stays. Python itself is not built with ASan, hence
+# LD_PRELOAD; what torch and Python leak at exit is theirs. Subprocesses of the tests inherit all of it.
+SANITIZED := build/sanitize
+sanitize: build
+	@rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	@cp -r csrc dlp_fast tests CMakeLists.txt setup.py pyproject.toml $(SANITIZED)/
+	@find $(SANITIZED) -name '*.so' -delete
+	@cd $(SANITIZED) && touch README.md && PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=0 DLP_FAST_SANITIZE=1 \
+	  $(abspath $(BIN))/python setup.py -q build_ext --inplace > build.log 2>&1 || { cat build.log; exit 1; }
+	cd $(SANITIZED) && \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	  $(abspath $(BIN))/python -m pytest tests/ops -p no:cacheprovider -o addopts="-q -m 'not slow'"
+
+PTXAS := $(RESULTS)/ptxas_sm90_$(DATE).txt
+NVCC ?= $(shell command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+ptxas:
+	@mkdir -p $(RESULTS) build
+	@$(NVCC) --version | tail -2 | head -1 > $(PTXAS)
+	@for op in $$(tr '\n' ' ' < CMakeLists.txt | sed 's/.*set(DLP_OPS\([^)]*\)).*/\1/'); do \
+	  echo "== $$op" >> $(PTXAS); \
+	  $(NVCC) -arch=sm_90 -std=c++20 -O3 --expt-relaxed-constexpr -lineinfo -Icsrc -Xptxas -v -c csrc/cuda/$$op.cu \
+	    -o build/ptxas.o > build/ptxas.log 2>&1 || { cat build/ptxas.log; exit 1; }; \
+	  c++filt < build/ptxas.log | grep -E 'Compiling entry|Function properties|registers|stack frame' >> $(PTXAS); \
+	done
+	@cat $(PTXAS)

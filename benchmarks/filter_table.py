@@ -1,0 +1,184 @@
+"""The filter, measured: precision of each score over epochs, attacks, rates and seeds.
+
+    python benchmarks/filter_table.py --data DIR --out benchmarks/results/filter_cpu_DATE.json
+
+Trains stage 1 once for each cell and scores the same trajectory by every filter at every epoch. Cells that the
+result file holds already are not run again. The attack is known here, to the table and to nothing that it measures.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from sklearn.metrics import roc_auc_score
+
+from dlp_fast.attacks.poisoning import TriggeredImages, plan
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.config import FilterConfig, SupervisedConfig
+from dlp_fast.data import sources
+from dlp_fast.engine.batches import TrainingData, pixel_statistics
+from dlp_fast.engine.device import choose_compute
+from dlp_fast.engine.session import Session
+from dlp_fast.filtering.suspicion import snapshot, trajectory
+from dlp_fast.models.registry import build_model
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
+from dlp_fast.scoring import TestSet
+from dlp_fast.stages.supervised import supervised
+
+CELLS = (
+    [("none", 0.0, seed) for seed in (0, 1, 2)]
+    + [(attack, rate, 0) for rate in (0.1, 0.02, 0.2, 0.05, 0.01, 0.005) for attack in ("badnets", "blended")]
+    + [("sig", rate, 0) for rate in (0.5, 0.2, 0.8, 0.1)]
+    + [
+        (attack, rate, 1)
+        for attack, rate in (("badnets", 0.1), ("blended", 0.1), ("sig", 0.5), ("badnets", 0.02))
+    ]
+)
+
+
+@dataclass
+class Options:
+    data: str
+    """Image folder (a clean one: it is poisoned here)."""
+    out: Path
+    """Result file, JSON."""
+    images: int = 5000
+    """How many images, the same number of each class."""
+    epochs: int = 14
+    """Epochs of stage 1."""
+    batch: int = 64
+    """Images a step."""
+    learning_rate: float = 0.05
+    """Step size of stage 1."""
+    threads: int = 1
+    """CPU threads."""
+
+
+def subset(labels: torch.Tensor, classes: int, images: int) -> torch.Tensor:
+    """The first images // classes ids of each class, ascending."""
+    parts = [(labels == c).nonzero().flatten()[: images // classes] for c in range(classes)]
+    return torch.cat(parts).sort().values
+
+
+def at_epoch(
+    epoch: int,
+    entropy: torch.Tensor,
+    loss: torch.Tensor,
+    labels: torch.Tensor,
+    poisoned: np.ndarray,
+    classes: int,
+) -> dict[str, object]:
+    """Every filter's figures, had stage 1 ended after `epoch` epochs."""
+    config = FilterConfig()
+    k = max(1, round(config.rate * len(labels)))
+    entropy, loss = entropy[:epoch], loss[:epoch]
+    of = trajectory(entropy, loss, labels, classes, config)
+    scores = {
+        "snapshot": snapshot(entropy).score.numpy(),
+        "mean entropy": entropy.mean(0).numpy(),
+        "mean loss": loss.mean(0).numpy(),
+        "clusters": of.score.numpy(),
+    }
+    trusted = ~(of.clustered | of.unlearnt).numpy()
+    found = of.found(config)
+    facts: dict[str, object] = {
+        "epoch": epoch,
+        "found": [{"label": s.label, "distance": s.distance, "doubt": s.doubt} for s in found],
+        "widest_other": max((s.distance for s in of.splits if s not in found), default=None),
+        "least_doubt_other": min((s.doubt for s in of.splits if s not in found), default=None),
+        "clustered": int(of.clustered.sum()),
+        "trusted": int(trusted.sum()),
+        "poison_trusted": int((poisoned & trusted).sum()),
+    }
+    if poisoned.any():
+        for name, score in scores.items():
+            order = np.argsort(score, kind="stable")
+            facts[name] = {
+                "precision": float(poisoned[order[:k]].mean()),
+                "auroc": float(roc_auc_score(poisoned, -score)),
+            }
+    return facts
+
+
+def run_cell(
+    options: Options, dataset: sources.Dataset, attack: str, rate: float, seed: int
+) -> dict[str, object]:
+    began = time.monotonic()
+    chosen = subset(dataset.train.labels, len(dataset.train.classes), options.images)
+    images, labels = sources.ResidentImages(dataset.train.images.get(chosen)), dataset.train.labels[chosen]
+    poisoned, table, target = torch.zeros(len(labels), dtype=torch.bool), None, None
+    if attack != "none":
+        plot = plan(
+            attack,
+            labels,
+            dataset.train.classes,
+            (images.height, images.width),
+            rate=rate,
+            rate_of="auto",
+            target="0",
+            seed=seed,
+        )
+        images, labels = TriggeredImages(images, plot.poisoned, plot.table), plot.labels
+        poisoned, table, target = plot.poisoned, plot.table, plot.target
+    compute = choose_compute("auto", "auto")
+    mean, std = pixel_statistics(images)
+    classes = len(dataset.train.classes)
+    data = TrainingData(images, labels, classes, mean, std, dataset.flip, seed, compute.device)
+    model = build_model("wrn-16-1", classes, images.height, seed).to(compute.device)
+    config = SupervisedConfig(
+        epochs=options.epochs, min_steps=0, batch=options.batch, learning_rate=options.learning_rate
+    )
+    with Session(seed, compute, RunLog(None, quiet=True)) as session:
+        first = supervised(session, model, data, config)
+    measured = TestSet(dataset.test.images, dataset.test.labels, table, target).measure(
+        model, compute.device, mean, std
+    )
+    epochs = [
+        at_epoch(epoch, first.entropy, first.loss, labels, poisoned.numpy(), classes)
+        for epoch in range(2, options.epochs + 1)
+    ]
+    seconds = round(time.monotonic() - began, 1)
+    return {"attack": attack, "rate": rate, "seed": seed, "seconds": seconds, **measured, "epochs": epochs}
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    torch.set_num_threads(options.threads)
+    dataset = sources.load(options.data)
+    saved = {"cells": []}
+    if options.out.is_file():
+        saved = json.loads(options.out.read_text())
+    done = {(c["attack"], c["rate"], c["seed"]) for c in saved["cells"]}
+    saved["environment"] = environment(choose_compute("auto", "auto").describe())
+    saved["options"] = {k: str(v) for k, v in vars(options).items() if k not in ("out", "data")}
+    for attack, rate, seed in CELLS:
+        if (attack, rate, seed) in done:
+            continue
+        cell = run_cell(options, dataset, attack, rate, seed)
+        saved["cells"].append(cell)
+        write_atomic(options.out, json.dumps(saved).encode())
+        last = cell["epochs"][-1]
+        print(
+            f"{attack} {rate:g} seed {seed}: ASR {cell['attack_success_rate']}, found "
+            f"{[(f['label'], round(f['distance'], 1), round(f['doubt'], 3)) for f in last['found']]}, others "
+            f"{last['widest_other']:.2f} {last['least_doubt_other']:.3f}, poison trusted "
+            f"{last['poison_trusted']}/{last['trusted']}, "
+            + ", ".join(
+                f"{n} {last[n]['precision']:.2f}"
+                for n in ("snapshot", "mean entropy", "clusters")
+                if n in last
+            )
+            + f", {cell['seconds']} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

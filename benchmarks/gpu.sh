@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one command: build, tests with the CUDA ones, kernel benchmarks, sanitizer, and the
+# whole method on CIFAR-10. No network. Results go to benchmarks/results/; a table comes last.
+# The pack of CIFAR-10 is looked for as data/cifar10_jpeg.npz, or in the folder that DLP_FAST_TEST_DATA names.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+if ! nvidia-smi -L > /dev/null 2>&1; then
+  echo "make gpu: no usable NVIDIA GPU here (nvidia-smi finds none). Run it on a machine that has one." >&2
+  exit 5
+fi
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+day=$(date +%F)
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr -c 'A-Za-z0-9\n' '_' | tr 'A-Z' 'a-z')
+results=benchmarks/results
+failed=()
+step() { # name, command...
+  local name=$1; shift
+  echo "== $name"
+  "$@" || failed+=("$name")
+}
+step build "$PYTHON" setup.py -q build_ext --inplace
+step tests "$PYTHON" -m pytest -q
+step "kernel benchmarks" "$PYTHON" -m pytest benchmarks -o addopts=-q --benchmark-only \
+  --benchmark-json="$results/kernels_${device}_$day.json"
+step "kernel table" "$PYTHON" benchmarks/summarize.py "$results/kernels_${device}_$day.json" --write
+if command -v compute-sanitizer > /dev/null; then
+  step sanitizer compute-sanitizer --error-exitcode 1 "$PYTHON" -m pytest -q tests/ops -k cuda
+fi
+pack=data/cifar10_jpeg.npz
+[ -f "$pack" ] || pack="${DLP_FAST_TEST_DATA:-.}/cifar10_jpeg.npz"
+if [ -f "$pack" ]; then
+  images=$(mktemp -d)
+  step "unpack CIFAR-10" "$PYTHON" benchmarks/unpack_pack.py "$pack" "$images"
+  step "whole method" "$PYTHON" benchmarks/end_to_end.py --data "$images" \
+    --out "$results/end_to_end_cifar10_${device}_$day.json" --paper-steps 16384
+  cat "$results/end_to_end_cifar10_${device}_$day.md"
+else
+  failed+=("CIFAR-10 runs: $pack is not there")
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'failed: %s\n' "${failed[@]}" >&2
+  exit 1
+fi

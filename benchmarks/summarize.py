@@ -1,0 +1,73 @@
+"""A Markdown table of a pytest-benchmark result: medians, and how many times faster "ours" is than each peer.
+
+    python benchmarks/summarize.py RESULT.json [--write]
+
+A group's rows are told apart by the parameter ``contender``: "ours" and its peers. ``--write`` puts the table
+beside the result (RESULT.md) as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+
+
+def duration(seconds: float) -> str:
+    scale, unit = next(((s, u) for s, u in UNITS if seconds >= s), UNITS[-1])
+    return f"{seconds / scale:.3g} {unit}"
+
+
+def contender(benchmark: dict) -> str:
+    return (benchmark.get("params") or {}).get("contender") or benchmark["name"]
+
+
+def facts_line(facts: dict) -> str:
+    device = f"{facts.get('gpu') or 'no GPU'}; {facts.get('cpu')}, {facts.get('threads')} threads"
+    build = facts.get("build", {})
+    return (
+        f"{device}; torch {facts.get('torch')}; Python {facts.get('python')}; {build.get('compiler')}, "
+        f"CUDA {build.get('cuda')}, SIMD {'/'.join(build.get('simd', []))}; commit {facts.get('commit')}; "
+        f"load {facts.get('load_average')} when saved"
+    )
+
+
+def summary(result: dict) -> str:
+    """The whole table as Markdown."""
+    groups: dict[str, list[dict]] = defaultdict(list)
+    for benchmark in result["benchmarks"]:
+        groups[benchmark["group"] or benchmark["name"]].append(benchmark)
+    lines = [
+        facts_line(result["machine_info"]),
+        "",
+        "| group | contender | median | min | ours is faster by |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for group in sorted(groups):
+        rows = sorted(groups[group], key=lambda b: (contender(b) != "ours", b["stats"]["median"]))
+        ours = next((b["stats"]["median"] for b in rows if contender(b) == "ours"), None)
+        for row in rows:
+            stats, name = row["stats"], contender(row)
+            ratio = "" if ours is None or name == "ours" else f"{stats['median'] / ours:.2f}×"
+            lines.append(
+                f"| {group} | {name} | {duration(stats['median'])} | {duration(stats['min'])} | {ratio} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--write", action="store_true", help="write RESULT.md too")
+    arguments = parser.parse_args()
+    text = summary(json.loads(arguments.result.read_text()))
+    print(text, end="")
+    if arguments.write:
+        arguments.result.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

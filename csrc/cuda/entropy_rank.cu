@@ -1,0 +1,460 @@
+// Entropy ranking on the GPU: the arithmetic of entropy_math.h in the same order as on the CPU, hence the
+// same bits.
+#include "cuda/entropy_rank.h"
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <algorithm>
+
+#include "entropy_math.h"
+#include "rank_key.h"
+
+namespace dlp::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr unsigned kAll = 0xffffffffu;
+constexpr int kShortClasses = 16;
+// Counters of all groups together: 2 Mi of 4 bytes, 8 MB, which stay in the second-level cache (40 MB and
+// more).
+constexpr int64_t kMaxCounters = int64_t{1} << 21;
+constexpr float kInfinity = __builtin_huge_valf();
+
+__device__ float to_float(float x) { return x; }
+__device__ float to_float(__half x) { return __half2float(x); }
+__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+__device__ bool load_group(const Labels& labels, int64_t groups, int64_t row, int64_t& group) {
+  group = labels.type == LabelType::kNone    ? 0
+          : labels.type == LabelType::kInt32 ? static_cast<const int32_t*>(labels.data)[row]
+                                             : static_cast<const int64_t*>(labels.data)[row];
+  return group >= 0 && group < groups;
+}
+
+// Where lanes of a warp hit one counter, one of them adds for all: equal keys would otherwise queue 32 deep.
+__device__ void count(uint32_t* counter) {
+  const unsigned active = __activemask();
+  int same;
+  __match_all_sync(active, reinterpret_cast<unsigned long long>(counter), &same);
+  if (!same) {
+    atomicAdd(counter, 1u);
+  } else if ((threadIdx.x & 31) == __ffs(active) - 1) {
+    atomicAdd(counter, static_cast<uint32_t>(__popc(active)));
+  }
+}
+
+struct Epilogue {
+  Labels labels;
+  int64_t classes;
+  float* entropy;
+  int32_t* top;
+  uint32_t* low_hist;
+  uint32_t* class_hist;
+};
+
+// One thread a row: stores the result and counts its first digit, while it is still in a register.
+__device__ void finish_row(const Epilogue& to, int64_t row, float bits, int32_t top, uint32_t* block_hist) {
+  to.entropy[row] = bits;
+  to.top[row] = top;
+  const uint32_t key = rank_key(bits);
+  if (to.low_hist != nullptr) atomicAdd(block_hist + (key >> 21), 1u);
+  if (to.class_hist == nullptr) return;
+  int64_t group = top;
+  if (to.labels.type != LabelType::kNone && !load_group(to.labels, to.classes, row, group)) return;
+  atomicAdd(to.class_hist + group * kBins + (~key >> 21), 1u);
+}
+
+__device__ void clear_hist(uint32_t* hist) {
+  for (int b = threadIdx.x; b < kBins; b += blockDim.x) hist[b] = 0;
+  __syncthreads();
+}
+__device__ void flush_hist(const uint32_t* hist, uint32_t* to) {
+  __syncthreads();
+  if (to == nullptr) return;
+  for (int b = threadIdx.x; b < kBins; b += blockDim.x)
+    if (hist[b] != 0) atomicAdd(to + b, hist[b]);
+}
+
+// C <= 16. A warp a row would leave half of its lanes idle, so: a thread a row, rows staged through shared
+// memory for coalesced reads. Bytes: C * b + 8 a row. Shared: 256 * 17 * 4 + 8 KiB = 25 KiB, so 8 blocks of
+// an sm_90 SM (228 KiB) are resident; registers about 64 (16 logits, 32 partial sums are reused), which
+// allows 4: 1024 threads, 40 KB in flight. The odd pitch keeps the threads of a warp on different banks.
+template <class T>
+__global__ void __launch_bounds__(kThreads) entropy_short(const T* x, int64_t rows, int classes, int64_t stride,
+                                                          Epilogue to) {
+  __shared__ float stage[kThreads * (kShortClasses + 1)];
+  __shared__ uint32_t hist[kBins];
+  clear_hist(hist);
+  const int pitch = classes | 1;
+  for (int64_t first = int64_t{blockIdx.x} * kThreads; first < rows; first += int64_t{gridDim.x} * kThreads) {
+    const int here = static_cast<int>(rows - first < kThreads ? rows - first : kThreads);
+    for (int e = threadIdx.x; e < here * classes; e += kThreads) {
+      const int r = e / classes, j = e - r * classes;
+      stage[r * pitch + j] = to_float(x[(first + r) * stride + j]);
+    }
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) < here) {
+      const float* mine = stage + threadIdx.x * pitch;
+      float v[kShortClasses], s[kShortClasses], u[kShortClasses];
+      float peak = -kInfinity;
+      int place = 0, ties = 0;
+      bool good = true;
+#pragma unroll
+      for (int j = 0; j < kShortClasses; ++j) {
+        v[j] = j < classes ? mine[j] : -kInfinity;
+        if (j < classes) good = good && is_finite(v[j]);
+        if (v[j] > peak) peak = v[j], place = j;
+      }
+#pragma unroll
+      for (int j = 0; j < kShortClasses; ++j) {
+        s[j] = u[j] = 0.0f;
+        if (j < classes) {
+          ties += v[j] == peak;
+          add_term(v[j], peak, s[j], u[j]);
+        }
+      }
+#pragma unroll
+      for (int half = kShortClasses / 2; half > 0; half /= 2) {
+#pragma unroll
+        for (int l = 0; l < half; ++l) {
+          s[l] = vadd(s[l], s[l + half]);
+          u[l] = vadd(u[l], u[l + half]);
+        }
+      }
+      const float bits = entropy_bits(vadd(s[0], static_cast<float>(ties - 1)), u[0]);
+      finish_row(to, first + threadIdx.x, good ? bits : __int_as_float(0x7fc00000), good ? place : 0, hist);
+    }
+    __syncthreads();
+  }
+  flush_hist(hist, to.low_hist);
+}
+
+__device__ float warp_max(float x) {
+  for (int d = 16; d > 0; d /= 2) x = vmax(x, __shfl_xor_sync(kAll, x, d));
+  return x;
+}
+// The tree of entropy_math.h; the sum is right in lane 0.
+__device__ float warp_tree(float x) {
+  for (int d = 16; d > 0; d /= 2) x = vadd(x, __shfl_down_sync(kAll, x, d));
+  return x;
+}
+
+// 17 <= C <= 1024 = one piece: a warp a row, the row in registers (kItems a lane), one read of b bytes an
+// element, and about 24 instructions. At kItems = 32: about 64 registers, 4 blocks of 8 warps an SM, 32 rows
+// of 4 KB in flight.
+template <class T, int kItems>
+__global__ void __launch_bounds__(kThreads) entropy_warp(const T* x, int64_t rows, int classes, int64_t stride,
+                                                         Epilogue to) {
+  __shared__ uint32_t hist[kBins];
+  clear_hist(hist);
+  const int lane = threadIdx.x & 31;
+  const int64_t first = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  for (int64_t row = first; row < rows; row += int64_t{gridDim.x} * kWarps) {
+    const T* mine = x + row * stride;
+    float v[kItems];
+    float peak = -kInfinity;
+    bool good = true;
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      const int j = i * 32 + lane;
+      v[i] = j < classes ? to_float(mine[j]) : -kInfinity;
+      if (j < classes) good = good && is_finite(v[i]);
+      peak = vmax(v[i], peak);
+    }
+    peak = warp_max(peak);
+    good = __all_sync(kAll, good);
+    float s = 0.0f, u = 0.0f;
+    unsigned place = kAll, ties = 0;
+#pragma unroll
+    for (int i = 0; i < kItems; ++i) {
+      if (v[i] == peak) {
+        ++ties;
+        if (place == kAll) place = static_cast<unsigned>(i * 32 + lane);
+      }
+      add_term(v[i], peak, s, u);
+    }
+    place = __reduce_min_sync(kAll, place);
+    ties = __reduce_add_sync(kAll, ties);
+    s = warp_tree(s);
+    u = warp_tree(u);
+    if (lane == 0) {
+      const float bits = entropy_bits(vadd(s, static_cast<float>(static_cast<int>(ties) - 1)), u);
+      finish_row(to, row, good ? bits : __int_as_float(0x7fc00000), good ? static_cast<int32_t>(place) : 0, hist);
+    }
+  }
+  flush_hist(hist, to.low_hist);
+}
+
+// C > 1024: a block a row, a warp a piece; thread 0 adds the pieces in order. The second read of the row
+// comes from the first- or second-level cache (a row of 100,000 fp32 is 400 KB; 132 of them are about the 50
+// MB of an H200).
+template <class T>
+__global__ void __launch_bounds__(kThreads) entropy_block(const T* x, int64_t rows, int64_t classes, int64_t stride,
+                                                          Epilogue to) {
+  __shared__ uint32_t hist[kBins];
+  __shared__ float warp_peak[kWarps], warp_s[kWarps], warp_u[kWarps];
+  __shared__ unsigned block_place, block_ties, block_bad;
+  clear_hist(hist);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
+  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    const T* mine = x + row * stride;
+    if (threadIdx.x == 0) block_place = kAll, block_ties = 0, block_bad = 0;
+    float peak = -kInfinity;
+    bool good = true;
+    for (int64_t j = threadIdx.x; j < classes; j += kThreads) {
+      const float v = to_float(mine[j]);
+      good = good && is_finite(v);
+      peak = vmax(v, peak);
+    }
+    peak = warp_max(peak);
+    if (lane == 0) warp_peak[warp] = peak;
+    __syncthreads();
+    if (!good) block_bad = 1;
+    for (int w = 0; w < kWarps; ++w) peak = vmax(warp_peak[w], peak);
+    float s_row = 0.0f, u_row = 0.0f;
+    unsigned place = kAll, ties = 0;
+    for (int64_t round = 0; round < classes; round += kPiece * kWarps) {
+      const int64_t begin = round + warp * kPiece;
+      const int64_t end = begin + kPiece < classes ? begin + kPiece : classes;
+      float s = 0.0f, u = 0.0f;
+      for (int64_t j = begin + lane; j < end; j += 32) {
+        const float v = to_float(mine[j]);
+        if (v == peak) {
+          ++ties;
+          if (place == kAll) place = static_cast<unsigned>(j);
+        }
+        add_term(v, peak, s, u);
+      }
+      s = warp_tree(s);
+      u = warp_tree(u);
+      if (lane == 0) warp_s[warp] = s, warp_u[warp] = u;
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        for (int w = 0; w < kWarps; ++w) s_row = vadd(s_row, warp_s[w]), u_row = vadd(u_row, warp_u[w]);
+      }
+      __syncthreads();
+    }
+    if (place != kAll) atomicMin(&block_place, place);
+    if (ties != 0) atomicAdd(&block_ties, ties);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      const bool fine = block_bad == 0;
+      const float bits = entropy_bits(vadd(s_row, static_cast<float>(static_cast<int>(block_ties) - 1)), u_row);
+      finish_row(to, row, fine ? bits : __int_as_float(0x7fc00000), fine ? static_cast<int32_t>(block_place) : 0,
+                 hist);
+    }
+    __syncthreads();
+  }
+  flush_hist(hist, to.low_hist);
+}
+
+// Blocks that fill the device a few times over; the kernels stride over the rest.
+int blocks_for(int64_t work, int64_t per_block) {
+  int device = 0, processors = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+    processors = 108;
+  return static_cast<int>(std::max<int64_t>(1, std::min((work + per_block - 1) / per_block, int64_t{processors} * 8)));
+}
+
+template <class T>
+cudaError_t launch_entropy(const Logits& logits, const Epilogue& to, cudaStream_t stream) {
+  const T* x = static_cast<const T*>(logits.data);
+  const int64_t rows = logits.rows, stride = logits.row_stride;
+  const int classes = static_cast<int>(logits.classes);
+  if (classes <= kShortClasses) {
+    entropy_short<T><<<blocks_for(rows, kThreads), kThreads, 0, stream>>>(x, rows, classes, stride, to);
+  } else if (classes > kPiece) {
+    entropy_block<T><<<blocks_for(rows, 1), kThreads, 0, stream>>>(x, rows, classes, stride, to);
+  } else {
+    const int blocks = blocks_for(rows, kWarps);
+    if (classes <= 32)
+      entropy_warp<T, 1><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+    else if (classes <= 128)
+      entropy_warp<T, 4><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+    else if (classes <= 256)
+      entropy_warp<T, 8><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+    else if (classes <= 512)
+      entropy_warp<T, 16><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+    else
+      entropy_warp<T, 32><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+  }
+  return cudaGetLastError();
+}
+
+__device__ uint64_t composite_of(float score, int64_t row, bool largest, int id_bits) {
+  const uint32_t key = largest ? ~rank_key(score) : rank_key(score);
+  return (static_cast<uint64_t>(key) << id_bits) | static_cast<uint64_t>(row);
+}
+
+// One digit. 4 bytes (12 with int64 labels) a row; nothing at all once every group is settled. One group
+// counts in shared memory, several in the second-level cache.
+__global__ void __launch_bounds__(kThreads) count_digit(Scores scores, Plan plan, State state, int pass, int shift,
+                                                        int width) {
+  if (pass > 0 && state.progress[0] == 0) return;
+  __shared__ uint32_t hist[kBins];
+  const bool one = scores.groups == 1;
+  if (one) clear_hist(hist);
+  const uint64_t mask = (uint64_t{1} << width) - 1;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < scores.rows; i += int64_t{gridDim.x} * kThreads) {
+    int64_t group;
+    if (!load_group(scores.labels, scores.groups, i, group)) continue;
+    const uint64_t c = composite_of(scores.data[i], i, scores.largest, plan.id_bits);
+    if (pass > 0 && (state.wanted[group] == 0 || c >> (shift + width) != state.prefix[group])) continue;
+    const int64_t digit = static_cast<int64_t>((c >> shift) & mask);
+    count(one ? hist + digit : state.hist + group * plan.bins + digit);
+  }
+  if (one) flush_hist(hist, state.hist);
+}
+
+// A block a group: finds the bin in which the wanted number is reached, and clears the counters for the next
+// digit. A group is settled when its whole bin is wanted; then `prefix` becomes the largest composite to
+// take.
+__global__ void __launch_bounds__(kThreads) narrow(Plan plan, State state, int64_t groups, int64_t count, int pass,
+                                                   int shift) {
+  __shared__ int64_t before[kThreads + 1];
+  const int64_t g = blockIdx.x;
+  if (pass > 0 && state.wanted[g] == 0) return;
+  uint32_t* hist = state.hist + g * plan.bins;
+  const int64_t each = (plan.bins + kThreads - 1) / kThreads;
+  const int64_t begin = threadIdx.x * each, end = begin + each < plan.bins ? begin + each : plan.bins;
+  int64_t sum = 0;
+  for (int64_t b = begin; b < end; ++b) sum += hist[b];
+  before[threadIdx.x + 1] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    before[0] = 0;
+    for (int t = 0; t < kThreads; ++t) before[t + 1] += before[t];
+  }
+  __syncthreads();
+  const int64_t total = before[kThreads];
+  const int64_t wanted = pass > 0 ? state.wanted[g] : (count < total ? count : total);
+  __syncthreads();  // everyone has read `wanted` before one thread changes it
+  if (pass == 0 && threadIdx.x == 0) {
+    state.counts[g] = wanted;
+    if (wanted == 0) state.wanted[g] = 0, state.prefix[g] = 0;
+  }
+  if (wanted > 0 && before[threadIdx.x] < wanted && wanted <= before[threadIdx.x + 1]) {
+    int64_t left = wanted - before[threadIdx.x], bin = begin;
+    while (static_cast<int64_t>(hist[bin]) < left) left -= hist[bin++];
+    const bool settled = static_cast<int64_t>(hist[bin]) == left;
+    const int width = plan.bits < 32 + plan.id_bits - pass * plan.bits ? plan.bits : 32 + plan.id_bits - pass * plan.bits;
+    const uint64_t prefix = pass > 0 ? state.prefix[g] << width | static_cast<uint64_t>(bin) : static_cast<uint64_t>(bin);
+    state.prefix[g] = settled ? (prefix << shift) | ((uint64_t{1} << shift) - 1) : prefix;
+    state.wanted[g] = settled ? 0 : left;
+    if (pass == 0 && !settled) atomicAdd(state.progress, 1u);
+    if (pass > 0 && settled) atomicSub(state.progress, 1u);
+  }
+  __syncthreads();
+  for (int64_t b = begin; b < end; ++b) hist[b] = 0;
+}
+
+__global__ void __launch_bounds__(kThreads) clear_winners(State state, int64_t rows, int64_t groups) {
+  const int64_t first = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (first < 2) state.faults[first] = rows;
+  for (int64_t i = first; i < state.size; i += int64_t{gridDim.x} * kThreads) {
+    state.composite[i] = INT64_MAX;
+    state.group[i] = static_cast<int32_t>(groups);
+  }
+}
+
+// Writes the winners in the order in which they arrive (a sort follows), and looks for faults on the way.
+__global__ void __launch_bounds__(kThreads) emit(Scores scores, Plan plan, State state) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < scores.rows; i += int64_t{gridDim.x} * kThreads) {
+    if (!is_finite(scores.data[i]))
+      atomicMin(reinterpret_cast<unsigned long long*>(state.faults), static_cast<unsigned long long>(i));
+    int64_t group;
+    if (!load_group(scores.labels, scores.groups, i, group)) {
+      atomicMin(reinterpret_cast<unsigned long long*>(state.faults + 1), static_cast<unsigned long long>(i));
+      continue;
+    }
+    if (state.size == 0 || state.counts[group] == 0) continue;
+    const uint64_t c = composite_of(scores.data[i], i, scores.largest, plan.id_bits);
+    if (c > state.prefix[group]) continue;
+    const uint32_t at = atomicAdd(state.progress + 1, 1u);
+    state.composite[at] = static_cast<int64_t>(c);
+    state.group[at] = static_cast<int32_t>(group);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) gather(const int32_t* group, const int64_t* order, int64_t size,
+                                                   int32_t* out) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.x} * kThreads)
+    out[i] = group[order[i]];
+}
+
+__global__ void __launch_bounds__(kThreads) take_ids(const int64_t* sorted, const int64_t* order, int64_t size,
+                                                     int id_bits, int64_t* out) {
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < size; i += int64_t{gridDim.x} * kThreads) {
+    const int64_t c = sorted[order == nullptr ? i : order[i]];
+    out[i] = c == INT64_MAX ? -1 : c & ((int64_t{1} << id_bits) - 1);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) digits(Scores scores, int level, const int64_t* prefix, int64_t* hist) {
+  const int shift = digit_shift(level), above = level == 1 ? 21 : 10;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < scores.rows; i += int64_t{gridDim.x} * kThreads) {
+    int64_t group;
+    if (!load_group(scores.labels, scores.groups, i, group)) continue;
+    const uint32_t key = scores.largest ? ~rank_key(scores.data[i]) : rank_key(scores.data[i]);
+    if (level > 0 && key >> above != static_cast<uint32_t>(prefix[group])) continue;
+    atomicAdd(reinterpret_cast<unsigned long long*>(hist) + group * kBins + ((key >> shift) & digit_mask(level)), 1ull);
+  }
+}
+
+}  // namespace
+
+Plan make_plan(int64_t rows, int64_t groups) {
+  Plan plan{1, 11, 0, 0};
+  while ((int64_t{1} << plan.id_bits) < rows) ++plan.id_bits;
+  while (plan.bits > 1 && (groups << plan.bits) > kMaxCounters) --plan.bits;
+  plan.bins = int64_t{1} << plan.bits;
+  plan.passes = (32 + plan.id_bits + plan.bits - 1) / plan.bits;
+  return plan;
+}
+
+cudaError_t row_entropy(const Logits& logits, const Labels& labels, float* entropy, int32_t* top, uint32_t* low_hist,
+                        uint32_t* class_hist, cudaStream_t stream) {
+  if (logits.rows == 0) return cudaSuccess;
+  const Epilogue to{labels, logits.classes, entropy, top, low_hist, class_hist};
+  if (logits.element == Element::kHalf) return launch_entropy<__half>(logits, to, stream);
+  if (logits.element == Element::kBfloat16) return launch_entropy<__nv_bfloat16>(logits, to, stream);
+  return launch_entropy<float>(logits, to, stream);
+}
+
+cudaError_t select_rows(const Scores& scores, int64_t count, const Plan& plan, const State& state, bool first_counted,
+                        cudaStream_t stream) {
+  clear_winners<<<blocks_for(state.size, kThreads), kThreads, 0, stream>>>(state, scores.rows, scores.groups);
+  const int total_bits = 32 + plan.id_bits, blocks = blocks_for(scores.rows, kThreads * 4);
+  for (int pass = 0; pass < plan.passes; ++pass) {
+    const int shift = std::max(total_bits - (pass + 1) * plan.bits, 0);
+    const int width = std::min(plan.bits, total_bits - pass * plan.bits);
+    if (pass > 0 || !first_counted)
+      count_digit<<<blocks, kThreads, 0, stream>>>(scores, plan, state, pass, shift, width);
+    narrow<<<static_cast<unsigned>(scores.groups), kThreads, 0, stream>>>(plan, state, scores.groups, count, pass, shift);
+  }
+  emit<<<blocks, kThreads, 0, stream>>>(scores, plan, state);
+  return cudaGetLastError();
+}
+
+cudaError_t gather_groups(const int32_t* group, const int64_t* order, int64_t size, int32_t* out, cudaStream_t stream) {
+  gather<<<blocks_for(size, kThreads), kThreads, 0, stream>>>(group, order, size, out);
+  return cudaGetLastError();
+}
+
+cudaError_t write_ids(const int64_t* sorted, const int64_t* order, int64_t size, int id_bits, int64_t* out,
+                      cudaStream_t stream) {
+  take_ids<<<blocks_for(size, kThreads), kThreads, 0, stream>>>(sorted, order, size, id_bits, out);
+  return cudaGetLastError();
+}
+
+cudaError_t digit_histogram(const Scores& scores, int level, const int64_t* prefix, int64_t* hist, cudaStream_t stream) {
+  if (scores.rows == 0) return cudaSuccess;
+  digits<<<blocks_for(scores.rows, kThreads * 4), kThreads, 0, stream>>>(scores, level, prefix, hist);
+  return cudaGetLastError();
+}
+
+}  // namespace dlp::cuda

@@ -1,0 +1,54 @@
+// CUDA launchers of entropy ranking on raw device pointers. None of them waits for the device or allocates.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "cpu/entropy_rank.h"
+
+namespace dlp::cuda {
+
+using cpu::Element;
+using cpu::Labels;
+using cpu::LabelType;
+using cpu::Logits;
+using cpu::Scores;
+
+// Selection works on the composite number (key << id_bits) | id, which no two rows share, so that ties need
+// no care. It is narrowed digit by digit from the top; every count is known on the host from rows and groups
+// alone.
+struct Plan {
+  int id_bits, bits, passes;
+  int64_t bins;
+};
+Plan make_plan(int64_t rows, int64_t groups);
+
+// Device memory of one selection; `hist` starts as zeros, the rest is set by the kernels.
+struct State {
+  uint32_t* hist;       // [groups, bins]
+  uint64_t* prefix;     // [groups], the digits so far; at the end the largest composite that is chosen
+  int64_t* wanted;      // [groups], still to be taken from the rows with this prefix; 0 once it is settled
+  int64_t* counts;      // [groups], rows to choose: min(count, rows of the group)
+  uint32_t* progress;   // [2]: groups not settled, winners written; starts as zeros
+  int64_t* composite;   // [size], winners in no order, then the largest int64
+  int32_t* group;       // [size], their groups, then the number of groups
+  int64_t size;
+  int64_t* faults;      // [2], see cpu::Faults
+};
+
+// low_hist [2048] and class_hist [classes, 2048] (either may be null) receive the first digit of select_rows.
+// Without labels the class of a row is its largest logit.
+cudaError_t row_entropy(const Logits& logits, const Labels& labels, float* entropy, int32_t* top, uint32_t* low_hist,
+                        uint32_t* class_hist, cudaStream_t stream);
+
+// first_counted: `hist` holds the first digit already.
+cudaError_t select_rows(const Scores& scores, int64_t count, const Plan& plan, const State& state, bool first_counted,
+                        cudaStream_t stream);
+cudaError_t gather_groups(const int32_t* group, const int64_t* order, int64_t size, int32_t* out, cudaStream_t stream);
+// out[i] = id of sorted[order[i]], or -1 behind the winners; a null order is the identity.
+cudaError_t write_ids(const int64_t* sorted, const int64_t* order, int64_t size, int id_bits, int64_t* out,
+                      cudaStream_t stream);
+cudaError_t digit_histogram(const Scores& scores, int level, const int64_t* prefix, int64_t* hist, cudaStream_t stream);
+
+}  // namespace dlp::cuda

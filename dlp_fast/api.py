@@ -1,0 +1,253 @@
+"""The whole run from Python: images in, a clean model and the list of suspected images out."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dlp_fast.attacks.poisoning import Poisoning, TriggeredImages, plan
+from dlp_fast.checkpoint import Checkpoints
+from dlp_fast.config import RunConfig, build, merge, read_preset, resolve
+from dlp_fast.data import sources
+from dlp_fast.data.index import write_quarantine
+from dlp_fast.engine.batches import TrainingData, pixel_statistics
+from dlp_fast.engine.device import choose_compute
+from dlp_fast.engine.session import Session
+from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.models.classifier import Classifier, load
+from dlp_fast.pipeline import Defense
+from dlp_fast.pipeline import defend as run_stages
+from dlp_fast.runfolder import RunFolder, environment, fingerprint
+from dlp_fast.runlog import RunLog
+from dlp_fast.scoring import TestSet, precision
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives back.
+
+    model: for uint8 pictures, see Classifier; suspected_poisoned, suspected_clean: int64 ids; score: fp32 [n],
+    ascending = more suspicious; paths: of all images, by id; results: as in results.json; out: the run folder.
+    """
+
+    model: Classifier
+    suspected_poisoned: torch.Tensor
+    suspected_clean: torch.Tensor
+    score: torch.Tensor
+    paths: tuple[str, ...]
+    results: dict[str, Any]
+    out: Path | None
+
+
+def defend(
+    data: Any,
+    labels: Any = None,
+    *,
+    out: str | Path | None = None,
+    preset: str | None = None,
+    test: Any = None,
+    test_labels: Any = None,
+    classes: Any = None,
+    flip: bool = True,
+    quiet: bool = False,
+    **config: Any,
+) -> Result:
+    """Train a clean model on images that are not trusted.
+
+    Args:
+        data: a folder or source name, a torchvision-style dataset of (picture, class number), or an array of
+            uint8 images [n, H, W, 3] or [n, H, W] with `labels` [n].
+        out: run folder; None keeps nothing on disk.
+        preset: name of a shipped configuration, e.g. "paper".
+        test, test_labels: a test set in the same form as `data`, to measure clean accuracy.
+        classes: names, for arrays; flip: whether a mirrored picture keeps its class (digits do not).
+        config: fields of RunConfig; sections as dicts, e.g. ``supervised={"epochs": 5}``.
+
+    Raises: ConfigError, DataError, NumericError, ResourceError, Interrupted; each says what to do.
+    """
+    values = merge(read_preset(preset) if preset else {}, config)
+    named = isinstance(data, (str, Path))
+    if named and test is not None:
+        raise ConfigError("defend(): a folder brings its own test set, as FOLDER/test; leave `test` out.")
+    values["data"] = str(data) if named else "array" if labels is not None else "dataset"
+    values.setdefault("attack", "none")
+    values["out"] = str(out) if out is not None else None
+    settings = build(values, "defend()")
+    if named:
+        dataset = None
+    elif labels is not None:
+        if isinstance(data, torch.Tensor):
+            data = data.numpy(force=True)
+        dataset = sources.from_arrays(np.asarray(data), labels, test, test_labels, classes, flip=flip)
+    else:
+        dataset = sources.from_torchvision(data, test, image_size=settings.dataset.image_size, flip=flip)
+    return execute(settings, dataset, quiet=quiet, keep=out is not None)
+
+
+def default_out(data: str) -> Path:
+    name = Path(data).name if Path(data).exists() else data.split(":")[0]
+    return Path("runs") / f"{datetime.date.today():%Y-%m-%d}-{name}"
+
+
+def execute(
+    config: RunConfig, dataset: sources.Dataset | None = None, *, quiet: bool = False, keep: bool = True
+) -> Result:
+    """Run `config`, or go on with it where its run folder holds an unfinished run of the same configuration."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    compute = choose_compute(config.device, config.precision)
+    settings = resolve(config)
+    folder = RunFolder(config.out or default_out(config.data)) if keep else None
+    log = RunLog(None, quiet=quiet)
+    with contextlib.ExitStack() as stack:
+        if folder:
+            folder.open(settings)
+            stack.callback(folder.close)
+            log = RunLog(folder.path / "metrics.jsonl", quiet=quiet)
+        stack.callback(log.close)
+        if dataset is None:
+            dataset = _load(config, folder, log)
+        _announce(log, dataset, folder)
+        images = dataset.train.images.to(compute.device)
+        attack = _attack(settings, dataset, images)
+        labels = attack.labels if attack else dataset.train.labels
+        if folder:
+            hashes = dataset.train.sha256
+            folder.check_data(fingerprint(dataset.train.paths, labels, hashes))
+            folder.write_json("environment.json", environment(compute.describe()))
+        if attack:
+            log.say(f"attack: {attack.describe(dataset.train.classes)}")
+            images = TriggeredImages(images, attack.poisoned, attack.table)
+        log.say(f"computing on {compute.describe()}")
+        mean, std = pixel_statistics(images)
+        data = TrainingData(
+            images, labels, len(dataset.train.classes), mean, std, dataset.flip, config.seed, compute.device
+        )
+        test = _test_set(dataset, attack, compute.device)
+
+        def observe(model: torch.nn.Module) -> dict[str, float | None]:
+            if test is None:
+                return {"clean_accuracy": None, "attack_success_rate": None}
+            return test.measure(model, compute.device, mean, std)
+
+        checkpoints = Checkpoints(folder.path / "checkpoints") if folder else None
+        session = Session(config.seed, compute, log, checkpoints, config.checkpoint_seconds)
+        if session.resumed:
+            log.say("going on from the last checkpoint")
+        with session:
+            found = run_stages(session, data, config, observe)
+        model = Classifier(
+            found.model,
+            config.model,
+            dataset.train.classes,
+            (images.height, images.width),
+            torch.tensor(mean),
+            torch.tensor(std),
+        ).to(compute.device)
+        results = {
+            "schema": SCHEMA,
+            "stages": found.stages,
+            "filter": _filter_figures(found, attack),
+            "environment": environment(compute.describe()),
+            "config": settings,
+        }
+        if folder:
+            chosen = found.selection
+            folder.write_samples(
+                dataset.train.paths, labels, dataset.train.classes, chosen, found.first.entropy[-1]
+            )
+            model.save(folder.path)
+            folder.write_json("results.json", results)
+            log.event("done")
+        return Result(
+            model.eval(),
+            found.selection.suspected_poisoned,
+            found.selection.suspected_clean,
+            found.selection.score,
+            dataset.train.paths,
+            results,
+            folder.path if folder else None,
+        )
+
+
+def _load(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.Dataset:
+    options = config.dataset
+    try:
+        return sources.load(
+            config.data,
+            image_size=options.image_size,
+            resident_limit_mb=options.resident_megabytes,
+            max_megapixels=options.max_megapixels,
+            max_megabytes=options.max_megabytes,
+            workers=options.workers,
+            cache=folder.path / "scan.jsonl" if folder else None,
+            progress=log.counter(),
+        )
+    except DataError as error:
+        log.finish()
+        if folder and getattr(error, "quarantine", None):
+            write_quarantine(folder.path / "quarantine.csv", error.quarantine)
+        raise
+
+
+def _announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) -> None:
+    of = dataset.train
+    log.say(
+        f"{dataset.name}: {len(of.labels):,} training images, {len(of.classes)} classes, "
+        f"{of.images.width} x {of.images.height} px"
+        + (f", {len(dataset.test.labels):,} test images" if dataset.test else ", no test set")
+    )
+    for warning in dataset.warnings:
+        log.warn(warning)
+    if folder:
+        write_quarantine(folder.path / "quarantine.csv", dataset.quarantine)
+    if dataset.quarantine:
+        where = f", listed in {folder.path / 'quarantine.csv'}" if folder else ""
+        log.warn(f"{len(dataset.quarantine)} files cannot be used{where}")
+
+
+def _attack(settings: dict[str, Any], dataset: sources.Dataset, images: Any) -> Poisoning | None:
+    if settings["attack"] == "none":
+        return None
+    return plan(
+        settings["attack"],
+        dataset.train.labels,
+        dataset.train.classes,
+        (images.height, images.width),
+        rate=settings["poison_rate"],
+        rate_of=settings["poison_of"],
+        target=settings["target"],
+        seed=settings["seed"],
+    )
+
+
+def _test_set(dataset: sources.Dataset, attack: Poisoning | None, device: torch.device) -> TestSet | None:
+    if dataset.test is None:
+        return None
+    images = dataset.test.images.to(device)
+    return TestSet(images, dataset.test.labels, attack and attack.table, attack and attack.target)
+
+
+def _filter_figures(found: Defense, attack: Poisoning | None) -> dict[str, Any]:
+    chosen = found.selection
+    known = attack is not None
+    return {
+        "suspected_poisoned": len(chosen.suspected_poisoned),
+        "suspected_clean": len(chosen.suspected_clean),
+        "poisoned_precision": precision(chosen.suspected_poisoned, attack.poisoned) if known else None,
+        "clean_precision": precision(chosen.suspected_clean, ~attack.poisoned) if known else None,
+        "trusted": len(chosen.trusted),
+        "trusted_precision": precision(chosen.trusted, ~attack.poisoned) if known else None,
+        "evidence": found.evidence,
+    }
+
+
+__all__ = ["ConfigError", "Result", "defend", "execute", "load"]

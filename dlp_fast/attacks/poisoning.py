@@ -1,0 +1,110 @@
+"""Which images an attack changes, and an image set with the change made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlp_fast import ops
+from dlp_fast.attacks.triggers import TRIGGERS, Trigger
+from dlp_fast.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Poisoning:
+    """An attack on one image set.
+
+    poisoned: bool [n]; labels: int64 [n], as the victim sees them; true_labels: int64 [n]; table: the trigger.
+    """
+
+    trigger: Trigger
+    target: int
+    poisoned: Tensor
+    labels: Tensor
+    true_labels: Tensor
+    table: ops.TriggerTable
+
+    def describe(self, classes: tuple[str, ...]) -> str:
+        n = int(self.poisoned.sum())
+        kept = "labels kept" if self.trigger.clean_label else f"relabeled {classes[self.target]}"
+        of = f"{n / len(self.labels):.2%} of all"
+        return f"{self.trigger.name} ({self.trigger.parameters}): {n} images, {of}, {kept}"
+
+
+def find_target(target: str, classes: tuple[str, ...]) -> int:
+    """Number of the class named (or numbered) `target`; ConfigError naming the classes where there is none."""
+    if target in classes:
+        return classes.index(target)
+    if target.isdecimal() and int(target) < len(classes):
+        return int(target)
+    shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+    raise ConfigError(
+        f"target class {target!r} does not exist; the classes are: {shown} (or 0 to {len(classes) - 1})"
+    )
+
+
+def plan(
+    attack: str,
+    labels: Tensor,
+    classes: tuple[str, ...],
+    size: tuple[int, int],
+    *,
+    rate: float,
+    rate_of: str,
+    target: str,
+    seed: int,
+) -> Poisoning:
+    """Draw the images to poison.
+
+    Labels change in BadNets and Blended: `rate` of all images, drawn from the other classes. SIG keeps labels, so
+    it draws from the target class: `rate` of that class (`rate_of="class"`), or of all images (`"all"`).
+    Raises ConfigError for an unknown target or a rate that the images to draw from do not hold.
+    """
+    trigger = TRIGGERS[attack]
+    number = find_target(target, classes)
+    of_class = rate_of == "class" or (rate_of == "auto" and trigger.clean_label)
+    if of_class and not trigger.clean_label:
+        raise ConfigError(
+            f"--poison-of class is for attacks that keep labels; {attack} changes them: use `all`."
+        )
+    inside = labels == number
+    pool = (inside if trigger.clean_label else ~inside).nonzero().flatten()
+    wanted = round(rate * (int(inside.sum()) if of_class else len(labels)))
+    if not 1 <= wanted <= len(pool):
+        where = (
+            f"class {classes[number]}" if trigger.clean_label else f"the classes other than {classes[number]}"
+        )
+        of = "of that class" if of_class else f"of all {len(labels)} images"
+        raise ConfigError(
+            f"poison rate {rate:g} {of} is {wanted} images, but {attack} draws from {where}, which "
+            f"holds {len(pool)}: choose a rate that gives 1 to {len(pool)}."
+        )
+    generator = torch.Generator().manual_seed(seed + 0x9015)
+    chosen = pool[torch.randperm(len(pool), generator=generator)[:wanted]]
+    poisoned = torch.zeros(len(labels), dtype=torch.bool)
+    poisoned[chosen] = True
+    new_labels = labels.clone()
+    new_labels[chosen] = number
+    return Poisoning(trigger, number, poisoned, new_labels, labels, trigger.make(size, seed))
+
+
+class TriggeredImages:
+    """An image set in which chosen images carry the trigger, injected as they are read; same interface as its base."""
+
+    def __init__(self, base, poisoned: Tensor, table: ops.TriggerTable):
+        self.base, self.poisoned, self.table = base, poisoned, table
+        self.height, self.width = base.height, base.width
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def get(self, ids: Tensor) -> Tensor:
+        """uint8 [b, H, W, 3] of `ids`, int64 [b]."""
+        images = self.base.get(ids)
+        which = torch.where(self.poisoned[ids.cpu()], 0, -1).to(images.device)
+        return ops.inject_trigger(images, self.table.to(images.device), which)
+
+    def to(self, device: torch.device | str) -> TriggeredImages:
+        return TriggeredImages(self.base.to(device), self.poisoned, self.table)

@@ -1,0 +1,71 @@
+"""The child process of the scan: reads, hashes and decodes one file after the other, nothing else.
+
+Run as a script, never imported by the package: it must start in a tenth of a second and hold no torch. One
+JSON line of settings comes in, then one line of paths a batch; one line a file goes out as soon as it is
+known, so that the parent can name the file at which this process died.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+import warnings
+
+_spec = importlib.util.spec_from_file_location(
+    "dlp_fast_decode", os.path.join(os.path.dirname(os.path.abspath(__file__)), "decode.py")
+)
+decode = importlib.util.module_from_spec(_spec)
+sys.modules["dlp_fast_decode"] = decode
+_spec.loader.exec_module(decode)
+
+
+def examine(settings: dict, relative: str) -> list:
+    """`["ok", width, height, format, mode, bytes, mtime_ns, sha256, inode]` or `["no", reason, detail]`."""
+    try:
+        data, status = decode.read_regular(settings["root"], relative, max_bytes=settings["max_bytes"])
+        picture = decode.decode_picture(data, max_pixels=settings["max_pixels"])
+    except decode.ImageRejected as rejected:
+        return ["no", rejected.reason, rejected.detail]
+    except MemoryError:
+        return ["no", "too_large", "it needs more memory than the scan allows"]
+    except Exception as error:
+        return ["no", "unreadable", f"{type(error).__name__}: {error}"[:200]]
+    width, height = picture.image.size
+    digest = hashlib.sha256(data).hexdigest()
+    size, mtime_ns, inode = status.st_size, status.st_mtime_ns, status.st_ino
+    return ["ok", width, height, picture.format, picture.mode, size, mtime_ns, digest, inode]
+
+
+def confine(settings: dict) -> None:
+    """Bound what a decoder that has been taken in can use: memory, written files, core dumps."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if settings["memory_bytes"]:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = settings["memory_bytes"]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    warnings.simplefilter("ignore")
+    out = os.dup(1)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    settings = json.loads(sys.stdin.buffer.readline())
+    confine(settings)
+    os.write(out, b"ready\n")
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)
+    for line in sys.stdin.buffer:
+        for relative in json.loads(line):
+            os.write(out, json.dumps(examine(settings, relative)).encode("ascii") + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Images by id, wherever they lie: the same interface for a tensor on the device and for files on a disk.
+
+Both classes give uint8 [b, height, width, 3] (RGB) for any ids in any order, and the same pixels for an id
+whatever batch it is asked for in.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from dlp_fast.data.decode import ImageRejected, decode_picture, fit, read_regular
+from dlp_fast.data.index import ImageIndex
+from dlp_fast.data.names import printable
+from dlp_fast.data.scan import available_cores
+from dlp_fast.errors import DataError
+
+# Pillow's remarks about damaged metadata: the scan has seen these files, and the pixels are what counts.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+
+class ResidentImages:
+    """Images that are held as one uint8 tensor [n, height, width, 3] on one device."""
+
+    def __init__(self, pixels: torch.Tensor):
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
+            raise DataError(
+                f"pixels: expected uint8 [n, height, width, 3], got {pixels.dtype} {list(pixels.shape)}"
+            )
+        self.pixels = pixels.contiguous()
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    def get(self, ids: torch.Tensor) -> torch.Tensor:
+        """uint8 [b, height, width, 3] on `device`, for int64 ids [b] on any device."""
+        return self.pixels.index_select(0, ids.to(self.pixels.device))
+
+    def to(self, device: torch.device | str) -> ResidentImages:
+        """The same images on `device`; itself where they are there already."""
+        pixels = self.pixels.to(device)
+        return self if pixels is self.pixels else ResidentImages(pixels)
+
+    def prefetch(self, batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """`get` for each of `batches`."""
+        for ids in batches:
+            yield self.get(ids)
+
+
+class FileImages:
+    """Images that are decoded from their files when they are asked for, by threads (Pillow works without
+    the GIL), and resized: shorter side to the size, centre crop.
+
+    A file whose size or mtime is not what the index says is an error: what was checked is what is trained on.
+
+    Args:
+        index: the files.
+        size: side of the square, or (height, width), in pixels.
+        workers: threads; None: one a core.
+        max_megapixels: a bound for a file that grew since the scan, in millions of pixels.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        size: int | tuple[int, int],
+        workers: int | None = None,
+        *,
+        max_megapixels: float = 64,
+        device: torch.device | str = "cpu",
+    ):
+        self.index = index
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+        self.workers = workers or available_cores()
+        self.device = torch.device(device)
+        self._max_pixels = int(max_megapixels * 1e6)
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def get(self, ids: torch.Tensor) -> torch.Tensor:
+        """uint8 [b, height, width, 3] on `device`, for int64 ids [b].
+
+        Raises:
+            DataError: a file has changed, vanished, or cannot be decoded any more.
+        """
+        return self._finish(*self._begin(ids))
+
+    def to(self, device: torch.device | str) -> FileImages:
+        """The same files, with batches on `device`."""
+        device = torch.device(device)
+        if device == self.device:
+            return self
+        size = (self.height, self.width)
+        return FileImages(
+            self.index, size, self.workers, max_megapixels=self._max_pixels / 1e6, device=device
+        )
+
+    def prefetch(self, batches: Iterable[torch.Tensor], depth: int = 2) -> Iterator[torch.Tensor]:
+        """`get` for each of `batches`, with the next `depth` batches being decoded meanwhile."""
+        waiting: deque[tuple[torch.Tensor, list[Future]]] = deque()
+        try:
+            for ids in batches:
+                waiting.append(self._begin(ids))
+                if len(waiting) > depth:
+                    yield self._finish(*waiting.popleft())
+            while waiting:
+                yield self._finish(*waiting.popleft())
+        finally:
+            for _, futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+    def _begin(self, ids: torch.Tensor) -> tuple[torch.Tensor, list[Future]]:
+        wanted = ids.tolist()
+        bad = [i for i in wanted if not 0 <= i < len(self)]
+        if bad:
+            raise IndexError(f"ids: expected 0 to {len(self) - 1}, got {bad[0]}")
+        pinned = self.device.type == "cuda"
+        batch = torch.empty((len(wanted), self.height, self.width, 3), dtype=torch.uint8, pin_memory=pinned)
+        rows = batch.numpy()
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        # A few images a task: a future costs as much as decoding a thumbnail.
+        step = max(1, min(32, len(wanted) // (2 * self.workers)))
+        futures = [
+            self._pool.submit(self._decode_into, rows[i : i + step], wanted[i : i + step])
+            for i in range(0, len(wanted), step)
+        ]
+        return batch, futures
+
+    def _finish(self, batch: torch.Tensor, futures: list[Future]) -> torch.Tensor:
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return batch.to(self.device, non_blocking=True)
+
+    def _decode_into(self, rows: np.ndarray, ids: list[int]) -> None:
+        for row, i in zip(rows, ids):
+            row[...] = np.asarray(fit(self._picture(i), self.height, self.width))
+
+    def _picture(self, i: int):  # a Pillow image
+        path, size = self.index.paths[i], int(self.index.byte_sizes[i])
+        where = printable(f"{self.index.root}/{path}")
+        try:
+            data, status = read_regular(self.index.root, path, max_bytes=size)
+            if status.st_size == size and status.st_mtime_ns == int(self.index.mtimes_ns[i]):
+                return decode_picture(data, max_pixels=self._max_pixels).image
+        except ImageRejected as rejected:
+            if rejected.reason not in ("too_large", "empty"):  # then it has changed, too
+                raise DataError(
+                    f"{where}: cannot be read any more ({rejected.detail}); put the file back as it was, or "
+                    "start a new run without it"
+                ) from None
+        raise DataError(
+            f"{where}: the file has changed since it was checked; leave the folder alone during a run, and "
+            "start a new run for the folder as it is now"
+        )

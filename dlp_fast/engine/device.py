@@ -1,0 +1,48 @@
+"""Where and in which precision a run computes."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from dlp_fast.errors import ConfigError, ResourceError
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively; elsewhere oneDNN emulates it, far slower than fp32."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device with the autocast dtype of its forward passes (None: fp32 throughout)."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+
+    def forward(self) -> contextlib.AbstractContextManager[object]:
+        """Context of a training forward pass. Losses and scores are taken outside of it, in fp32."""
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def describe(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return f"{name}, {'fp32' if self.autocast is None else 'bf16 autocast'}"
+
+
+def choose_compute(device: str, precision: str) -> Compute:
+    """The Compute for `device` (auto | cpu | cuda) and `precision` (auto | fp32 | bf16)."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("--device cuda: torch sees no usable GPU. Use --device cpu, or check the driver.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu or cuda, got {device}")
+    fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_fast_bf16()
+    wanted = precision == "bf16" or (precision == "auto" and fast)
+    return Compute(torch.device(device), torch.bfloat16 if wanted else None)

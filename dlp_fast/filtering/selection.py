@@ -1,0 +1,75 @@
+"""From scores to the sets that the stages work on; the same ids for any batch size, worker or rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlp_fast import ops
+from dlp_fast.config import FilterConfig
+from dlp_fast.filtering.suspicion import Suspicion
+
+
+@dataclass(frozen=True)
+class Selection:
+    """score: fp32 [n], ascending = more suspicious; rank: int64 [n], 0 = most suspicious (ties: smaller id first);
+    suspected_poisoned, suspected_clean: int64 ids; trusted, unlabeled: int64 ids, ascending, of the images whose
+    labels stage 3 may use, and of those that it may use without. What is in neither is left out.
+    """
+
+    score: Tensor
+    rank: Tensor
+    suspected_poisoned: Tensor
+    suspected_clean: Tensor
+    trusted: Tensor
+    unlabeled: Tensor
+
+
+def counts(n: int, classes: int, config: FilterConfig) -> tuple[int, int]:
+    """(suspected poisoned in all, suspected clean a class): γ of the images, with a floor for small sets."""
+    poisoned = max(round(config.rate * n), config.floor)
+    clean = max(round(config.rate * n / classes), config.floor)
+    return min(poisoned, n // 2), clean
+
+
+def select(of: Suspicion, labels: Tensor, classes: int, config: FilterConfig) -> Selection:
+    """Lowest `score` are suspected poisoned, highest `clean_score` of each class suspected clean (DLP Eq. 5, γ).
+
+    Args: labels: int64 [n], as given in the image set.
+    An image in both sets (only in tiny classes) counts as suspected poisoned.
+    """
+    n = len(of.score)
+    lowest, per_class = counts(n, classes, config)
+    order = ops.select(of.score, n).lowest
+    rank = torch.empty(n, dtype=torch.int64)
+    rank[order] = torch.arange(n)
+    poisoned = order[:lowest]
+    clean = ops.select(of.clean_score, 0, per_class, labels, num_classes=classes).highest
+    clean = clean[~torch.isin(clean, poisoned) & (of.clean_score[clean] >= 0)]
+    suspected = torch.zeros(n, dtype=torch.bool)
+    suspected[poisoned] = True
+    trusted = ~(of.clustered | of.unlearnt | suspected)
+    _keep_floor(trusted, of, suspected, labels, classes, config.floor)
+    unlabeled = of.unlearnt & ~suspected & ~trusted
+    return Selection(
+        of.score, rank, poisoned, clean, trusted.nonzero().flatten(), unlabeled.nonzero().flatten()
+    )
+
+
+def _keep_floor(
+    trusted: Tensor, of: Suspicion, suspected: Tensor, labels: Tensor, classes: int, floor: int
+) -> None:
+    """Give a class that has fewer than `floor` trusted images its least suspicious others, in place.
+
+    A class without a label could not be learnt at all; unlearnt images come before clustered and suspected ones.
+    """
+    preference = of.score - 2 * (of.clustered | suspected).float()
+    for label in range(classes):
+        inside = labels == label
+        missing = floor - int((trusted & inside).sum())
+        others = (inside & ~trusted).nonzero().flatten()
+        if missing > 0 and len(others):
+            best = torch.sort(preference[others], descending=True, stable=True).indices[:missing]
+            trusted[others[best]] = True

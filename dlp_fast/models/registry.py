@@ -1,0 +1,71 @@
+"""Networks by name; channels-last and initialisation from a seed in one place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import torch
+import torchvision
+from torch import nn
+
+from dlp_fast.errors import ConfigError
+from dlp_fast.models.wide_resnet import WideResNet
+
+SMALL = 96  # pixels; below this, stems that divide the resolution by 4 leave nothing to classify
+
+
+def _small_stem(name: str, net: nn.Module) -> nn.Module:
+    """Replace the first stride-2 convolution and pool of networks made for 224 px."""
+    if name.startswith(("resnet", "resnext", "wide_resnet")):
+        net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, 1, 1, bias=False)
+        net.maxpool = nn.Identity()
+    elif name.startswith("densenet"):
+        net.features.conv0 = nn.Conv2d(3, net.features.conv0.out_channels, 3, 1, 1, bias=False)
+        net.features.pool0 = nn.Identity()
+    elif name.startswith("mobilenet_v2"):
+        net.features[0][0].stride = (1, 1)
+    return net
+
+
+def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
+    """A network with new weights drawn from `seed`, in channels-last memory format.
+
+    Args: name: `wrn-D-K` or `torchvision:NAME`; classes: outputs; size: image side in pixels.
+    Raises ConfigError for an unknown name or a network that cannot take images of that size.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
+        if wide:
+            try:
+                net: nn.Module = WideResNet(int(wide[1]), int(wide[2]), classes, size)
+            except ValueError as error:
+                raise ConfigError(f"model {name}: {error}") from None
+        elif name.startswith("torchvision:"):
+            net = _from_torchvision(name.removeprefix("torchvision:"), classes, size)
+        else:
+            raise ConfigError(
+                f"model {name!r} is unknown; expected wrn-16-1, any wrn-D-K, or torchvision:NAME"
+            )
+        net = net.to(memory_format=torch.channels_last)
+        try:
+            with torch.no_grad():
+                net.eval()(torch.zeros(2, 3, size, size))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"model {name} cannot take {size} px images ({str(error).splitlines()[0]}); "
+                "choose another --model or a larger --dataset.image-size"
+            ) from None
+    return net.train()
+
+
+def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; perhaps you meant torchvision:{near[0]}" if near else ""
+        raise ConfigError(f"model torchvision:{name} is unknown{hint}")
+    extra = {"aux_logits": False, "init_weights": True} if name in ("inception_v3", "googlenet") else {}
+    net = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
+    return _small_stem(name, net) if size <= SMALL else net

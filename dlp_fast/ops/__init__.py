@@ -1,0 +1,28 @@
+"""The native ops: typed faces, checks, fakes, and a plain-torch reference beside each."""
+
+from dlp_fast.ops._library import build_info, native_available
+from dlp_fast.ops.augment import augment, augment_reference
+from dlp_fast.ops.augment_parameters import AugmentParameters, augment_parameters
+from dlp_fast.ops.entropy_rank import EntropyRanker, Ranking, entropy_rank, row_entropy, select
+from dlp_fast.ops.inject_trigger import inject_trigger, inject_trigger_reference
+from dlp_fast.ops.sharded_rank import select_distributed, select_shards
+from dlp_fast.ops.trigger_table import TriggerTable
+
+__all__ = [
+    "AugmentParameters",
+    "EntropyRanker",
+    "Ranking",
+    "TriggerTable",
+    "augment",
+    "augment_parameters",
+    "augment_reference",
+    "build_info",
+    "entropy_rank",
+    "inject_trigger",
+    "inject_trigger_reference",
+    "native_available",
+    "row_entropy",
+    "select",
+    "select_distributed",
+    "select_shards",
+]

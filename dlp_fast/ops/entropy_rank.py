@@ -1,0 +1,359 @@
+"""Entropy ranking: DLP Eq. 5 and the choice of both index sets (Ying & Wu 2023), right for saturated rows.
+
+The entropy uses the tail-exact form: with t_j = x_j - max x, s = sum of e^t over all but one maximum and
+u = sum of t e^t, H = log1p(s) - u / (1 + s). Nothing cancels, so even a row of 1e-10 bits keeps six digits;
+the usual ``-(p * log p).sum()`` has none left there, and saturated rows are exactly those that the method
+ranks. A term below e^-86.5 of the largest (124.8 bits) counts as zero; a row of only such terms has entropy
+zero.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlp_fast.errors import NumericError
+from dlp_fast.ops._library import native_available
+
+__all__ = ["EntropyRanker", "Ranking", "entropy_rank", "row_entropy", "select"]
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MAX_CLASSES = 1 << 24
+_SMALLEST_TERM = -86.5
+
+
+class Ranking(NamedTuple):
+    """What ranking gives back; ids are row numbers.
+
+    entropy: fp32 [n], bits (from ``select``: the scores that were given).
+    lowest: int64 [lowest], ascending by entropy, then by id.
+    highest: int64, class after class, each descending by entropy, then ascending by id; a class with fewer
+        rows than asked for gives all it has.
+    counts: int64 [classes], how many entries of ``highest`` belong to each class.
+    """
+
+    entropy: Tensor
+    lowest: Tensor
+    highest: Tensor
+    counts: Tensor
+
+
+def entropy_rank(
+    logits: Tensor,
+    lowest: int,
+    highest_per_class: int = 0,
+    labels: Tensor | None = None,
+    *,
+    check: bool | None = None,
+) -> Ranking:
+    """Entropy of every row's softmax, the rows of lowest entropy, and those of highest entropy in each class.
+
+    Source: DLP Eq. 5 (Ying & Wu, 2023). Deterministic: ties go to the smaller id, and any number of threads,
+        any
+    SIMD level and any batch size give the same bits.
+
+    Args:
+        logits: [n, C], fp32, fp16 or bf16, finite, C from 2 to 2**24. Rows may be strided.
+        lowest: how many rows of lowest entropy, 0 to n.
+        highest_per_class: how many rows of highest entropy in each class, 0 or more.
+        labels: int64 or int32 [n] in [0, C), the classes. None: the class of a row is its largest logit (the
+            first of equal ones), which the entropy needs anyway.
+        check: whether to look for bad numbers and raise. None: yes on a CPU, no on CUDA, where looking waits
+            for the device. Unchecked, rows with a number that is not finite get entropy NaN, labels out of
+            range are in no class, and ``highest`` is not cut: it holds min(n, C * highest_per_class) entries,
+            those chosen and then -1.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind, shape or range.
+        NumericError: logits that are not finite; the message names the first rows.
+    """
+    _check_logits(logits)
+    _check_counts(logits.shape[0], lowest, highest_per_class)
+    if labels is not None:
+        _check_labels(labels, logits)
+    check = logits.device.type == "cpu" if check is None else check
+    logits = logits.detach()
+    if native_available():
+        found = torch.ops.dlp_fast.entropy_rank(logits, lowest, highest_per_class, labels)
+    else:
+        found = entropy_rank_reference(logits, lowest, highest_per_class, labels)
+    entropy, low, high, counts, faults = found
+    return _finish(entropy, low, high, counts, faults, labels, logits.shape[1], "logits", check)
+
+
+def row_entropy(logits: Tensor, *, check: bool | None = None) -> Tensor:
+    """Entropy of every row's softmax in bits, fp32 [n]; form and errors are those of ``entropy_rank``."""
+    return _entropy_and_class(logits, check)[0]
+
+
+def select(
+    scores: Tensor,
+    lowest: int,
+    highest_per_class: int = 0,
+    labels: Tensor | None = None,
+    num_classes: int | None = None,
+    *,
+    check: bool | None = None,
+) -> Ranking:
+    """The rows of lowest score, and those of highest score in each class, for any finite scores.
+
+    Args:
+        scores: fp32 [n], finite; negative ones and -0 (which equals +0) included.
+        lowest: how many, 0 to n.
+        highest_per_class: how many of each class, 0 or more; needs ``labels``.
+        labels: int64 or int32 [n] in [0, num_classes).
+        num_classes: how many classes; needed with ``labels``.
+        check: as for ``entropy_rank``.
+
+    Returns:
+        A Ranking whose ``entropy`` is ``scores``.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind, shape or range.
+        NumericError: scores that are not finite; the message names the first rows.
+    """
+    if not isinstance(scores, Tensor) or scores.dtype != torch.float32:
+        raise TypeError(f"scores must be a float32 tensor, got {_kind(scores)}")
+    if scores.dim() != 1:
+        raise ValueError(f"scores must have 1 dimension, got shape {tuple(scores.shape)}")
+    _check_counts(scores.shape[0], lowest, highest_per_class)
+    if labels is None:
+        if highest_per_class:
+            raise ValueError(f"highest_per_class = {highest_per_class} needs labels, got none")
+        classes = num_classes or 0
+    else:
+        if num_classes is None:
+            raise ValueError("num_classes must be given with labels, got None")
+        _check_labels(labels, scores)
+        classes = num_classes
+    fewest = 0 if labels is None else 1
+    if not fewest <= classes <= _MAX_CLASSES:
+        raise ValueError(f"num_classes must be from {fewest} to {_MAX_CLASSES}, got {classes}")
+    check = scores.device.type == "cpu" if check is None else check
+    scores = scores.detach()
+    run = torch.ops.dlp_fast.select if native_available() else select_reference
+    low, high, counts, faults = run(scores, lowest, highest_per_class, labels, classes)
+    return _finish(scores, low, high, counts, faults, labels, classes, "scores", check)
+
+
+class EntropyRanker:
+    """Ranks logits that come batch by batch, and keeps 4 bytes a row (12 with labels, 8 by largest logit).
+
+    The n-th row that was given has id n, whatever the batches were. Shards merge in order:
+    ``a.merge(b)`` puts b's rows behind a's.
+    """
+
+    def __init__(self, num_classes: int):
+        if not 2 <= num_classes <= _MAX_CLASSES:
+            raise ValueError(f"num_classes must be from 2 to {_MAX_CLASSES}, got {num_classes}")
+        self.num_classes = num_classes
+        self._entropy: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._labelled: bool | None = None
+
+    def __len__(self) -> int:
+        return sum(e.shape[0] for e in self._entropy)
+
+    def update(self, logits: Tensor, labels: Tensor | None = None) -> None:
+        """Takes the next batch, logits [b, num_classes]; labels for every batch or for none.
+
+        Logits that are not finite raise at once on a CPU; on CUDA ``finish(check=True)`` finds them.
+        """
+        _check_logits(logits)
+        if logits.shape[1] != self.num_classes:
+            raise ValueError(f"logits must have {self.num_classes} classes (columns), got {logits.shape[1]}")
+        if labels is not None:
+            _check_labels(labels, logits)
+        self._agree(labels is not None)
+        before = len(self)
+        entropy, top = _entropy_and_class(logits, check=None, first_id=before)
+        self._entropy.append(entropy)
+        self._labels.append(top if labels is None else labels.detach().clone())
+
+    def merge(self, other: EntropyRanker) -> None:
+        """Appends the rows of ``other``: its row i gets id len(self) + i."""
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"other must have {self.num_classes} classes, got {other.num_classes}")
+        if other._labelled is not None:
+            self._agree(other._labelled)
+        self._entropy.extend(other._entropy)
+        self._labels.extend(other._labels)
+
+    def finish(self, lowest: int, highest_per_class: int = 0, *, check: bool | None = None) -> Ranking:
+        """The ranking of all rows so far, as ``entropy_rank`` gives it of all logits; more may follow."""
+        entropy = torch.cat(self._entropy) if self._entropy else torch.empty(0)
+        labels = torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64)
+        return select(entropy, lowest, highest_per_class, labels, self.num_classes, check=check)
+
+    def _agree(self, labelled: bool) -> None:
+        if self._labelled not in (None, labelled):
+            raise ValueError("labels must be given with every batch or with none, got both")
+        self._labelled = labelled
+
+
+def entropy_rank_reference(
+    logits: Tensor, lowest: int, highest_per_class: int, labels: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The op in plain torch (float64 inside): entropy, lowest, highest with its -1 tail, counts, faults."""
+    entropy, top = row_entropy_reference(logits)
+    chosen = select_reference(
+        entropy, lowest, highest_per_class, top if labels is None else labels, logits.shape[1]
+    )
+    return entropy, *chosen
+
+
+def row_entropy_reference(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy in bits (NaN where a logit is not finite) and the first class of the largest logit, int32."""
+    x = logits.double()
+    n = x.shape[0]
+    if n == 0:
+        return x.new_empty(0, dtype=torch.float32), x.new_empty(0, dtype=torch.int32)
+    best, _ = x.max(dim=1, keepdim=True)
+    top = (x == best).to(torch.int8).argmax(dim=1)
+    t = x - best
+    term = torch.where(t >= _SMALLEST_TERM, t.exp(), 0.0).scatter(1, top[:, None], 0.0)
+    s, u = term.sum(1), (t * term).sum(1)
+    entropy = (torch.log1p(s) - u / (1 + s)) / math.log(2)
+    return torch.where(x.isfinite().all(1), entropy, math.nan).float(), top.int()
+
+
+def select_reference(
+    scores: Tensor, lowest: int, highest_per_class: int, labels: Tensor | None, num_classes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The selection in plain torch, by stable sorts: lowest, highest with its -1 tail, counts, faults."""
+    n, device = scores.shape[0], scores.device
+    low = torch.sort(scores, stable=True).indices[:lowest]
+    size = highest_size(n, num_classes, highest_per_class)
+    high = torch.full((size,), -1, dtype=torch.int64, device=device)
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+    wrong = torch.zeros(n, dtype=torch.bool, device=device)
+    if labels is not None:
+        wrong = (labels < 0) | (labels >= num_classes)
+        down = torch.sort(scores, descending=True, stable=True).indices
+        # rows out of range go behind all classes
+        group = torch.where(wrong, num_classes, labels.long())[down]
+        order = torch.sort(group, stable=True)
+        ids, group = down[order.indices], order.values
+        sizes = torch.bincount(group, minlength=num_classes + 1)
+        place = torch.arange(n, device=device) - (sizes.cumsum(0) - sizes)[group]
+        chosen = ids[(place < highest_per_class) & (group < num_classes)]
+        high[: chosen.shape[0]] = chosen
+        counts = sizes[:num_classes].clamp(max=highest_per_class)
+    return low, high, counts, torch.stack([_first(~scores.isfinite()), _first(wrong)])
+
+
+def highest_size(n: int, classes: int, per_class: int) -> int:
+    """Length of ``highest`` before it is cut: at most every row, at most ``per_class`` of every class."""
+    return 0 if per_class == 0 or classes == 0 else torch.sym_min(n, classes * per_class)
+
+
+def _first(flags: Tensor) -> Tensor:
+    n = flags.shape[0]
+    ids = torch.arange(n, device=flags.device)
+    return torch.where(flags, ids, n).min() if n else torch.zeros((), dtype=torch.int64, device=flags.device)
+
+
+def _entropy_and_class(logits: Tensor, check: bool | None, first_id: int = 0) -> tuple[Tensor, Tensor]:
+    _check_logits(logits)
+    check = logits.device.type == "cpu" if check is None else check
+    logits = logits.detach()
+    entropy, top = (torch.ops.dlp_fast.row_entropy if native_available() else row_entropy_reference)(logits)
+    if check and not bool(entropy.isfinite().all()):
+        raise _not_finite("logits", entropy, first_id)
+    return entropy, top
+
+
+def _finish(
+    scores: Tensor,
+    low: Tensor,
+    high: Tensor,
+    counts: Tensor,
+    faults: Tensor,
+    labels: Tensor | None,
+    classes: int,
+    name: str,
+    check: bool,
+) -> Ranking:
+    if check:
+        n = scores.shape[0]
+        bad_score, bad_label = faults.tolist()
+        if bad_score < n:
+            raise _not_finite(name, scores)
+        if bad_label < n and labels is not None:
+            raise ValueError(
+                f"labels must be in [0, {classes}), got {int(labels[bad_label])} for row {bad_label} first"
+            )
+        high = high[: int(counts.sum())]
+    return Ranking(scores, low, high, counts)
+
+
+def _not_finite(name: str, scores: Tensor, first_id: int = 0) -> NumericError:
+    ids = (~scores.isfinite()).nonzero().flatten()
+    shown = ", ".join(str(first_id + i) for i in ids[:5].tolist())
+    return NumericError(
+        f"{name} must be finite, got NaN or infinity in {len(ids)} of {len(scores)} rows; first rows: {shown}"
+    )
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _check_logits(logits: Tensor) -> None:
+    if not isinstance(logits, Tensor) or logits.dtype not in _DTYPES:
+        raise TypeError(f"logits must be a float32, float16 or bfloat16 tensor, got {_kind(logits)}")
+    if logits.dim() != 2:
+        raise ValueError(f"logits must have 2 dimensions [n, classes], got shape {tuple(logits.shape)}")
+    if not 2 <= logits.shape[1] <= _MAX_CLASSES:
+        raise ValueError(f"logits must have 2 to {_MAX_CLASSES} classes (columns), got {logits.shape[1]}")
+
+
+def _check_counts(n: int, lowest: int, highest_per_class: int) -> None:
+    for name, value in (("lowest", lowest), ("highest_per_class", highest_per_class)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if not 0 <= lowest <= n:
+        raise ValueError(f"lowest must be from 0 to the number of rows, {n}, got {lowest}")
+    if highest_per_class < 0:
+        raise ValueError(f"highest_per_class must not be negative, got {highest_per_class}")
+
+
+def _check_labels(labels: Tensor, like: Tensor) -> None:
+    if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"labels must be an int64 or int32 tensor, got {_kind(labels)}")
+    if labels.shape != like.shape[:1]:
+        raise ValueError(f"labels must have shape ({like.shape[0]},), got {tuple(labels.shape)}")
+    if labels.device != like.device:
+        raise ValueError(f"labels must be on {like.device} like the rows, got {labels.device}")
+
+
+def _register_fakes() -> None:
+    @torch.library.register_fake("dlp_fast::row_entropy")
+    def _(logits):
+        n = logits.shape[0]
+        return logits.new_empty(n, dtype=torch.float32), logits.new_empty(n, dtype=torch.int32)
+
+    def chosen(like, n, lowest, highest_per_class, classes):
+        high = highest_size(n, classes, highest_per_class)
+        return tuple(like.new_empty(size, dtype=torch.int64) for size in (lowest, high, classes, 2))
+
+    @torch.library.register_fake("dlp_fast::select")
+    def _(scores, lowest, highest_per_class, labels, num_classes):
+        return chosen(scores, scores.shape[0], lowest, highest_per_class, num_classes)
+
+    @torch.library.register_fake("dlp_fast::entropy_rank")
+    def _(logits, lowest, highest_per_class, labels):
+        n, classes = logits.shape
+        entropy = logits.new_empty(n, dtype=torch.float32)
+        return entropy, *chosen(logits, n, lowest, highest_per_class, classes)
+
+    @torch.library.register_fake("dlp_fast::digit_histogram")
+    def _(scores, labels, groups, largest, level, prefix):
+        return scores.new_empty((groups, 2048), dtype=torch.int64)
+
+
+if native_available():
+    _register_fakes()

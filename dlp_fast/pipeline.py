@@ -1,0 +1,222 @@
+"""The three stages in order (and their other orders, DLP Figure 4), from images and labels to a clean model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlp_fast.config import RunConfig
+from dlp_fast.engine.batches import TrainingData
+from dlp_fast.engine.session import Session
+from dlp_fast.errors import DataError
+from dlp_fast.filtering.curves import Split, split_classes
+from dlp_fast.filtering.selection import Selection, select
+from dlp_fast.filtering.suspicion import suspicion
+from dlp_fast.models.registry import build_model
+from dlp_fast.stages.finetuning import finetuning
+from dlp_fast.stages.supervised import Supervised, supervised
+from dlp_fast.stages.unlearning import unlearning
+
+LOOKS = 10  # at all images during a round of stage 3, to cluster its curves
+# What is known of a model where the truth is; given by the caller, used for the results and for nothing else.
+Observer = Callable[[nn.Module], dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Defense:
+    """What a run found and made.
+
+    stages: for each stage its figures (seconds, images_per_second, what the observer measured); first: what stage 1
+    saw; evidence: for each class that falls into two clouds of curves, where and how far apart.
+    """
+
+    model: nn.Module
+    selection: Selection
+    first: Supervised
+    stages: dict[str, dict[str, Any]]
+    evidence: list[dict[str, Any]]
+
+
+class Pipeline:
+    """One run of the stages on one image set; goes on where an earlier process was stopped."""
+
+    def __init__(self, session: Session, data: TrainingData, config: RunConfig, observe: Observer):
+        self.session, self.data, self.config, self.observe = session, data, config, observe
+        self.evidence: list[dict[str, Any]] = []
+
+    def run(self) -> Defense:
+        model = self._new_model(self.data.seed)
+        first = self._supervised(model)
+        selection = self._filter(first)
+        figures = {"supervised": self.session.completed("supervised")["figures"]}
+        for key in self.config.order.split("-")[1:]:
+            if key == "au":
+                figures["unlearning"] = self._unlearn(model, selection)
+            else:
+                model, figures["finetuning"] = self._finetune(model, selection)
+        return Defense(model, selection, first, figures, self.evidence)
+
+    def _new_model(self, seed: int) -> nn.Module:
+        size = max(self.data.images.height, self.data.images.width)
+        return build_model(self.config.model, self.data.classes, size, seed).to(self.session.compute.device)
+
+    def _supervised(self, model: nn.Module) -> Supervised:
+        kept = self.session.completed("supervised")
+        if kept is None:
+            result = supervised(self.session, model, self.data, self.config.supervised)
+            figures = {"seconds": result.seconds, "images_per_second": result.images_per_second}
+            tensors = {"entropy": result.entropy, "loss": result.loss, "prediction": result.prediction}
+            kept = {
+                "figures": figures | self.observe(model),
+                "trajectory": tensors,
+                "model": model.state_dict(),
+            }
+            self.session.complete("supervised", kept)
+        model.load_state_dict(kept["model"])
+        return Supervised(
+            **kept["trajectory"],
+            seconds=kept["figures"]["seconds"],
+            images_per_second=kept["figures"]["images_per_second"],
+        )
+
+    def _filter(self, first: Supervised) -> Selection:
+        data, config = self.data, self.config.filter
+        of = suspicion(first.entropy, first.loss, data.labels, data.classes, config)
+        new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
+        for split in of.found(config):
+            self._tell(split, "supervised", int((split.posterior > 0.5).sum()), log=new)
+        selection = select(of, data.labels, data.classes, config)
+        if new:
+            self.session.log.event(
+                "filter",
+                score=config.score,
+                suspected_poisoned=len(selection.suspected_poisoned),
+                suspected_clean=len(selection.suspected_clean),
+                trusted=len(selection.trusted),
+                unlabeled=len(selection.unlabeled),
+                widest_split=max((s.distance for s in of.splits), default=None),
+            )
+            self.session.complete("filter", {})
+        return selection
+
+    def _tell(self, split: Split, stage: str, images: int, log: bool = True) -> None:
+        """Keep the evidence of a class that falls into two."""
+        found = {
+            "stage": stage,
+            "label": split.label,
+            "images": images,
+            "distance": round(split.distance, 3),
+            "doubt": round(split.doubt, 4),
+        }
+        self.evidence.append(found)
+        if log:
+            self.session.log.event("split", **found)
+
+    def _unlearn(self, model: nn.Module, selection: Selection) -> dict[str, Any]:
+        kept = self.session.completed("unlearning")
+        if kept is None:
+            result = unlearning(
+                self.session, model, self.data, selection.suspected_poisoned, self.config.unlearn
+            )
+            figures = {
+                "seconds": result.seconds,
+                "images_per_second": result.images_per_second,
+                "loss": result.loss,
+                "rollbacks": result.rollbacks,
+                "stopped_at_max_loss": result.stopped,
+            }
+            kept = {"figures": figures | self.observe(model), "model": model.state_dict()}
+            self.session.complete("unlearning", kept)
+        model.load_state_dict(kept["model"])
+        return kept["figures"]
+
+    def _finetune(self, start: nn.Module, selection: Selection) -> tuple[nn.Module, dict[str, Any]]:
+        """Stage 3, begun anew where its own curves give away poison that stage 1 had not learnt."""
+        config = self.config.finetune
+        labeled, unlabeled = labels_to_use(selection, self.config)
+        rounds = config.rounds if config.labeled == "trusted" else 1
+        weights = {name: value.clone() for name, value in start.state_dict().items()}
+        seconds = 0.0
+        for number in range(rounds):
+            model = self._new_model(self.data.seed + 1 + number)
+            if config.start == "unlearned":
+                model.load_state_dict(weights)
+            kept = self.session.completed(f"finetuning round {number}")
+            if kept is None:
+                kept = self._round(model, labeled, unlabeled, last=number + 1 == rounds)
+                self.session.complete(f"finetuning round {number}", kept)
+            model.load_state_dict(kept["model"])
+            seconds += kept["figures"]["seconds"]
+            for evidence in kept["evidence"]:
+                self.evidence.append(evidence)
+            if not len(kept["dropped"]):
+                break
+            labeled = labeled[~torch.isin(labeled, kept["dropped"])]
+            unlabeled = unlabeled[~torch.isin(unlabeled, kept["dropped"])]
+        return model, kept["figures"] | {"rounds": number + 1, "seconds": seconds}
+
+    def _round(self, model: nn.Module, labeled: Tensor, unlabeled: Tensor, last: bool) -> dict[str, Any]:
+        result = finetuning(
+            self.session,
+            model,
+            self.data,
+            labeled,
+            unlabeled,
+            self.config.finetune,
+            looks=LOOKS if self.config.finetune.labeled == "trusted" else 0,
+        )
+        nobody: tuple[Tensor, list[dict[str, Any]]] = (torch.empty(0, dtype=torch.int64), [])
+        dropped, evidence = nobody if last else self._late_poison(result.labeled, result.entropy, result.loss)
+        figures = {
+            "seconds": result.seconds,
+            "images_per_second": result.images_per_second,
+            "steps": result.steps,
+            "labeled": len(result.labeled),
+            "unlabeled": len(unlabeled),
+            "mask": result.mask,
+        }
+        return {
+            "figures": figures | self.observe(model),
+            "model": model.state_dict(),
+            "dropped": dropped,
+            "evidence": evidence,
+        }
+
+    def _late_poison(
+        self, labeled: Tensor, entropy: Tensor, loss: Tensor
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Ids among `labeled` whose curves in this round form a cloud of their own, and the evidence."""
+        config, before, dropped = self.config.filter, len(self.evidence), []
+        labels = self.data.labels[labeled].numpy()
+        for split in split_classes(
+            entropy[:, labeled].numpy(), loss[:, labeled].numpy(), labels, self.data.classes
+        ):
+            if split.found(config.min_distance, config.max_doubt):
+                inside = split.posterior > config.membership
+                dropped.append(labeled[torch.from_numpy(split.members[inside])])
+                self._tell(split, "finetuning", int(inside.sum()))
+        evidence, self.evidence = self.evidence[before:], self.evidence[:before]
+        return torch.cat(dropped) if dropped else torch.empty(0, dtype=torch.int64), evidence
+
+
+def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tensor]:
+    """(labeled ids, unlabeled ids) of stage 3: the suspected clean and the rest, or the trusted and the unlearnt."""
+    if config.finetune.labeled == "trusted":
+        return selection.trusted, selection.unlabeled
+    if not len(selection.suspected_clean):
+        raise DataError(
+            f"no image is suspected clean, so stage 3 has no labels: {len(selection.score)} images are too few for "
+            f"filter.floor = {config.filter.floor}. Lower it, or use --finetune.labeled trusted."
+        )
+    rest = torch.ones(len(selection.score), dtype=torch.bool)
+    rest[selection.suspected_clean] = False  # D'_ur of the paper
+    return selection.suspected_clean, rest.nonzero().flatten()
+
+
+def defend(session: Session, data: TrainingData, config: RunConfig, observe: Observer) -> Defense:
+    """Run the stages of `config.order` on `data`."""
+    return Pipeline(session, data, config, observe).run()

@@ -1,0 +1,157 @@
+"""The folder of one run: what is written where, and whether a second command may go on in it."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+import yaml
+
+from dlp_fast import __version__
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.config import differences, read_yaml
+from dlp_fast.data.names import csv_cell
+from dlp_fast.errors import ConfigError, ResourceError
+from dlp_fast.filtering.selection import Selection
+from dlp_fast.ops import build_info
+
+BEGUN = (".lock", "config.resolved.yaml.tmp")  # all that a run killed in its first moment leaves
+
+
+class RunFolder:
+    """One run folder, locked while a process works in it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock: Any = None
+
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """results.json of a finished run, or None."""
+        file = self.path / "results.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def open(self, config: dict[str, Any]) -> None:
+        """Create the folder, or check that it holds this very run; ConfigError names the keys that differ."""
+        resolved = self.path / "config.resolved.yaml"
+        # before the first checkpoint there is nothing to go on with: a mistyped option may be mended in place
+        begun = (self.path / "checkpoints").is_dir() or self.results is not None
+        if resolved.is_file() and begun:
+            different = differences(read_yaml(resolved), config)
+            if different:
+                raise ConfigError(
+                    f"{self.path} holds a run with another configuration ({'; '.join(different)}). "
+                    "Choose another --out, or give the same options to go on with it."
+                )
+        elif (
+            not resolved.is_file()
+            and self.path.exists()
+            and (not self.path.is_dir() or any(p.name not in BEGUN for p in self.path.iterdir()))
+        ):
+            raise ConfigError(f"{self.path} exists and is no run folder of dlp_fast. Choose another --out.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise ResourceError(
+                f"run folder {self.path} cannot be written: {error.strerror}. Choose another --out."
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ResourceError(
+                f"another process is working in {self.path}. Wait for it, or choose another --out."
+            ) from None
+        if not begun:
+            (self.path / "data.sha256").unlink(missing_ok=True)
+            write_atomic(resolved, yaml.safe_dump(config, sort_keys=False).encode())
+
+    def check_data(self, fingerprint: str) -> None:
+        """Keep the fingerprint of the image set; refuse to go on with other images."""
+        file = self.path / "data.sha256"
+        if file.is_file() and file.read_text().strip() != fingerprint:
+            raise ConfigError(
+                f"the image set is not the one that {self.path} was begun with: files were added, removed or "
+                "changed. Put them back, or choose another --out."
+            )
+        if not file.is_file():
+            write_atomic(file, fingerprint.encode() + b"\n")
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_atomic(self.path / name, json.dumps(value, indent=1).encode() + b"\n")
+
+    def write_samples(
+        self,
+        paths: tuple[str, ...],
+        labels: torch.Tensor,
+        classes: tuple[str, ...],
+        chosen: Selection,
+        entropy: torch.Tensor,
+    ) -> None:
+        """samples.csv: one line an image, in the order of the ids."""
+        decision = ["undecided"] * len(paths)
+        for i in chosen.suspected_clean.tolist():
+            decision[i] = "suspected_clean"
+        for i in chosen.suspected_poisoned.tolist():
+            decision[i] = "suspected_poisoned"
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["sample_id", "path", "label", "score", "entropy", "rank", "decision"])
+        columns = zip(
+            paths,
+            labels.tolist(),
+            chosen.score.tolist(),
+            entropy.tolist(),
+            chosen.rank.tolist(),
+            decision,
+            strict=True,
+        )
+        for i, (path, label, score, bits, rank, word) in enumerate(columns):
+            row = [i, csv_cell(path), csv_cell(classes[label]), f"{score:.9g}", f"{bits:.9g}", rank, word]
+            writer.writerow(row)
+        write_atomic(self.path / "samples.csv", text.getvalue().encode("utf-8"))
+
+
+def fingerprint(paths: tuple[str, ...], labels: torch.Tensor, hashes: tuple[str, ...]) -> str:
+    """SHA-256 over the paths, labels and contents of an image set."""
+    digest = hashlib.sha256()
+    for path, label, content in zip(paths, labels.tolist(), hashes, strict=True):
+        digest.update(f"{path}\0{label}\0{content}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and device, for results.json and for whoever compares two runs."""
+    return {
+        "dlp_fast": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "native": build_info(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,127 @@
+"""What happened, for machines (metrics.jsonl, a line an event) and for a person (progress on the terminal)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dlp_fast.checkpoint import write_failed
+
+SCHEMA = 1
+PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+
+
+class RunLog:
+    """Appends events to metrics.jsonl, and draws progress; rewinds to a checkpoint's place on resume."""
+
+    def __init__(self, path: Path | None, console: Console | None = None, quiet: bool = False):
+        self.path = path
+        self.console = console or Console(stderr=True, quiet=quiet)
+        self._file = _appending(path) if path else None
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._last_line = 0.0
+        self._started = (0.0, 0)
+
+    def position(self) -> int:
+        """Bytes written so far; a checkpoint keeps it, so that a resumed run has no line twice."""
+        return self._file.tell() if self._file else 0
+
+    def rewind(self, position: int) -> None:
+        if self._file:
+            self._file.truncate(min(position, self._file.tell()))
+            self._file.seek(0, 2)
+
+    def event(self, kind: str, **values: Any) -> None:
+        """One line of metrics.jsonl: schema, kind, time (seconds since the epoch), values."""
+        if self._file:
+            line = json.dumps({"schema": SCHEMA, "kind": kind, "time": round(time.time(), 3), **values})
+            try:
+                self._file.write(line.encode() + b"\n")
+            except OSError as error:
+                raise write_failed(error, self.path, len(line)) from error
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print `text` as it is: names of files and classes are never markup."""
+        self.console.print(text, style=style, highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        self.say(text, style="yellow")
+
+    def counter(self) -> Callable[[str, int, int], None]:
+        """A callback (what, done, total) that draws the progress of work counted in files."""
+        current: list[str] = []
+
+        def show(what: str, done: int, total: int) -> None:
+            if current != [what]:
+                current[:] = [what]
+                self.start(what, total, unit="files")
+            self.advance(done, 1)
+            if done >= total:
+                self.finish()
+                current.clear()
+
+        return show
+
+    def start(self, title: str, total: int, done: int = 0, unit: str = "steps") -> None:
+        """Begin a progress bar of `total` steps (or another unit), `done` of which lie behind."""
+        self.finish()
+        self._title, self._total = title, total
+        self._started = (time.monotonic(), done)
+        self._last_line = time.monotonic()
+        if self.console.is_terminal and not self.console.quiet:
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(title, total=total, completed=done, rate="")
+
+    def advance(self, done: int, images: int, note: str = "") -> None:
+        """`done` steps are behind; `images`: how many each step takes, for the rate."""
+        seconds = time.monotonic() - self._started[0]
+        steps = done - self._started[1]
+        rate = f"{steps * images / seconds:,.0f} images/s" if seconds > 0 and steps else ""
+        if self._progress:
+            self._progress.update(
+                self._task, completed=done, rate=rate, description=f"{self._title} {note}".rstrip()
+            )
+        elif time.monotonic() - self._last_line > PLAIN_INTERVAL:
+            self._last_line = time.monotonic()
+            left = seconds / steps * (self._total - done) if steps else 0.0
+            self.say(f"{self._title} {note}: step {done}/{self._total}, {rate}, {left:.0f} s left")
+
+    def finish(self) -> None:
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def close(self) -> None:
+        self.finish()
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+def _appending(path: Path) -> Any:
+    """Unbuffered: a full disk is met where a line is written, and not again where the file is closed."""
+    try:
+        return path.open("ab", buffering=0)
+    except OSError as error:
+        raise write_failed(error, path, 0) from error
+
+
+def error_console() -> Console:
+    return Console(file=sys.stderr, soft_wrap=True)

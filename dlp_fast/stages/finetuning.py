@@ -1,0 +1,140 @@
+"""Stage 3: active semi-supervised fine-tuning by FixMatch (DLP Eq. 7; Sohn et al. 2020)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlp_fast.config import FinetuneConfig
+from dlp_fast.engine.batches import Cycle, TrainingData
+from dlp_fast.engine.ema import WeightAverage
+from dlp_fast.engine.scoring_pass import score
+from dlp_fast.engine.session import Session, seed_step
+
+LABELED, UNLABELED = 3, 4  # streams of the training order
+LOG_EVERY = 50  # steps
+READMIT_FROM = 3  # looks; before, the network has nothing to say about labels
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """steps: optimizer steps taken; mask: share of unlabeled images whose pseudo-label counted at the end;
+    labeled: int64 ids whose labels were used at the end; entropy (bits), loss (nats): fp32 [looks, n], of every image
+    at the looks taken on the way (none: [0, n]).
+    """
+
+    steps: int
+    mask: float
+    seconds: float
+    images_per_second: float
+    labeled: Tensor
+    entropy: Tensor
+    loss: Tensor
+
+
+def planned_steps(labeled: int, config: FinetuneConfig) -> int:
+    """K: `steps` where given, else `epochs` passes over the labeled images and at least `min_steps`."""
+    if config.steps is not None:
+        return config.steps
+    return max(config.min_steps, math.ceil(config.epochs * labeled / min(config.batch, labeled)))
+
+
+def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weights decay; biases and batch-norm scales do not, as in FixMatch."""
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def finetuning(
+    session: Session,
+    model: nn.Module,
+    data: TrainingData,
+    labeled: Tensor,
+    unlabeled: Tensor,
+    config: FinetuneConfig,
+    looks: int = 0,
+) -> Finetuning:
+    """Train `model` in place on `labeled` ids with their labels and `unlabeled` ids without; ends on the EMA weights.
+
+    One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as
+    in the reference. `looks` times on the way, evenly spaced, every image is scored, for the curves of this stage; from
+    the third look on, an unlabeled image counts as labeled while the network gives its label the probability `readmit`.
+    """
+    steps = planned_steps(len(labeled), config)
+    batch = min(config.batch, len(labeled))
+    extra = round(config.mu * batch) if len(unlabeled) else 0  # unlabeled images a step
+    optimizer = torch.optim.SGD(
+        _decay_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+    )
+    average = WeightAverage(model, config.ema)
+    facts = {"mask": 0.0, "mask_sum": 0.0}
+    looks = min(looks, steps)
+    look_after = {round((i + 1) * steps / looks) - 1: i for i in range(looks)}
+    entropy, loss_of = torch.zeros(looks, len(data)), torch.zeros(looks, len(data))
+    use = torch.zeros(len(data), dtype=torch.bool)
+    use[labeled] = True
+    stage = session.stage(
+        "finetuning",
+        "stage 3 of 3, fine-tuning",
+        steps,
+        batch + 2 * extra,
+        model=model,
+        optimizer=optimizer,
+        average=average,
+        facts=facts,
+        entropy=entropy,
+        loss=loss_of,
+        use=use,
+    )
+    labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
+    unlabeled_cycle = Cycle(unlabeled, extra, data.seed, UNLABELED)
+    model.train()
+    for step in stage.steps():
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * math.cos(7 * math.pi * step / (16 * steps))
+        ids = labeled_cycle.at(step)
+        x = data.views(ids, step, strong=False)[0]
+        if extra:
+            weak, strong = data.views(unlabeled_cycle.at(step), step, strong=True)
+            x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
+        seed_step(model, data.seed, LABELED, step)
+        with session.compute.forward():
+            logits = model(x)
+        logits = logits.float()
+        loss = F.cross_entropy(logits[:batch], data.target(ids))  # first term of DLP Eq. 7
+        if extra:
+            of_weak, of_strong = logits[batch:].chunk(2)
+            confidence, pseudo_label = of_weak.detach().softmax(1).max(1)
+            mask = (confidence >= config.tau).float()
+            loss_u = (F.cross_entropy(of_strong, pseudo_label, reduction="none") * mask).mean()  # L2 of Eq. 7
+            loss = loss + config.lambda_u * loss_u
+            facts["mask_sum"] += float(mask.mean())
+        stage.observe(loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        average.update(model, step)
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
+            since = step % LOG_EVERY + 1
+            facts["mask"], facts["mask_sum"] = facts["mask_sum"] / since, 0.0
+            value = stage.mean_loss(since)
+            session.log.event("steps", stage="finetuning", step=step + 1, loss=value, mask=facts["mask"])
+            stage.note = f"loss {value:.3f}"
+        if step in look_after:
+            scores = score(session, model, data)
+            look = look_after[step]
+            entropy[look], loss_of[look] = scores.entropy, scores.loss
+            if look + 1 >= READMIT_FROM:
+                use[unlabeled] = scores.loss[unlabeled] < -math.log(config.readmit)
+                labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
+    model.load_state_dict(average.state_dict())
+    rate = steps * (batch + 2 * extra) / stage.seconds
+    return Finetuning(steps, facts["mask"], stage.seconds, rate, use.nonzero().flatten(), entropy, loss_of)

@@ -1,0 +1,103 @@
+"""Stage 1: supervised learning on everything, and the trajectory of every image (DLP Eq. 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlp_fast.config import SupervisedConfig
+from dlp_fast.engine.batches import TrainingData, training_order
+from dlp_fast.engine.scoring_pass import score
+from dlp_fast.engine.session import Session, seed_step
+
+STREAM = 1
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """entropy, loss: fp32 [epochs, n], after each epoch; prediction: int64 [n], after the last."""
+
+    entropy: Tensor
+    loss: Tensor
+    prediction: Tensor
+    seconds: float
+    images_per_second: float
+
+
+def plan(n: int, config: SupervisedConfig) -> tuple[int, int, int]:
+    """(epochs, steps an epoch, images a step): E1, or more where a small set would see fewer than `min_steps`."""
+    batch = min(config.batch, n)
+    per_epoch = n // batch
+    return max(config.epochs, math.ceil(config.min_steps / per_epoch)), per_epoch, batch
+
+
+def supervised(
+    session: Session, model: nn.Module, data: TrainingData, config: SupervisedConfig
+) -> Supervised:
+    """Train `model` in place on all images with their labels as given; score every image after each epoch.
+
+    Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
+    """
+    epochs, per_epoch, batch = plan(len(data), config)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    entropy, loss_of = torch.zeros(epochs, len(data)), torch.zeros(epochs, len(data))
+    prediction = torch.zeros(len(data), dtype=torch.int64)
+    facts = {"epochs": 0, "stopped": False}
+    stage = session.stage(
+        "supervised",
+        "stage 1 of 3, supervised",
+        epochs * per_epoch,
+        batch,
+        model=model,
+        optimizer=optimizer,
+        entropy=entropy,
+        loss=loss_of,
+        prediction=prediction,
+        facts=facts,
+    )
+    order = (-1, torch.empty(0))
+    model.train()
+    for step in stage.steps():
+        if facts["stopped"]:
+            break
+        epoch, k = divmod(step, per_epoch)
+        if order[0] != epoch:
+            order = (epoch, training_order(data.seed, STREAM, epoch, len(data)))
+            stage.note = f"epoch {epoch + 1}/{epochs}"
+        ids = order[1][k * batch : (k + 1) * batch]
+        x = data.plain(ids) if config.augment == "none" else data.views(ids, epoch, strong=False)[0]
+        seed_step(model, data.seed, STREAM, step)
+        with session.compute.forward():
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), data.target(ids))  # DLP Eq. 3
+        stage.observe(loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if k == per_epoch - 1:
+            scores = score(session, model, data)
+            entropy[epoch], loss_of[epoch] = scores.entropy, scores.loss
+            prediction.copy_(scores.prediction)
+            agreement = float((scores.prediction == data.labels).float().mean())
+            facts["epochs"] = epoch + 1
+            facts["stopped"] = epoch + 1 >= config.epochs and agreement >= config.enough
+            session.log.event(
+                "epoch",
+                stage="supervised",
+                epoch=epoch + 1,
+                loss=stage.mean_loss(per_epoch),
+                mean_entropy=float(scores.entropy.mean()),
+                train_agreement=agreement,
+            )
+    done = facts["epochs"]
+    rate = done * per_epoch * batch / stage.seconds
+    return Supervised(entropy[:done].clone(), loss_of[:done].clone(), prediction, stage.seconds, rate)

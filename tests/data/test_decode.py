@@ -1,0 +1,291 @@
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from corpus import AVIF, bad_crc_png, bomb_png, encoded, jpeg, lying_png, noise, png, png_chunk
+from PIL import Image
+from torchvision.transforms import v2
+
+import dlp_fast.data.decode as decode_module
+from dlp_fast.data.decode import ImageRejected, decode_image, decode_picture, fit, read_regular, to_rgb
+
+MEGA = 64_000_000
+
+
+def decode(data: bytes) -> np.ndarray:
+    return decode_image(data, max_pixels=MEGA)
+
+
+def rejected(data: bytes, max_pixels: int = MEGA) -> ImageRejected:
+    with pytest.raises(ImageRejected) as caught:
+        decode_image(data, max_pixels=max_pixels)
+    return caught.value
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_give_the_pixels_back(file_format):
+    pixels = noise()
+    picture = decode_picture(encoded(pixels, file_format), max_pixels=MEGA)
+    assert picture.format == file_format
+    assert picture.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(picture.image), pixels)
+
+
+def test_lossless_webp():
+    np.testing.assert_array_equal(decode(encoded(noise(), "WEBP", lossless=True, exact=True)), noise())
+
+
+def test_jpeg_is_what_pillow_says():
+    np.testing.assert_array_equal(decode(jpeg()), np.asarray(Image.open(io.BytesIO(jpeg()))))
+
+
+def test_result_is_uint8_hwc():
+    pixels = decode(jpeg(height=5, width=7))
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (5, 7, 3))
+
+
+def test_alpha_is_dropped_and_not_blended():
+    rgba = np.dstack([noise(), np.full((24, 32), 0, np.uint8)])
+    np.testing.assert_array_equal(decode(encoded(rgba, "PNG")), noise())
+
+
+def test_grey_with_alpha():
+    grey = noise(channels=1)[..., 0]
+    image = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(np.full_like(grey, 9))])
+    np.testing.assert_array_equal(decode(encoded(image, "PNG")), np.dstack([grey] * 3))
+
+
+def test_grey():
+    grey = noise(channels=1)[..., 0]
+    np.testing.assert_array_equal(decode(encoded(grey, "PNG")), np.dstack([grey] * 3))
+
+
+def test_one_bit():
+    bits = noise(channels=1)[..., 0] > 127
+    data = encoded(Image.fromarray(bits), "PNG")
+    assert decode_picture(data, max_pixels=MEGA).mode == "1"
+    np.testing.assert_array_equal(decode(data), np.dstack([bits * np.uint8(255)] * 3))
+
+
+@pytest.mark.parametrize("transparency", [None, 0, bytes(range(256))])
+def test_palette_with_and_without_transparency(transparency):
+    image = Image.fromarray(noise()).quantize(64)
+    options = {} if transparency is None else {"transparency": transparency}
+    data = encoded(image, "PNG", **options)
+    assert decode_picture(data, max_pixels=MEGA).mode == "P"
+    np.testing.assert_array_equal(decode(data), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_cmyk(file_format):
+    image = Image.fromarray(noise()).convert("CMYK")
+    picture = decode_picture(encoded(image, file_format), max_pixels=MEGA)
+    assert picture.mode == "CMYK"
+    difference = np.abs(np.asarray(picture.image).astype(int) - noise())
+    assert difference.max() <= (0 if file_format == "TIFF" else 40)
+
+
+def test_sixteen_bit_grey_keeps_the_high_byte():
+    grey = noise(channels=1)[..., 0]
+    deep = (grey.astype(np.uint16) << 8) | 0x7F
+    for file_format in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(decode(encoded(deep, file_format)), np.dstack([grey] * 3))
+
+
+def test_sixteen_bit_grey_ppm():
+    deep = noise(channels=1)[..., 0].astype(np.uint16) * 257
+    data = b"P5 32 24 65535\n" + deep.astype(">u2").tobytes()
+    np.testing.assert_array_equal(decode(data), np.dstack([noise(channels=1)[..., 0]] * 3))
+
+
+def test_sixteen_bit_colour_is_treated_as_sixteen_bit_grey():
+    deep = np.random.default_rng(3).integers(0, 65536, (6, 5), dtype=np.uint16)
+    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in deep)
+    colour = b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            png_chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 6, 16, 2, 0, 0, 0)),
+            png_chunk(b"IDAT", zlib.compress(rows)),
+            png_chunk(b"IEND", b""),
+        ]
+    )
+    np.testing.assert_array_equal(decode(colour), decode(encoded(deep, "PNG")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP", "JPEG"])
+def test_exif_orientation(orientation, file_format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    plain = decode(encoded(noise(), file_format, **options))
+    turned = decode(encoded(noise(), file_format, exif=exif.tobytes(), **options))
+    steps = {1: (0, 0), 2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
+    turns, mirrored = steps[orientation]
+    expected = np.rot90(plain, turns)
+    expected = expected[:, ::-1] if mirrored else expected
+    np.testing.assert_array_equal(turned, expected)
+
+
+@pytest.mark.parametrize("file_format", ["MPO", "TIFF", "PNG", "WEBP"])
+def test_first_picture_counts(file_format):
+    second = Image.fromarray(noise(seed=5))
+    options = {"lossless": True, "exact": True} if file_format == "WEBP" else {}
+    data = encoded(noise(), file_format, save_all=True, append_images=[second], **options)
+    picture = decode_picture(data, max_pixels=MEGA)
+    assert picture.format == ("JPEG" if file_format == "MPO" else file_format)
+    difference = np.abs(np.asarray(picture.image).astype(int) - noise())
+    assert difference.max() <= (60 if file_format == "MPO" else 0)
+
+
+def test_damaged_exif_does_not_matter():
+    data = encoded(noise(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xee" * 40)
+    assert decode(data).shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("percent", [30, 50, 60, 90, 99])
+@pytest.mark.parametrize("side", [32, 200])
+def test_cut_jpeg(percent, side):
+    data = jpeg(height=side, width=side)
+    assert rejected(data[: len(data) * percent // 100]).reason == "truncated"
+
+
+@pytest.mark.parametrize("percent", [30, 60, 99])
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "WEBP", "PPM"])
+def test_other_cut_files(file_format, percent):
+    data = encoded(noise(100, 100), file_format)
+    assert rejected(data[: len(data) * percent // 100]).reason == "truncated"
+
+
+def test_cut_tiff():
+    data = encoded(noise(100, 100), "TIFF", compression="tiff_lzw")
+    assert rejected(data[: len(data) // 2]).reason in ("truncated", "unreadable", "not_an_image")
+
+
+def test_header_only():
+    assert rejected(jpeg()[:100]).reason == "truncated"
+    assert rejected(png()[:33]).reason == "truncated"
+
+
+def test_empty():
+    assert rejected(b"").reason == "empty"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.random.default_rng(0).bytes(5000),
+        b"<!DOCTYPE html><html><body>404</body></html>",
+        b"just text",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"\x80\x04\x95pickle",
+    ],
+)
+def test_not_an_image(data):
+    assert rejected(data).reason == "not_an_image"
+
+
+def test_bad_crc():
+    error = rejected(bad_crc_png())
+    assert (error.reason, error.detail) == ("unreadable", "wrong checksum of chunk IDAT")
+
+
+def test_png_without_its_end():
+    assert rejected(png()[:-12]).reason == "truncated"
+
+
+def test_lab_is_converted():
+    assert decode(encoded(Image.fromarray(noise()).convert("LAB"), "TIFF")).shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (encoded(noise(), "GIF"), "GIF"),
+        (AVIF, "AVIF"),
+        (bytes.fromhex("0000000c6a5020200d0a870a") + bytes(100), "JPEG 2000"),
+        (bytes.fromhex("ff4fff51") + bytes(100), "JPEG 2000"),
+        (b"qoif" + bytes(100), "QOI"),
+        (encoded(noise(), "ICO"), "ICO"),
+        (b"8BPS" + bytes(100), "Photoshop"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+        (b"SIMPLE  =                    T", "FITS"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), "HEIF"),
+        (encoded(Image.fromarray(noise(channels=1)[..., 0].astype(np.float32)), "TIFF"), "floating-point"),
+        (encoded(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF"), "32-bit"),
+    ],
+)
+def test_unsupported_formats_are_named(data, name):
+    error = rejected(data)
+    assert error.reason == "unsupported_format"
+    assert name in error.detail
+
+
+def test_too_many_pixels_is_told_from_the_header():
+    error = rejected(lying_png(9000, 9000))
+    assert (error.reason, error.detail) == ("too_large", "9000 x 9000 pixels, the limit is 64 million")
+
+
+def test_bomb_beyond_pillows_own_limit():
+    assert rejected(lying_png(30_000, 30_000)).reason == "too_large"
+
+
+def test_limit_is_inclusive():
+    data = bomb_png(1000, 1000)
+    assert decode_image(data, max_pixels=1_000_000).shape == (1000, 1000, 3)
+    assert rejected(data, max_pixels=999_999).reason == "too_large"
+
+
+def test_to_rgb_of_a_grey_image():
+    assert to_rgb(Image.new("L", (3, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (33, 33), (500, 31), (32, 32), (17, 90), (8, 8)])
+def test_fit_is_resize_and_centre_crop(shape):
+    pixels = noise(*shape)
+    ours = np.asarray(fit(Image.fromarray(pixels), 32, 32)).astype(int)
+    peer = v2.Compose([v2.Resize(32, antialias=True), v2.CenterCrop(32)])
+    theirs = np.asarray(peer(Image.fromarray(pixels))).astype(int)
+    assert ours.shape == (32, 32, 3)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_fit_to_a_rectangle():
+    assert fit(Image.fromarray(noise(100, 50)), 20, 30).size == (30, 20)
+
+
+def test_fit_of_a_thread_of_pixels_costs_nothing():
+    assert fit(Image.new("RGB", (1_000_000, 1)), 224, 224).size == (224, 224)
+
+
+def test_fit_leaves_the_right_size_alone():
+    image = Image.fromarray(noise(32, 32))
+    assert fit(image, 32, 32) is image
+
+
+def test_read_regular(tmp_path):
+    (tmp_path / "a").write_bytes(b"123")
+    data, status = read_regular(str(tmp_path), "a", max_bytes=3)
+    assert (data, status.st_size) == (b"123", 3)
+    for name, limit, reason in [
+        ("a", 2, "too_large"),
+        ("b", 9, "unreadable"),
+        (".", 9, "not_a_regular_file"),
+        ("../" * 40 + "etc/hostname", 1 << 20, "link_leaves_folder"),
+    ]:
+        with pytest.raises(ImageRejected) as caught:
+            read_regular(str(tmp_path), name, max_bytes=limit)
+        assert caught.value.reason == reason
+
+
+def test_torch_is_not_needed():
+    """The scan's children load the module alone: it must start fast and small."""
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1]); "
+        "assert not {'torch', 'dlp_fast'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code, decode_module.__file__], check=True)

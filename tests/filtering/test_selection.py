@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+
+from dlp_fast.config import FilterConfig
+from dlp_fast.errors import NumericError
+from dlp_fast.filtering.selection import counts, select
+from dlp_fast.filtering.suspicion import snapshot, suspicion
+
+N, CLASSES = 2000, 4
+
+
+def scores(seed=0, epochs=5):
+    generator = torch.Generator().manual_seed(seed)
+    entropy = torch.rand(epochs, N, generator=generator)
+    loss = torch.rand(epochs, N, generator=generator) * 2
+    return entropy, loss, torch.arange(N) % CLASSES
+
+
+def chosen(config=None, score="snapshot", **over):
+    config = config or FilterConfig(score=score, **over)
+    entropy, loss, labels = scores()
+    return select(suspicion(entropy, loss, labels, CLASSES, config), labels, CLASSES, config), entropy, labels
+
+
+class TestCounts:
+    def test_share(self):
+        assert counts(50_000, 10, FilterConfig()) == (500, 50)
+
+    def test_floor(self):
+        assert counts(600, 10, FilterConfig()) == (10, 10)
+
+    def test_never_more_than_half(self):
+        assert counts(12, 2, FilterConfig())[0] == 6
+
+
+class TestSnapshot:
+    def test_lowest_entropy_is_suspected(self):
+        found, entropy, _ = chosen(rate=0.05)
+        expected = entropy[-1].argsort(stable=True)[:100]
+        assert torch.equal(found.suspected_poisoned, expected)
+        assert torch.equal(found.rank[expected], torch.arange(100))
+
+    def test_highest_entropy_of_each_class_is_clean(self):
+        found, entropy, labels = chosen(rate=0.05)
+        for c in range(CLASSES):
+            of_class = (labels == c).nonzero().flatten()
+            expected = of_class[entropy[-1][of_class].argsort(descending=True)[:25]]
+            inside = found.suspected_clean[labels[found.suspected_clean] == c]
+            assert set(inside.tolist()) == set(expected.tolist())
+
+    def test_ties_go_to_the_smaller_id(self):
+        of = snapshot(torch.zeros(1, N))
+        found = select(of, torch.arange(N) % CLASSES, CLASSES, FilterConfig(score="snapshot"))
+        assert found.rank.tolist() == list(range(N))
+        assert found.suspected_poisoned.tolist() == list(range(20))
+
+    def test_entropy_that_is_not_a_number_is_named(self):
+        entropy = torch.rand(1, N)
+        entropy[0, 7] = float("nan")
+        with pytest.raises(NumericError, match="7"):
+            select(snapshot(entropy), torch.arange(N) % CLASSES, CLASSES, FilterConfig(score="snapshot"))
+
+
+@pytest.mark.parametrize("score", ["snapshot", "trajectory"])
+def test_sets_are_disjoint(score):
+    found, _, _ = chosen(score=score, rate=0.1)
+    poisoned, clean = set(found.suspected_poisoned.tolist()), set(found.suspected_clean.tolist())
+    trusted, unlabeled = set(found.trusted.tolist()), set(found.unlabeled.tolist())
+    assert not poisoned & clean
+    assert not poisoned & trusted
+    assert not poisoned & unlabeled
+    assert not trusted & unlabeled
+    assert sorted(found.rank.tolist()) == list(range(N))
+    assert found.trusted.tolist() == sorted(trusted)
+
+
+def test_an_image_in_both_sets_is_suspected_poisoned():
+    of = snapshot(torch.arange(12.0)[None])
+    config = FilterConfig(score="snapshot", floor=5)
+    found = select(of, torch.arange(12) % 2, 2, config)
+    assert found.suspected_poisoned.tolist() == [0, 1, 2, 3, 4]
+    assert not set(found.suspected_clean.tolist()) & {0, 1, 2, 3, 4}
+
+
+class TestTrajectory:
+    def test_the_unlearnt_keep_no_label(self):
+        found, _, _ = chosen(score="trajectory", distrust=0.25)
+        _, loss, _ = scores()
+        highest = loss.mean(0).argsort(descending=True)[:500]
+        assert not set(highest.tolist()) & set(found.trusted.tolist())
+        assert set(found.unlabeled.tolist()) <= set(highest.tolist())
+
+    def test_clustered_images_come_first_and_are_left_out(self):
+        rng = np.random.default_rng(0)
+        entropy, loss, labels = scores()
+        entropy, loss = entropy + 0.5, loss + 0.5
+        poison = (labels == 1).nonzero().flatten()[:80]
+        loss[:, poison] = torch.from_numpy(0.01 + 0.002 * rng.random((5, 80))).float()
+        entropy[:, poison] = loss[:, poison]
+        config = FilterConfig()
+        of = suspicion(entropy, loss, labels, CLASSES, config)
+        assert [s.label for s in of.found(config)] == [1]
+        found = select(of, labels, CLASSES, config)
+        assert set(found.suspected_poisoned.tolist()) <= set(poison.tolist())
+        assert not set(found.trusted.tolist()) & set(poison.tolist())
+        assert not set(found.unlabeled.tolist()) & set(poison.tolist())
+        assert set(found.rank.argsort()[:80].tolist()) == set(poison.tolist())
+        assert not set(found.suspected_clean.tolist()) & set(poison.tolist())

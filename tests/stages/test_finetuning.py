@@ -1,0 +1,146 @@
+import json
+import math
+
+import pytest
+import torch
+from tiny import session, training_data
+from torch import nn
+
+from dlp_fast.config import FinetuneConfig
+from dlp_fast.engine.ema import WeightAverage
+from dlp_fast.models.registry import build_model
+from dlp_fast.runlog import RunLog
+from dlp_fast.stages.finetuning import finetuning, planned_steps
+
+LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
+
+
+def config(**over):
+    return FinetuneConfig(**{"steps": 6, "batch": 16, "ema": 0.9, **over})
+
+
+def run(config, unlabeled=UNLABELED, looks=0, log=None):
+    model = build_model("wrn-10-1", 3, 8, seed=0)
+    return model, finetuning(session(log=log), model, training_data(), LABELED, unlabeled, config, looks)
+
+
+class TestSteps:
+    def test_given(self):
+        assert planned_steps(1000, FinetuneConfig(steps=7)) == 7
+
+    def test_from_epochs(self):
+        assert planned_steps(1000, FinetuneConfig(epochs=20, batch=128, min_steps=1)) == math.ceil(
+            20 * 1000 / 128
+        )
+
+    def test_least(self):
+        assert planned_steps(1000, FinetuneConfig(epochs=1, batch=128, min_steps=400)) == 400
+
+    def test_fewer_images_than_a_batch(self):
+        assert planned_steps(10, FinetuneConfig(epochs=3, batch=128, min_steps=1)) == 3
+
+
+class TestMask:
+    @pytest.mark.parametrize(("tau", "mask"), [(0.0, 1.0), (1.0, 0.0)])
+    def test_threshold(self, tau, mask):
+        assert run(config(tau=tau))[1].mask == mask
+
+    def test_weight_of_nothing_is_nothing(self):
+        """With λ_u = 0, or τ above all confidences, the unlabeled images act through batch norm alone."""
+        one, two = run(config(lambda_u=0, tau=0))[0], run(config(lambda_u=1, tau=1))[0]
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+
+    def test_labeled_only(self):
+        one, two = run(config(mu=0))[0], run(config(mu=3), unlabeled=torch.empty(0, dtype=torch.int64))[0]
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+        assert run(config(mu=0))[1].mask == 0
+
+    def test_mu_is_used(self):
+        one, two = run(config(mu=1))[0], run(config(mu=2))[0]
+        assert not torch.equal(one.classifier.weight, two.classifier.weight)
+
+
+def test_cosine_schedule(monkeypatch):
+    rates = []
+    step = torch.optim.SGD.step
+
+    def noted(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    run(config(steps=8, learning_rate=0.03))
+    assert rates[0] == 0.03
+    assert rates == [pytest.approx(0.03 * math.cos(7 * math.pi * k / 128)) for k in range(8)]
+    assert rates[-1] > 0.03 * math.cos(7 * math.pi / 16) > 0  # it never reaches zero
+
+
+def test_only_weights_decay(monkeypatch):
+    groups = []
+    step = torch.optim.SGD.step
+
+    def noted(self, *args, **kwargs):
+        groups.append([(g["weight_decay"], {p.dim() > 1 for p in g["params"]}) for g in self.param_groups])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    run(config(steps=1, weight_decay=0.1))
+    assert groups == [[(0.1, {True}), (0.0, {False})]]
+
+
+def test_ends_on_the_average():
+    """After one step the average lies between first and last weights; without averaging it is the last."""
+    first = build_model("wrn-10-1", 3, 8, seed=0).classifier.weight
+    last = run(config(steps=1, ema=0))[0].classifier.weight
+    averaged = run(config(steps=1, ema=0.999))[0].classifier.weight
+    torch.testing.assert_close(
+        averaged, first.lerp(last, 1 - 1 / 10)
+    )  # decay is warmed up: (1 + 0) / (10 + 0)
+
+
+def test_average():
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    nn.init.zeros_(model[0].weight)
+    average = WeightAverage(model, 0.5)
+    nn.init.ones_(model[0].weight)
+    model[1].running_mean.fill_(3)
+    average.update(model, step=0)
+    assert float(average.model[0].weight.detach()) == pytest.approx(0.9)
+    assert float(average.model[1].running_mean) == 3
+    average.update(model, step=1000)
+    assert float(average.model[0].weight.detach()) == pytest.approx(0.95)
+    other = WeightAverage(model, 0.5)
+    other.load_state_dict(average.state_dict())
+    assert torch.equal(other.model[0].weight, average.model[0].weight)
+    assert not any(p.requires_grad for p in average.model.parameters())
+
+
+@pytest.mark.parametrize(("looks", "taken"), [(0, 0), (3, 3), (99, 6)])
+def test_looks(looks, taken):
+    found = run(config(), looks=looks)[1]
+    assert found.entropy.shape == found.loss.shape == (taken, 96)
+    assert (found.loss > 0).all()
+    assert not torch.equal(found.loss[:1], found.loss[1:2]) or not taken
+
+
+def test_looks_change_nothing():
+    one, two = run(config(readmit=1.0), looks=0)[0], run(config(readmit=1.0), looks=4)[0]
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+
+
+def test_labels_come_back_where_the_network_agrees():
+    found = run(config(readmit=0.34), looks=4)[-1]
+    assert set(found.labeled.tolist()) >= set(LABELED.tolist())
+    back = found.labeled[~torch.isin(found.labeled, LABELED)]
+    assert torch.isin(back, UNLABELED).all()
+    agreed = (found.loss[-1] < -math.log(0.34)).nonzero().flatten()
+    assert set(back.tolist()) == set(agreed.tolist()) & set(UNLABELED.tolist())
+
+
+def test_logged(tmp_path):
+    log = RunLog(tmp_path / "metrics.jsonl", quiet=True)
+    run(config(steps=53), log=log)
+    log.close()
+    told = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(e["kind"], e["step"]) for e in told] == [("steps", 50), ("steps", 53)]
+    assert all(math.isfinite(e["loss"]) and 0 <= e["mask"] <= 1 for e in told)

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from tiny import session, training_data
+
+from dlp_fast.config import SupervisedConfig
+from dlp_fast.errors import NumericError
+from dlp_fast.models.registry import build_model
+from dlp_fast.stages.supervised import plan, supervised
+
+
+def config(**over):
+    return SupervisedConfig(**{"epochs": 3, "min_steps": 0, "batch": 32, "learning_rate": 0.05, **over})
+
+
+def test_plan():
+    assert plan(1000, config(epochs=10, batch=128)) == (10, 7, 128)
+    assert plan(1000, config(epochs=10, batch=128, min_steps=100)) == (15, 7, 128)
+    assert plan(20, config(epochs=2, batch=128)) == (2, 1, 20)
+
+
+def test_learns_and_keeps_every_epoch():
+    data = training_data()
+    model = build_model("wrn-10-1", 3, 8, seed=0)
+    found = supervised(session(), model, data, config(epochs=6))
+    assert found.entropy.shape == found.loss.shape == (6, 96)
+    assert found.loss[-1].mean() < found.loss[0].mean()
+    assert (found.prediction == data.labels).float().mean() > 0.9
+    assert found.entropy.min() >= 0
+    assert found.entropy.max() <= torch.log2(torch.tensor(3.0)) + 1e-5
+    assert found.seconds > 0
+    assert found.images_per_second > 0
+
+
+def test_epochs_beyond_e1_end_when_all_is_learnt():
+    model = build_model("wrn-10-1", 3, 8, seed=0)
+    wanted = config(epochs=2, min_steps=300)
+    assert plan(96, wanted)[0] == 100
+    found = supervised(session(), model, training_data(), wanted)
+    assert 2 <= len(found.entropy) < 100
+    assert len(found.loss) == len(found.entropy)
+    assert (found.prediction == training_data().labels).float().mean() >= 0.995
+
+
+def test_repeats_bit_by_bit():
+    runs = []
+    for _ in range(2):
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        found = supervised(session(), model, training_data(), config(epochs=1, augment="weak"))
+        runs.append((found.entropy, model.state_dict()["classifier.weight"].clone()))
+    assert torch.equal(runs[0][0], runs[1][0])
+    assert torch.equal(runs[0][1], runs[1][1])
+
+
+def test_augmented_views_are_others():
+    losses = []
+    for augment in ("none", "weak"):
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        losses.append(supervised(session(), model, training_data(), config(epochs=1, augment=augment)).loss)
+    assert not torch.equal(*losses)
+
+
+def test_dropout_draws_from_the_seed():
+    runs = []
+    for number in range(2):
+        torch.manual_seed(number)
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        model.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), model.classifier)
+        runs.append(supervised(session(), model, training_data(), config(epochs=1)).loss)
+    assert torch.equal(*runs)
+
+
+def test_a_loss_that_is_not_finite_ends_before_the_weights():
+    model = build_model("wrn-10-1", 3, 8, seed=0)
+    with torch.no_grad():
+        model.classifier.bias[0] = float("nan")
+    before = model.stem[0].weight.clone()
+    with pytest.raises(
+        NumericError, match=r"supervised: the (loss is|weights are) not finite at step 0 of .*learning_rate"
+    ):
+        supervised(session(), model, training_data(), config())
+    assert torch.equal(model.stem[0].weight, before)

@@ -1,0 +1,223 @@
+"""Options: where they come from, which are refused, and that each one is used."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from tiny import command
+
+import dlp_fast
+from dlp_fast.cli import read_options
+from dlp_fast.config import (
+    NOT_COMPARED,
+    RunConfig,
+    build,
+    differences,
+    merge,
+    presets,
+    read_preset,
+    read_yaml,
+    resolve,
+)
+from dlp_fast.errors import ConfigError
+
+PACKAGE = Path(dlp_fast.__file__).parent
+
+# An option is a promise: one more to test, to document and to keep. Change the number with the model.
+OPTIONS = {
+    "": 13,
+    "dataset": 5,
+    "supervised": 8,
+    "filter": 7,
+    "unlearn": 7,
+    "finetune": 15,
+}
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    found = {"": RunConfig}
+    for name, field in RunConfig.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found[name] = field.annotation
+    return found
+
+
+class TestPrecedence:
+    def test_defaults(self):
+        assert read_options([]) == RunConfig()
+
+    def test_preset_over_defaults(self):
+        assert RunConfig().filter.score == "trajectory"
+        assert read_options(["--preset", "paper"]).filter.score == "snapshot"
+
+    def test_file_over_preset(self, tmp_path):
+        file = tmp_path / "mine.yaml"
+        file.write_text("filter: {score: trajectory}\nseed: 3\n")
+        config = read_options(["--preset", "paper", "--config", str(file)])
+        assert (config.filter.score, config.seed) == ("trajectory", 3)
+        assert config.finetune.labeled == "hardest"  # the preset's, in a section that the file does not name
+
+    def test_command_line_over_file(self, tmp_path):
+        file = tmp_path / "mine.yaml"
+        file.write_text("seed: 3\nsupervised: {epochs: 4, batch: 64}\n")
+        config = read_options(["--seed", "5", "--config", str(file), "--supervised.epochs", "6"])
+        assert (config.seed, config.supervised.epochs, config.supervised.batch) == (5, 6, 64)
+
+    def test_the_resolved_configuration_gives_the_same_run(self, tmp_path):
+        import yaml
+
+        first = resolve(read_options(["--preset", "paper", "--seed", "9"]))
+        file = tmp_path / "resolved.yaml"
+        file.write_text(yaml.safe_dump(first))
+        assert resolve(read_options(["--config", str(file)])) == first
+
+    def test_merge_leaves_its_arguments(self):
+        base, over = {"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}
+        assert merge(base, over) == {"a": {"b": 3, "c": 2}}
+        assert base == {"a": {"b": 1, "c": 2}}
+
+    def test_presets_are_valid(self):
+        assert "paper" in presets()
+        for name in presets():
+            build(read_preset(name), name)
+
+    def test_auto_attack_is_decided(self):
+        assert resolve(RunConfig())["attack"] == "badnets"
+        assert resolve(RunConfig(data="cifar10"))["attack"] == "none"
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("arguments", "hint"),
+        [
+            (["--supervised.epoch", "3"], "--supervised.epochs"),
+            (["--sede", "3"], "--seed"),
+            (["--finetune.lambda", "1"], "--finetune.lambda-u"),
+        ],
+    )
+    def test_command_line_typo(self, arguments, hint):
+        done = command("run", *arguments)
+        assert done.code == 2
+        assert "perhaps you meant" in done.text.lower()
+        assert hint in done.text
+        assert "Traceback" not in done.text
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "supervised: {epoch: 3}",
+                "supervised.epoch: no such option; perhaps you meant supervised.epochs",
+            ),
+            ("sede: 3", "sede: no such option; perhaps you meant seed"),
+            ("seed: -1", "seed: .*greater than or equal to 0, got -1"),
+            ("supervised: {epochs: 0}", "supervised.epochs: .*greater than or equal to 1, got 0"),
+            ("supervised: 3", "supervised: "),
+            ("attack: badnet", "attack: .*'badnets'"),
+            ("- a list", "expected `key: value` lines, got a list"),
+            ("a: [", "cannot be read"),
+        ],
+    )
+    def test_yaml(self, tmp_path, text, message):
+        file = tmp_path / "mine.yaml"
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            read_options(["--config", str(file)])
+        done = command("run", "--config", file)
+        assert done.code == 2
+        assert "Traceback" not in done.text
+
+    def test_missing_file(self, tmp_path):
+        with pytest.raises(ConfigError, match="does not exist"):
+            read_options(["--config", str(tmp_path / "none.yaml")])
+
+    def test_empty_file_is_no_change(self, tmp_path):
+        (tmp_path / "empty.yaml").write_text("")
+        assert read_yaml(tmp_path / "empty.yaml") == {}
+
+    def test_unknown_preset(self):
+        done = command("run", "--preset", "papr")
+        assert done.code == 2
+        assert "perhaps you meant paper" in done.text
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--supervised.epochs", "0"),
+            ("--supervised.momentum", "1"),
+            ("--filter.rate", "0.7"),
+            ("--unlearn.max-norm", "0"),
+            ("--finetune.tau", "1.5"),
+            ("--dataset.image-size", "4"),
+            ("--poison-rate", "0"),
+            ("--poison-rate", "1.1"),
+            ("--seed", "-1"),
+            ("--seed", str(2**63)),
+            ("--threads", "0"),
+            ("--checkpoint-seconds", "-1"),
+            ("--attack", "badnet"),
+            ("--supervised.epochs", "many"),
+            ("--order", "au-sl"),
+        ],
+    )
+    def test_out_of_range(self, tmp_path, option, value):
+        done = command("run", "--out", tmp_path / "run", option, value)
+        assert done.code == 2
+        assert "Traceback" not in done.text
+        assert option.rpartition(".")[2].lstrip("-").replace("-", "") in done.text.replace("-", "").replace(
+            "_", ""
+        )
+        assert not (tmp_path / "run").exists()
+
+
+class TestFields:
+    def test_the_number_of_options_is_frozen(self):
+        counted = {
+            name: sum(1 for field in model.model_fields if name or field not in sections())
+            for name, model in sections().items()
+        }
+        assert counted == OPTIONS
+
+    def test_every_field_says_what_it_is(self):
+        for name, model in sections().items():
+            for field, info in model.model_fields.items():
+                assert info.description, f"{name}.{field} has no docstring"
+
+    def test_every_field_is_read(self):
+        read: set[str] = set()
+        for file in PACKAGE.rglob("*.py"):
+            if file.name == "config.py":
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Attribute):
+                    read.add(node.attr)
+                elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                    read.add(node.slice.value)
+        for name, model in sections().items():
+            assert model.model_fields.keys() <= read, f"section {name!r}: a field that nobody reads"
+
+    def test_help_names_every_option(self):
+        done = command("run", "--help")
+        assert done.code == 0
+        for name, model in sections().items():
+            for field in model.model_fields:
+                if name or field not in sections():
+                    option = f"--{name}.{field}" if name else f"--{field}"
+                    assert option.replace("_", "-") in done.text
+        assert "--preset" in done.text
+        assert "γ" in done.text
+
+    def test_nothing_changes_after_reading(self):
+        with pytest.raises(ValueError, match="frozen"):
+            RunConfig().seed = 3
+
+
+def test_differences_name_both_values():
+    one, two = resolve(RunConfig(seed=1)), resolve(RunConfig(seed=2, filter={"rate": 0.02}))
+    assert differences(one, two) == ["filter.rate: 0.01 there, 0.02 now", "seed: 1 there, 2 now"]
+    two = resolve(RunConfig(seed=1, out="elsewhere", checkpoint_seconds=1))
+    assert {"out", "checkpoint_seconds"} == NOT_COMPARED
+    assert differences(one, two) == []

@@ -1,0 +1,246 @@
+"""Every order of the stages, every preset, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import ClassVar
+
+import pytest
+import torch
+from tiny import CONFIG, command, options, session, threads_kept, training_data
+
+import dlp_fast
+from dlp_fast.config import RunConfig, presets
+from dlp_fast.errors import DataError
+from dlp_fast.filtering.selection import Selection
+from dlp_fast.pipeline import Pipeline, defend, labels_to_use
+
+FIGURES = {"seconds", "images_per_second", "clean_accuracy", "attack_success_rate"}
+STAGES = {
+    "sl-au-assft": ["supervised", "unlearning", "finetuning"],
+    "sl-au": ["supervised", "unlearning"],
+    "sl-assft": ["supervised", "finetuning"],
+    "sl-assft-au": ["supervised", "finetuning", "unlearning"],
+}
+TINY = {
+    "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
+    "unlearn": {"epochs": 1},
+    "finetune": {"steps": 4, "batch": 16},
+    "model": "wrn-10-1",
+}
+
+
+def nothing(model):
+    return {"clean_accuracy": None, "attack_success_rate": None}
+
+
+def run(**over):
+    return defend(session(), training_data(), RunConfig(**{**TINY, **over}), nothing)
+
+
+@pytest.mark.parametrize("order", STAGES)
+@pytest.mark.parametrize("start", ["fresh", "unlearned"])
+def test_orders(order, start):
+    found = run(order=order, finetune={**TINY["finetune"], "start": start})
+    assert list(found.stages) == STAGES[order]
+    assert all(set(of) >= FIGURES for of in found.stages.values())
+    assert all(torch.isfinite(v).all() for v in found.model.state_dict().values())
+
+
+def test_stage_3_starts_where_it_is_told():
+    fresh, unlearned, other = (
+        run(seed=0, finetune={**TINY["finetune"], "start": start}, unlearn={"epochs": epochs})
+        for start, epochs in (("fresh", 1), ("unlearned", 1), ("fresh", 3))
+    )
+    one, two, three = (of.model.state_dict()["classifier.weight"] for of in (fresh, unlearned, other))
+    assert not torch.equal(one, two)
+    assert torch.equal(one, three)  # from new weights, stage 2 leaves no trace
+
+
+def test_rounds():
+    """Labels that stage 3's own curves give away are dropped, and it begins anew."""
+    data = training_data()
+
+    class Finding(Pipeline):
+        given: ClassVar[list] = []
+
+        def _late_poison(self, labeled, entropy, loss):
+            Finding.given.append(labeled)
+            return labeled[:5], []
+
+        def _round(self, model, labeled, unlabeled, last):
+            Finding.begun.append((labeled, unlabeled))
+            return super()._round(model, labeled, unlabeled, last)
+
+        begun: ClassVar[list] = []
+
+    found = Finding(session(), data, RunConfig(**TINY), nothing).run()
+    (judged,) = Finding.given  # the last round is final
+    assert found.stages["finetuning"]["rounds"] == len(Finding.begun) == 2
+    again = torch.cat(Finding.begun[1])
+    assert not set(judged[:5].tolist()) & set(again.tolist())
+    assert len(again) == len(torch.cat(Finding.begun[0])) - 5
+
+
+def test_one_round_where_nothing_is_found():
+    assert run().stages["finetuning"]["rounds"] == 1
+
+
+def test_labels_to_use():
+    ids = torch.arange(10)
+    of = Selection(torch.zeros(10), ids, ids[:2], ids[8:], ids[4:8], ids[2:4])
+    labeled, unlabeled = labels_to_use(of, RunConfig())
+    assert (labeled.tolist(), unlabeled.tolist()) == ([4, 5, 6, 7], [2, 3])
+    labeled, unlabeled = labels_to_use(of, RunConfig(finetune={"labeled": "hardest"}))
+    assert (labeled.tolist(), unlabeled.tolist()) == ([8, 9], list(range(8)))
+
+
+def test_nothing_left_to_be_clean():
+    ids = torch.arange(10)
+    of = Selection(torch.zeros(10), ids, ids, ids[:0], ids, ids[:0])
+    with pytest.raises(DataError, match=r"filter.floor = 10\. Lower it, or use --finetune.labeled trusted"):
+        labels_to_use(of, RunConfig(finetune={"labeled": "hardest"}))
+
+
+def test_every_class_keeps_labels():
+    """However few are trusted, stage 3 has images of each class to learn from."""
+    found = run(filter={"distrust": 0.999, "floor": 4})
+    labels = training_data().labels[found.selection.trusted]
+    assert torch.bincount(labels, minlength=3).min() >= 4
+    assert found.stages["finetuning"]["labeled"] >= len(found.selection.trusted)
+
+
+def test_the_observer_decides_nothing():
+    """Figures that depend on the truth are written down and change no weight."""
+    values = iter([0.1, 0.9, 0.5] * 3)
+    one = run()
+    two = defend(
+        session(),
+        training_data(),
+        RunConfig(**TINY),
+        lambda model: {"clean_accuracy": next(values), "attack_success_rate": 1.0},
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values())
+    )
+    assert two.stages["unlearning"]["clean_accuracy"] == 0.9
+
+
+@pytest.mark.parametrize("preset", [None, *presets()])
+def test_presets_run(preset, tmp_path):
+    with threads_kept():
+        found = dlp_fast.defend(
+            "digits",
+            out=tmp_path / "run",
+            preset=preset,
+            quiet=True,
+            attack="badnets",
+            threads=1,
+            precision="fp32",
+            model="wrn-10-1",
+            supervised={"epochs": 1, "min_steps": 0},
+            unlearn={"epochs": 1},
+            finetune={"steps": 2, "batch": 16},
+        )
+    assert list(found.results["stages"]) == STAGES["sl-au-assft"]
+    assert found.results["stages"]["finetuning"]["steps"] == 2
+
+
+class TestRunFolder:
+    def test_files(self, tiny_run):
+        names = {p.name for p in tiny_run[0].iterdir()}
+        assert names >= {
+            "config.resolved.yaml",
+            "environment.json",
+            "metrics.jsonl",
+            "samples.csv",
+            "quarantine.csv",
+            "results.json",
+            "model.safetensors",
+            "classes.json",
+            "checkpoints",
+        }
+        assert not [name for name in names if name.endswith(".tmp")]
+
+    def test_results(self, tiny_run):
+        results = json.loads((tiny_run[0] / "results.json").read_text())
+        assert results["schema"] == 1
+        assert set(results) == {"schema", "stages", "filter", "environment", "config"}
+        assert list(results["stages"]) == ["supervised", "unlearning", "finetuning"]
+        for of in results["stages"].values():
+            assert set(of) >= FIGURES
+            assert 0 <= of["clean_accuracy"] <= 1
+            assert 0 <= of["attack_success_rate"] <= 1
+            assert of["seconds"] > 0
+            assert of["images_per_second"] > 0
+        of = results["filter"]
+        assert set(of) >= {"suspected_poisoned", "suspected_clean", "poisoned_precision", "clean_precision"}
+        assert isinstance(of["suspected_poisoned"], int)
+        assert 0 <= of["poisoned_precision"] <= 1
+        assert 0 <= of["clean_precision"] <= 1
+        assert {"torch", "python", "device", "threads", "native"} <= set(results["environment"])
+        assert results["config"]["attack"] == "badnets"
+        assert results["config"]["supervised"]["epochs"] == CONFIG["supervised"]["epochs"]
+
+    def test_samples(self, tiny_run):
+        with (tiny_run[0] / "samples.csv").open() as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+        assert reader.fieldnames == ["sample_id", "path", "label", "score", "entropy", "rank", "decision"]
+        assert [int(row["sample_id"]) for row in rows] == list(range(1442))
+        assert sorted(int(row["rank"]) for row in rows) == list(range(1442))
+        assert rows[12]["path"] == "digits/train/00012"
+        by_rank = sorted(rows, key=lambda row: int(row["rank"]))
+        scores = [float(row["score"]) for row in by_rank]
+        assert scores == sorted(scores)
+        assert all(0 <= float(row["entropy"]) <= 3.33 for row in rows)
+        results = json.loads((tiny_run[0] / "results.json").read_text())
+        for decision in ("suspected_poisoned", "suspected_clean"):
+            assert sum(row["decision"] == decision for row in rows) == results["filter"][decision]
+        assert {row["decision"] for row in rows} == {"suspected_poisoned", "suspected_clean", "undecided"}
+        # lowest rank, most suspicious
+        first = by_rank[: results["filter"]["suspected_poisoned"]]
+        assert {row["decision"] for row in first} == {"suspected_poisoned"}
+
+    def test_metrics(self, tiny_run):
+        told = [json.loads(line) for line in (tiny_run[0] / "metrics.jsonl").read_text().splitlines()]
+        assert all(event["schema"] == 1 and event["time"] > 1e9 for event in told)
+        kinds = [event["kind"] for event in told]
+        assert kinds.count("filter") == 1
+        assert kinds[-1] == "done"
+        assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "supervised"] == [1, 2]
+
+    def test_what_a_person_sees(self, tiny_run):
+        text = tiny_run[1].text
+        for word in (
+            "after stage",
+            "supervised",
+            "unlearning",
+            "finetuning",
+            "suspected poisoned:",
+            "samples.csv",
+            "next:",
+        ):
+            assert word in text
+        assert str(tiny_run[0]) in " ".join(text.split()).replace("/ ", "/") or tiny_run[0].name in text
+
+    def test_the_loaded_model_is_the_one_measured(self, tiny_run):
+        from dlp_fast.data import load
+
+        test = load("digits").test
+        predicted = dlp_fast.load(tiny_run[0]).predict(test.images.pixels).argmax(1)
+        results = json.loads((tiny_run[0] / "results.json").read_text())
+        accuracy = float((predicted == test.labels).float().mean())
+        assert accuracy == pytest.approx(results["stages"]["finetuning"]["clean_accuracy"], abs=0.005)
+
+
+def test_a_command_run_has_no_surprise_in_its_options(tmp_path):
+    """`sl-au` from the command line: stage 3 is not there, and the model is that of stage 2."""
+    out = tmp_path / "run"
+    done = command(
+        "run", "--out", out, *options(supervised={"epochs": 1, "min_steps": 0}), "--order", "sl-au"
+    )
+    assert done.code == 0, done.text
+    assert list(json.loads((out / "results.json").read_text())["stages"]) == ["supervised", "unlearning"]
+    assert (out / "model.safetensors").is_file()

@@ -1,0 +1,159 @@
+"""Runs of a second or two, for the tests: digits, one thread, few steps."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dlp_fast.engine.batches import TrainingData, pixel_statistics
+from dlp_fast.engine.device import choose_compute
+from dlp_fast.engine.session import Session
+from dlp_fast.runlog import RunLog
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Sections as `defend()` takes them; `options()` gives the same for a command line.
+CONFIG = {
+    "threads": 1,
+    "precision": "fp32",
+    "device": "cpu",
+    "model": "wrn-10-1",
+    "checkpoint_seconds": 0.2,
+    "supervised": {"epochs": 2, "min_steps": 0, "batch": 128},
+    "unlearn": {"epochs": 3},
+    "finetune": {"steps": 12, "batch": 32},
+}
+
+
+def options(**over: object) -> list[str]:
+    """CONFIG (with the top-level keys of `over` replaced) as options of `dlp_fast.run`."""
+    words = []
+    for key, value in {**CONFIG, **over}.items():
+        for name, one in value.items() if isinstance(value, dict) else [("", value)]:
+            words += [f"--{key}.{name}".rstrip(".").replace("_", "-"), str(one)]
+    return words
+
+
+@contextlib.contextmanager
+def threads_kept():
+    """`threads` of a configuration is set for the whole process; put it back."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass
+class Done:
+    """How a command ended: exit code and what it printed, both streams together."""
+
+    code: int
+    text: str
+
+
+def command(module: str, *arguments: object) -> Done:
+    """Run the command `python -m dlp_fast.<module>` in this process."""
+    from dlp_fast.cli import guarded
+
+    main = importlib.import_module(f"dlp_fast.{module}").main
+    before, sys.argv = sys.argv, [module, *map(str, arguments)]
+    text, code = io.StringIO(), 0
+    try:
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text), threads_kept():
+            guarded(main)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    finally:
+        sys.argv = before
+    return Done(code, text.getvalue())
+
+
+def _child(module: str, arguments: list[str], log: str) -> None:
+    from dlp_fast.cli import guarded
+
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.argv = [module, *arguments]
+    guarded(importlib.import_module(f"dlp_fast.{module}").main)
+
+
+_CHILDREN = multiprocessing.get_context("forkserver")
+_CHILDREN.set_forkserver_preload(["dlp_fast.run", "sklearn.datasets", "sklearn.mixture"])
+
+
+def start(module: str, arguments: list[str], log: Path) -> multiprocessing.Process:
+    """Begin `python -m dlp_fast.<module>` in a process of its own that need not import everything anew."""
+    child = _CHILDREN.Process(target=_child, args=(module, arguments, str(log)))
+    child.start()
+    return child
+
+
+def finish(child: multiprocessing.Process, seconds: float = 300) -> int:
+    """Its exit code (negative: the signal that ended it)."""
+    child.join(seconds)
+    if child.is_alive():
+        child.kill()
+        raise AssertionError(f"still running after {seconds} s")
+    return child.exitcode
+
+
+class Pixels:
+    """An image set in memory, as the stages see it."""
+
+    def __init__(self, pixels: torch.Tensor):
+        self.pixels = pixels
+        self.height, self.width = pixels.shape[1:3]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def get(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.pixels[ids]
+
+
+def training_data(n: int = 96, classes: int = 3, side: int = 8, seed: int = 0) -> TrainingData:
+    """Pictures of `classes` shades with noise: learnt in a few steps."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    shade = (labels * 200 // classes)[:, None, None, None]
+    noise = torch.randint(0, 56, (n, side, side, 3), generator=generator)
+    images = Pixels((shade + noise).to(torch.uint8))
+    mean, std = pixel_statistics(images)
+    return TrainingData(images, labels, classes, mean, std, False, seed, torch.device("cpu"))
+
+
+def session(seed: int = 0, log: RunLog | None = None) -> Session:
+    """A session in memory."""
+    return Session(seed, choose_compute("cpu", "fp32"), log or RunLog(None, quiet=True))
+
+
+def picture(side: int = 16, seed: int = 0, mode: str = "RGB") -> Image.Image:
+    """A picture of noise around one shade."""
+    rng = np.random.default_rng(seed)
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 65536, (side, side), dtype=np.uint16))
+    pixels = rng.integers(0, 60, (side, side, 3), dtype=np.uint8) + np.uint8(40 * (seed % 5))
+    return Image.fromarray(pixels).convert(mode)
+
+
+def image_folder(
+    root: Path, each: int = 30, classes: tuple[str, ...] = ("cat", "dog"), side: int = 16
+) -> Path:
+    """`root/<class>/<number>.png`."""
+    for k, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(each):
+            picture(side, seed=5 * i + 2 * k).save(root / name / f"{i:03d}.png")
+    return root
