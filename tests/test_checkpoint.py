@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import resource
-import signal
 
 import pytest
 import torch
+from tiny import full_disk
 
 from dlp_fast.checkpoint import FORMAT, Checkpoints, write_atomic
 from dlp_fast.errors import DataError, ResourceError
@@ -119,32 +118,21 @@ def test_another_format_is_refused(two):
         Checkpoints(two).load()
 
 
-@pytest.fixture
-def small_files():
-    """No file of this process may grow beyond 2,000 bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-
-
 @pytest.mark.parametrize("what", ["tensors", "json"])
-def test_full_disk(two, small_files, what):
+def test_full_disk(two, what):
     big = {"x": torch.zeros(4000)} if what == "tensors" else {"x": "y" * 4000}
     checkpoints = Checkpoints(two)
-    with pytest.raises(ResourceError, match=r"free some space") as caught:
+    with full_disk(2000), pytest.raises(ResourceError, match=r"free some space") as caught:
         checkpoints.save(big)
     assert caught.value.exit_code == 5
     assert same(checkpoints.load()["tensors"]["ids"], state(2)["tensors"]["ids"])
     assert sorted(p.name for p in two.iterdir()) == ["1", "2"]
 
 
-def test_write_atomic_on_a_full_disk(tmp_path, small_files):
+def test_write_atomic_on_a_full_disk(tmp_path):
     file = tmp_path / "results.json"
     write_atomic(file, b"old")
-    with pytest.raises(ResourceError, match="no room to write"):
+    with full_disk(2000), pytest.raises(ResourceError, match="no room to write"):
         write_atomic(file, b"x" * 4000)
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import CONFIG, command, finish, image_folder, options, start
+from tiny import CONFIG, command, finish, full_disk, image_folder, options, start
 
 SAME_BYTES = ("model.safetensors", "samples.csv", "classes.json", "config.resolved.yaml", "quarantine.csv")
 VARYING = {"time", "seconds", "images_per_second"}
@@ -208,17 +208,9 @@ def test_a_folder_in_use_is_refused(tiny_run):
 
 def test_no_room_for_a_checkpoint(tmp_path):
     """A disk that fills up in the middle: exit 5, what was saved stays, and the same command ends the run."""
-    import resource
-
     run = tmp_path / "run"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # less than the network's weights
+    with full_disk(200_000):  # less than the network's weights
         done = command("run", "--out", run, *options())
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
     assert done.code == 5
     assert "free some space and run the same command again" in " ".join(done.text.split())
     assert "Traceback" not in done.text

@@ -7,6 +7,8 @@ import importlib
 import io
 import multiprocessing
 import os
+import resource
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +54,22 @@ def threads_kept():
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def full_disk(room: int):
+    """No file of this process may grow beyond `room` bytes, as on a disk that is full.
+
+    Only around the code under test: pytest's own output may be a longer file.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Losses of a tiny seeded run on the digits, stage by stage: what tests/golden/test_golden.py compares.
 
-    python tests/golden/record.py      writes tests/golden/digits.json anew
+    python tests/golden/record.py          adds this machine's to tests/golden/digits.json
+    python tests/golden/record.py --anew   forgets those of other machines, which a change has made wrong
 
 A change of the numbers belongs in one commit with the change of the code that made it, and with the reason.
 """
@@ -8,7 +9,6 @@ A change of the numbers belongs in one commit with the change of the code that m
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -58,9 +58,14 @@ CONFIG = {
 }
 
 
-def processor() -> str:
-    """The family of processors whose last bits are comparable: the maker and the widest vectors in use."""
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+def machine() -> str:
+    """What the last bits of a loss depend on: torch, and the processor that its kernels are chosen and tiled for."""
+    facts = {}
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        facts.setdefault(name.strip(), value.strip())
+    model = " ".join(facts.get(name, "?") for name in ("vendor_id", "cpu family", "model"))
+    return f"torch {torch.__version__}, {model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def losses() -> dict[str, list[float]]:
@@ -83,6 +88,9 @@ def losses() -> dict[str, list[float]]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(FILE.parents[2]))
-    facts = {"torch": torch.__version__, "processor": processor(), "losses": losses()}
-    FILE.write_text(json.dumps(facts, indent=1) + "\n")
+    records = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if "--anew" in sys.argv:
+        records = {}
+    records[machine()] = losses()
+    FILE.write_text(json.dumps(records, indent=1) + "\n")
     print(FILE.read_text())
