@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from dlp_fast.attacks.poisoning import TriggeredImages, plan
 from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FilterConfig, SupervisedConfig
 from dlp_fast.data import sources
-from dlp_fast.engine.batches import TrainingData, pixel_statistics
+from dlp_fast.engine.batches import TrainingData, pixel_statistics, training_order
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.filtering.suspicion import snapshot, trajectory
@@ -32,15 +33,21 @@ from dlp_fast.runlog import RunLog
 from dlp_fast.scoring import TestSet
 from dlp_fast.stages.supervised import supervised
 
-CELLS = (
-    [("none", 0.0, seed) for seed in (0, 1, 2)]
-    + [(attack, rate, 0) for rate in (0.1, 0.02, 0.2, 0.05, 0.01, 0.005) for attack in ("badnets", "blended")]
-    + [("sig", rate, 0) for rate in (0.5, 0.2, 0.8, 0.1)]
-    + [
-        (attack, rate, 1)
-        for attack, rate in (("badnets", 0.1), ("blended", 0.1), ("sig", 0.5), ("badnets", 0.02))
-    ]
-)
+STREAM = 9  # of the draw of images, beside those of the stages
+RATES = {
+    "badnets": (0.1, 0.02, 0.2, 0.05, 0.01, 0.005),
+    "blended": (0.1, 0.02, 0.2, 0.05, 0.01, 0.005),
+    "sig": (0.5, 0.2, 0.8),  # of the target class, whose labels stay
+}
+
+
+def cells(seeds: int) -> list[tuple[str, float, int]]:
+    """(attack, rate, seed): every attack and rate with every seed, and as many clean sets; a seed also chooses the
+    images and the target class.
+    """
+    poisoned = [(a, r, s) for s in range(seeds) for k in range(6) for a in RATES for r in RATES[a][k : k + 1]]
+    clean = [("none", 0.0, s) for s in range(len(poisoned))]
+    return [cell for pair in zip(clean, poisoned) for cell in pair]
 
 
 @dataclass
@@ -49,21 +56,28 @@ class Options:
     """Image folder (a clean one: it is poisoned here)."""
     out: Path
     """Result file, JSON."""
-    images: int = 5000
+    images: int = 3000
     """How many images, the same number of each class."""
-    epochs: int = 14
+    epochs: int = 12
     """Epochs of stage 1."""
-    batch: int = 64
+    batch: int = 32
     """Images a step."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.03
     """Step size of stage 1."""
+    seeds: int = 2
+    """How many seeds; each is other images, another target class, other weights."""
+    part: tuple[int, int] = (0, 1)
+    """K N: do every N-th cell from the K-th on, so that N processes share the work, each with its own --out."""
+    keep: Path | None = None
+    """Folder to keep the trajectories in (safetensors), to try another filter on them."""
     threads: int = 1
     """CPU threads."""
 
 
-def subset(labels: torch.Tensor, classes: int, images: int) -> torch.Tensor:
-    """The first images // classes ids of each class, ascending."""
-    parts = [(labels == c).nonzero().flatten()[: images // classes] for c in range(classes)]
+def subset(labels: torch.Tensor, classes: int, images: int, seed: int) -> torch.Tensor:
+    """images // classes ids of each class, ascending, drawn by `seed`."""
+    order = training_order(seed, STREAM, 0, len(labels))
+    parts = [order[labels[order] == c][: images // classes] for c in range(classes)]
     return torch.cat(parts).sort().values
 
 
@@ -111,7 +125,7 @@ def run_cell(
     options: Options, dataset: sources.Dataset, attack: str, rate: float, seed: int
 ) -> dict[str, object]:
     began = time.monotonic()
-    chosen = subset(dataset.train.labels, len(dataset.train.classes), options.images)
+    chosen = subset(dataset.train.labels, len(dataset.train.classes), options.images, seed)
     images, labels = sources.ResidentImages(dataset.train.images.get(chosen)), dataset.train.labels[chosen]
     poisoned, table, target = torch.zeros(len(labels), dtype=torch.bool), None, None
     if attack != "none":
@@ -122,7 +136,7 @@ def run_cell(
             (images.height, images.width),
             rate=rate,
             rate_of="auto",
-            target="0",
+            target=str(seed % len(dataset.train.classes)),
             seed=seed,
         )
         images, labels = TriggeredImages(images, plot.poisoned, plot.table), plot.labels
@@ -137,9 +151,13 @@ def run_cell(
     )
     with Session(seed, compute, RunLog(None, quiet=True)) as session:
         first = supervised(session, model, data, config)
-    measured = TestSet(dataset.test.images, dataset.test.labels, table, target).measure(
-        model, compute.device, mean, std
-    )
+    few = subset(dataset.test.labels, classes, 1000, seed)
+    test = TestSet(sources.ResidentImages(dataset.test.images.get(few)), dataset.test.labels[few], table, target)
+    measured = test.measure(model, compute.device, mean, std)
+    if options.keep:
+        kept = {"entropy": first.entropy, "loss": first.loss, "labels": labels, "poisoned": poisoned}
+        options.keep.mkdir(parents=True, exist_ok=True)
+        save_file(kept, options.keep / f"{dataset.name}-{attack}-{rate:g}-{seed}.safetensors")
     epochs = [
         at_epoch(epoch, first.entropy, first.loss, labels, poisoned.numpy(), classes)
         for epoch in range(2, options.epochs + 1)
@@ -157,8 +175,9 @@ def main() -> None:
         saved = json.loads(options.out.read_text())
     done = {(c["attack"], c["rate"], c["seed"]) for c in saved["cells"]}
     saved["environment"] = environment(choose_compute("auto", "auto").describe())
-    saved["options"] = {k: str(v) for k, v in vars(options).items() if k not in ("out", "data")}
-    for attack, rate, seed in CELLS:
+    saved["options"] = {k: str(v) for k, v in vars(options).items() if k not in ("out", "data", "keep", "part")}
+    number, parts = options.part
+    for attack, rate, seed in cells(options.seeds)[number::parts]:
         if (attack, rate, seed) in done:
             continue
         cell = run_cell(options, dataset, attack, rate, seed)

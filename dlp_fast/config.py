@@ -73,6 +73,9 @@ class FilterConfig(Section):
     """this few bits of doubt remain about which cloud an image is in (clean classes: below 3.3, above 0.16)."""
     membership: float = Field(1e-4, gt=0, lt=1)
     """With `trajectory`: an image counts as clustered from this probability of being in the suspicious cloud."""
+    nothing_found: Literal["skip", "suspect"] = "skip"
+    """With `trajectory`, where no class has two clouds. skip: nobody is suspected, nothing is unlearnt, all labels are
+    used. suspect: the γ of lowest mean entropy are suspected all the same."""
     distrust: float = Field(0.0, ge=0, lt=1)
     """Share of all images, those of the highest mean loss, whose labels are not used: poison that is not yet learnt
     looks like a wrong label. They serve as unlabeled images. It costs accuracy (docs/finetuning.md)."""
@@ -102,9 +105,9 @@ class FinetuneConfig(Section):
 
     labeled: Literal["trusted", "hardest"] = "trusted"
     """Whose labels are used. hardest: the suspected clean, as published. trusted: all but the most suspected."""
-    rounds: int = Field(2, ge=1)
-    """With `trusted`: times that stage 3 may begin. After each but the last, the curves of its own epochs are
-    clustered too; a class that falls into two only now loses those labels, and the stage begins anew."""
+    rounds: int = Field(3, ge=1)
+    """With `trusted`: times that stage 3 may begin. After each, the curves of its own epochs are clustered too; a class
+    that falls into two only now loses those labels, and the stage begins anew."""
     readmit: float = Field(0.5, gt=0, le=1)
     """With `trusted`: an unlabeled image's label is used after all while the network, trained without it, gives it this
     probability; 1: never."""
@@ -118,9 +121,12 @@ class FinetuneConfig(Section):
     """Least number of steps where `steps` is unset."""
     batch: int = Field(128, ge=2)
     """B, labeled images a step."""
-    mu: float = Field(0.25, ge=0)
-    """μ, unlabeled images a step for each labeled one; 0: labeled images only. FixMatch has 7, for few labels; with
-    most labels trusted, 0.25 shows each unlabeled image about as often as each labeled one."""
+    suspects: Literal["relabel", "leave_out"] = "relabel"
+    """With `trusted`: what becomes of images whose label is suspected. relabel: unlabeled images that may take any
+    pseudo-label but the suspected one, so that the trigger is learnt with the right class. leave_out: not used."""
+    mu: float | None = Field(None, ge=0)
+    """μ, unlabeled images a step for each labeled one; 0: labeled images only. Unset: FixMatch's 7 with `hardest`; with
+    `trusted`, what shows each unlabeled image as often as each labeled one."""
     tau: float = Field(0.95, ge=0, le=1)
     """τ, probability from which a pseudo-label counts."""
     lambda_u: float = Field(1.0, ge=0)

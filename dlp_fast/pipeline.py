@@ -31,7 +31,8 @@ class Defense:
     """What a run found and made.
 
     stages: for each stage its figures (seconds, images_per_second, what the observer measured); first: what stage 1
-    saw; evidence: for each class that falls into two clouds of curves, where and how far apart.
+    saw; evidence: for each class that falls into two clouds of curves, where and how far apart; nearest: strength of
+    the clearest split that does not count as found.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Defense:
     first: Supervised
     stages: dict[str, dict[str, Any]]
     evidence: list[dict[str, Any]]
+    nearest: float
 
 
 class Pipeline:
@@ -47,6 +49,8 @@ class Pipeline:
     def __init__(self, session: Session, data: TrainingData, config: RunConfig, observe: Observer):
         self.session, self.data, self.config, self.observe = session, data, config, observe
         self.evidence: list[dict[str, Any]] = []
+        self.nearest = 0.0
+        self.late = torch.empty(0, dtype=torch.int64)
 
     def run(self) -> Defense:
         model = self._new_model(self.data.seed)
@@ -58,7 +62,8 @@ class Pipeline:
                 figures["unlearning"] = self._unlearn(model, selection)
             else:
                 model, figures["finetuning"] = self._finetune(model, selection)
-        return Defense(model, selection, first, figures, self.evidence)
+        selection = selection.with_late(self.late)
+        return Defense(model, selection, first, figures, self.evidence, self.nearest)
 
     def _new_model(self, seed: int) -> nn.Module:
         size = max(self.data.images.height, self.data.images.width)
@@ -87,8 +92,10 @@ class Pipeline:
         data, config = self.data, self.config.filter
         of = suspicion(first.entropy, first.loss, data.labels, data.classes, config)
         new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
-        for split in of.found(config):
-            self._tell(split, "supervised", int((split.posterior > 0.5).sum()), log=new)
+        for split in of.splits:
+            if split.found(config.min_distance, config.max_doubt):
+                self._tell(split, "supervised", int((split.posterior > 0.5).sum()), log=new)
+        self.nearest = self._nearest(of.splits)
         selection = select(of, data.labels, data.classes, config)
         if new:
             self.session.log.event(
@@ -111,17 +118,24 @@ class Pipeline:
             "images": images,
             "distance": round(split.distance, 3),
             "doubt": round(split.doubt, 4),
+            "strength": round(split.strength(self.config.filter.min_distance, self.config.filter.max_doubt), 4),
         }
         self.evidence.append(found)
         if log:
             self.session.log.event("split", **found)
 
+    def _nearest(self, splits: list[Split]) -> float:
+        limits = self.config.filter.min_distance, self.config.filter.max_doubt
+        return max((s.strength(*limits) for s in splits if not s.found(*limits)), default=0.0)
+
     def _unlearn(self, model: nn.Module, selection: Selection) -> dict[str, Any]:
         kept = self.session.completed("unlearning")
-        if kept is None:
-            result = unlearning(
-                self.session, model, self.data, selection.suspected_poisoned, self.config.unlearn
-            )
+        if kept is None and not len(selection.to_unlearn):
+            figures = {"seconds": 0.0, "images_per_second": 0.0, "skipped": True}
+            kept = {"figures": figures | self.observe(model), "model": model.state_dict()}
+            self.session.complete("unlearning", kept)
+        elif kept is None:
+            result = unlearning(self.session, model, self.data, selection.to_unlearn, self.config.unlearn)
             figures = {
                 "seconds": result.seconds,
                 "images_per_second": result.images_per_second,
@@ -137,7 +151,7 @@ class Pipeline:
     def _finetune(self, start: nn.Module, selection: Selection) -> tuple[nn.Module, dict[str, Any]]:
         """Stage 3, begun anew where its own curves give away poison that stage 1 had not learnt."""
         config = self.config.finetune
-        labeled, unlabeled = labels_to_use(selection, self.config)
+        labeled, unlabeled, suspected = labels_to_use(selection, self.config)
         rounds = config.rounds if config.labeled == "trusted" else 1
         weights = {name: value.clone() for name, value in start.state_dict().items()}
         seconds = 0.0
@@ -147,19 +161,26 @@ class Pipeline:
                 model.load_state_dict(weights)
             kept = self.session.completed(f"finetuning round {number}")
             if kept is None:
-                kept = self._round(model, labeled, unlabeled, last=number + 1 == rounds)
+                kept = self._round(model, labeled, unlabeled, suspected)
                 self.session.complete(f"finetuning round {number}", kept)
             model.load_state_dict(kept["model"])
             seconds += kept["figures"]["seconds"]
             for evidence in kept["evidence"]:
                 self.evidence.append(evidence)
-            if not len(kept["dropped"]):
+            self.nearest = max(self.nearest, kept["nearest"])
+            self.late = torch.cat([self.late, kept["dropped"]])
+            if not len(kept["dropped"]) or number + 1 == rounds:
                 break
             labeled = labeled[~torch.isin(labeled, kept["dropped"])]
             unlabeled = unlabeled[~torch.isin(unlabeled, kept["dropped"])]
+            if config.suspects == "relabel":
+                suspected[kept["dropped"]] = True
+                unlabeled = torch.cat([unlabeled, kept["dropped"]]).sort().values
         return model, kept["figures"] | {"rounds": number + 1, "seconds": seconds}
 
-    def _round(self, model: nn.Module, labeled: Tensor, unlabeled: Tensor, last: bool) -> dict[str, Any]:
+    def _round(
+        self, model: nn.Module, labeled: Tensor, unlabeled: Tensor, suspected: Tensor
+    ) -> dict[str, Any]:
         result = finetuning(
             self.session,
             model,
@@ -168,9 +189,10 @@ class Pipeline:
             unlabeled,
             self.config.finetune,
             looks=LOOKS if self.config.finetune.labeled == "trusted" else 0,
+            suspected=suspected,
         )
-        nobody: tuple[Tensor, list[dict[str, Any]]] = (torch.empty(0, dtype=torch.int64), [])
-        dropped, evidence = nobody if last else self._late_poison(result.labeled, result.entropy, result.loss)
+        splits = self._late_splits(result.labeled, result.entropy, result.loss)
+        dropped, evidence = self._late_poison(result.labeled, splits)
         figures = {
             "seconds": result.seconds,
             "images_per_second": result.images_per_second,
@@ -184,17 +206,20 @@ class Pipeline:
             "model": model.state_dict(),
             "dropped": dropped,
             "evidence": evidence,
+            "nearest": self._nearest(splits),
         }
 
-    def _late_poison(
-        self, labeled: Tensor, entropy: Tensor, loss: Tensor
-    ) -> tuple[Tensor, list[dict[str, Any]]]:
+    def _late_splits(self, labeled: Tensor, entropy: Tensor, loss: Tensor) -> list[Split]:
+        """Of each class, the clouds that the curves of this round form; members are positions in `labeled`."""
+        labels = self.data.labels[labeled].numpy()
+        return split_classes(
+            entropy[:, labeled].numpy(), loss[:, labeled].numpy(), labels, self.data.classes
+        )
+
+    def _late_poison(self, labeled: Tensor, splits: list[Split]) -> tuple[Tensor, list[dict[str, Any]]]:
         """Ids among `labeled` whose curves in this round form a cloud of their own, and the evidence."""
         config, before, dropped = self.config.filter, len(self.evidence), []
-        labels = self.data.labels[labeled].numpy()
-        for split in split_classes(
-            entropy[:, labeled].numpy(), loss[:, labeled].numpy(), labels, self.data.classes
-        ):
+        for split in splits:
             if split.found(config.min_distance, config.max_doubt):
                 inside = split.posterior > config.membership
                 dropped.append(labeled[torch.from_numpy(split.members[inside])])
@@ -203,18 +228,26 @@ class Pipeline:
         return torch.cat(dropped) if dropped else torch.empty(0, dtype=torch.int64), evidence
 
 
-def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tensor]:
-    """(labeled ids, unlabeled ids) of stage 3: the suspected clean and the rest, or the trusted and the unlearnt."""
+def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """(labeled ids, unlabeled ids, bool [n]: suspected) of stage 3: the suspected clean and the rest, or the trusted and
+    the others.
+    """
+    everything = torch.ones(len(selection.score), dtype=torch.bool)
     if config.finetune.labeled == "trusted":
-        return selection.trusted, selection.unlabeled
+        suspected = everything.clone()
+        suspected[selection.trusted] = False
+        suspected[selection.unlabeled] = False
+        unlabeled = selection.unlabeled
+        if config.finetune.suspects == "relabel":
+            unlabeled = torch.cat([unlabeled, suspected.nonzero().flatten()]).sort().values
+        return selection.trusted, unlabeled, suspected
     if not len(selection.suspected_clean):
         raise DataError(
             f"no image is suspected clean, so stage 3 has no labels: {len(selection.score)} images are too few for "
             f"filter.floor = {config.filter.floor}. Lower it, or use --finetune.labeled trusted."
         )
-    rest = torch.ones(len(selection.score), dtype=torch.bool)
-    rest[selection.suspected_clean] = False  # D'_ur of the paper
-    return selection.suspected_clean, rest.nonzero().flatten()
+    everything[selection.suspected_clean] = False  # D'_ur of the paper
+    return selection.suspected_clean, everything.nonzero().flatten(), torch.zeros_like(everything)
 
 
 def defend(session: Session, data: TrainingData, config: RunConfig, observe: Observer) -> Defense:

@@ -31,9 +31,9 @@ OPTIONS = {
     "": 13,
     "dataset": 5,
     "supervised": 8,
-    "filter": 7,
+    "filter": 8,
     "unlearn": 7,
-    "finetune": 15,
+    "finetune": 16,
 }
 
 

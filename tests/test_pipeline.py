@@ -25,6 +25,7 @@ STAGES = {
 }
 TINY = {
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
+    "filter": {"nothing_found": "suspect"},
     "unlearn": {"epochs": 1},
     "finetune": {"steps": 4, "batch": 16},
     "model": "wrn-10-1",
@@ -59,28 +60,61 @@ def test_stage_3_starts_where_it_is_told():
 
 
 def test_rounds():
-    """Labels that stage 3's own curves give away are dropped, and it begins anew."""
+    """Labels that stage 3's own curves give away are dropped, suspected, and it begins anew without them."""
     data = training_data()
 
     class Finding(Pipeline):
         given: ClassVar[list] = []
+        begun: ClassVar[list] = []
 
-        def _late_poison(self, labeled, entropy, loss):
+        def _late_poison(self, labeled, splits):
             Finding.given.append(labeled)
             return labeled[:5], []
 
-        def _round(self, model, labeled, unlabeled, last):
-            Finding.begun.append((labeled, unlabeled))
-            return super()._round(model, labeled, unlabeled, last)
+        def _round(self, model, labeled, unlabeled, suspected):
+            Finding.begun.append((labeled, unlabeled, suspected.clone()))
+            return super()._round(model, labeled, unlabeled, suspected)
 
-        begun: ClassVar[list] = []
-
-    found = Finding(session(), data, RunConfig(**TINY), nothing).run()
-    (judged,) = Finding.given  # the last round is final
+    config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "rounds": 2}})
+    found = Finding(session(), data, config, nothing).run()
     assert found.stages["finetuning"]["rounds"] == len(Finding.begun) == 2
-    again = torch.cat(Finding.begun[1])
-    assert not set(judged[:5].tolist()) & set(again.tolist())
-    assert len(again) == len(torch.cat(Finding.begun[0])) - 5
+    first, second = Finding.begun
+    dropped = set(Finding.given[0][:5].tolist())
+    assert dropped <= set(first[0].tolist())
+    assert not dropped & set(second[0].tolist())
+    assert dropped <= set(second[1].tolist())  # unlabeled now, and not to be given the label they came with
+    assert second[2][sorted(dropped)].all()
+    assert dropped <= set(found.selection.suspected_poisoned.tolist())
+    worst = found.selection.rank.argsort()[: len(found.selection.suspected_poisoned)]
+    assert set(worst.tolist()) == set(found.selection.suspected_poisoned.tolist())
+
+
+def test_suspects_left_out():
+    """`leave_out`: an image whose label is suspected does not come back, not even without it."""
+    seen = {}
+
+    class Watching(Pipeline):
+        def _round(self, model, labeled, unlabeled, suspected):
+            seen["ids"] = torch.cat([labeled, unlabeled])
+            seen["suspected"] = suspected.clone()
+            return super()._round(model, labeled, unlabeled, suspected)
+
+    for suspects, stay in (("relabel", True), ("leave_out", False)):
+        config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "suspects": suspects}})
+        found = Watching(session(), training_data(), config, nothing).run()
+        poisoned = found.selection.suspected_poisoned
+        assert len(poisoned)
+        assert bool(torch.isin(poisoned, seen["ids"]).all()) == stay
+        assert seen["suspected"][poisoned].all()
+
+
+def test_nobody_is_suspected_where_nothing_is_found():
+    found = run(filter={"nothing_found": "skip"})
+    assert not found.evidence
+    assert not len(found.selection.suspected_poisoned)
+    assert len(found.selection.trusted) == len(training_data())
+    assert found.stages["unlearning"]["skipped"]
+    assert "skipped" not in run(filter={"nothing_found": "suspect"}).stages["unlearning"]
 
 
 def test_one_round_where_nothing_is_found():
@@ -89,16 +123,20 @@ def test_one_round_where_nothing_is_found():
 
 def test_labels_to_use():
     ids = torch.arange(10)
-    of = Selection(torch.zeros(10), ids, ids[:2], ids[8:], ids[4:8], ids[2:4])
-    labeled, unlabeled = labels_to_use(of, RunConfig())
-    assert (labeled.tolist(), unlabeled.tolist()) == ([4, 5, 6, 7], [2, 3])
-    labeled, unlabeled = labels_to_use(of, RunConfig(finetune={"labeled": "hardest"}))
+    of = Selection(torch.zeros(10), ids, ids[:2], ids[8:], ids[:1], ids[4:], ids[2:4])
+    labeled, unlabeled, suspected = labels_to_use(of, RunConfig())
+    assert (labeled.tolist(), unlabeled.tolist()) == ([4, 5, 6, 7, 8, 9], [0, 1, 2, 3])
+    assert suspected.nonzero().flatten().tolist() == [0, 1]
+    labeled, unlabeled, suspected = labels_to_use(of, RunConfig(finetune={"suspects": "leave_out"}))
+    assert (labeled.tolist(), unlabeled.tolist()) == ([4, 5, 6, 7, 8, 9], [2, 3])
+    labeled, unlabeled, suspected = labels_to_use(of, RunConfig(finetune={"labeled": "hardest"}))
     assert (labeled.tolist(), unlabeled.tolist()) == ([8, 9], list(range(8)))
+    assert not suspected.any()
 
 
 def test_nothing_left_to_be_clean():
     ids = torch.arange(10)
-    of = Selection(torch.zeros(10), ids, ids, ids[:0], ids, ids[:0])
+    of = Selection(torch.zeros(10), ids, ids, ids[:0], ids, ids, ids[:0])
     with pytest.raises(DataError, match=r"filter.floor = 10\. Lower it, or use --finetune.labeled trusted"):
         labels_to_use(of, RunConfig(finetune={"labeled": "hardest"}))
 

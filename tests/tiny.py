@@ -32,6 +32,7 @@ CONFIG = {
     "model": "wrn-10-1",
     "checkpoint_seconds": 0.2,
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 128},
+    "filter": {"nothing_found": "suspect"},  # so few steps show no poison, and every stage should run
     "unlearn": {"epochs": 3},
     "finetune": {"steps": 12, "batch": 32},
 }

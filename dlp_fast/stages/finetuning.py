@@ -43,6 +43,16 @@ def planned_steps(labeled: int, config: FinetuneConfig) -> int:
     return max(config.min_steps, math.ceil(config.epochs * labeled / min(config.batch, labeled)))
 
 
+def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int:
+    """Unlabeled images a step: μB, where μ is unset 7B as in FixMatch, or in proportion where labels are trusted."""
+    if not unlabeled:
+        return 0
+    batch = min(config.batch, labeled)
+    if config.mu is not None:
+        return round(config.mu * batch)
+    return 7 * batch if config.labeled == "hardest" else max(1, round(batch * unlabeled / labeled))
+
+
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weights decay; biases and batch-norm scales do not, as in FixMatch."""
     weights = [p for p in model.parameters() if p.dim() > 1]
@@ -58,8 +68,13 @@ def finetuning(
     unlabeled: Tensor,
     config: FinetuneConfig,
     looks: int = 0,
+    suspected: Tensor | None = None,
 ) -> Finetuning:
     """Train `model` in place on `labeled` ids with their labels and `unlabeled` ids without; ends on the EMA weights.
+
+    `suspected`, bool [n]: images that never get the label that came with them as a pseudo-label, and are never
+    readmitted. Where the label is the attacker's, the pseudo-label is the right class and unteaches the trigger; where
+    a clean-label attack left the right one, the image teaches nothing.
 
     One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as
     in the reference. `looks` times on the way, evenly spaced, every image is scored, for the curves of this stage; from
@@ -67,7 +82,9 @@ def finetuning(
     """
     steps = planned_steps(len(labeled), config)
     batch = min(config.batch, len(labeled))
-    extra = round(config.mu * batch) if len(unlabeled) else 0  # unlabeled images a step
+    extra = unlabeled_batch(len(labeled), len(unlabeled), config)
+    barred = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
+    readmissible = unlabeled[~barred[unlabeled]]
     optimizer = torch.optim.SGD(
         _decay_groups(model, config.weight_decay),
         lr=config.learning_rate,
@@ -103,7 +120,8 @@ def finetuning(
         ids = labeled_cycle.at(step)
         x = data.views(ids, step, strong=False)[0]
         if extra:
-            weak, strong = data.views(unlabeled_cycle.at(step), step, strong=True)
+            others = unlabeled_cycle.at(step)
+            weak, strong = data.views(others, step, strong=True)
             x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
         seed_step(model, data.seed, LABELED, step)
         with session.compute.forward():
@@ -113,7 +131,8 @@ def finetuning(
         if extra:
             of_weak, of_strong = logits[batch:].chunk(2)
             confidence, pseudo_label = of_weak.detach().softmax(1).max(1)
-            mask = (confidence >= config.tau).float()
+            own = barred[others].to(pseudo_label.device) & (pseudo_label == data.target(others))
+            mask = ((confidence >= config.tau) & ~own).float()
             loss_u = (F.cross_entropy(of_strong, pseudo_label, reduction="none") * mask).mean()  # L2 of Eq. 7
             loss = loss + config.lambda_u * loss_u
             facts["mask_sum"] += float(mask.mean())
@@ -133,7 +152,7 @@ def finetuning(
             look = look_after[step]
             entropy[look], loss_of[look] = scores.entropy, scores.loss
             if look + 1 >= READMIT_FROM:
-                use[unlabeled] = scores.loss[unlabeled] < -math.log(config.readmit)
+                use[readmissible] = scores.loss[readmissible] < -math.log(config.readmit)
                 labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
     model.load_state_dict(average.state_dict())
     rate = steps * (batch + 2 * extra) / stage.seconds

@@ -10,7 +10,7 @@ from dlp_fast.config import FinetuneConfig
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
 from dlp_fast.runlog import RunLog
-from dlp_fast.stages.finetuning import finetuning, planned_steps
+from dlp_fast.stages.finetuning import finetuning, planned_steps, unlabeled_batch
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
 
@@ -58,6 +58,59 @@ class TestMask:
     def test_mu_is_used(self):
         one, two = run(config(mu=1))[0], run(config(mu=2))[0]
         assert not torch.equal(one.classifier.weight, two.classifier.weight)
+
+
+class TestUnlabeledBatch:
+    def test_trusted_shows_each_unlabeled_image_as_often_as_each_labeled_one(self):
+        assert unlabeled_batch(9000, 1000, FinetuneConfig(batch=128)) == 14
+        assert unlabeled_batch(9000, 3, FinetuneConfig(batch=128)) == 1
+
+    def test_hardest_has_the_mu_of_fixmatch(self):
+        assert unlabeled_batch(100, 9900, FinetuneConfig(batch=64, labeled="hardest")) == 448
+
+    def test_given(self):
+        assert unlabeled_batch(9000, 1000, FinetuneConfig(batch=128, mu=0.5)) == 64
+
+    def test_nobody(self):
+        assert unlabeled_batch(9000, 0, FinetuneConfig(mu=7)) == 0
+
+
+class TestSuspected:
+    def late_mask(self, labels=None, suspected=None):
+        """Share of unlabeled images whose pseudo-label counts once the network knows the three shades."""
+        data = training_data()
+        if labels is not None:
+            data.labels[UNLABELED] = labels
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        settings = config(steps=60, tau=0.0, mu=1, learning_rate=0.05)
+        result = finetuning(session(), model, data, LABELED, UNLABELED, settings, suspected=suspected)
+        return model, data, result
+
+    def test_its_own_label_is_no_pseudo_label(self):
+        """Right labels that are suspected: the network agrees with them, so nothing is left to learn from."""
+        everybody = torch.ones(96, dtype=torch.bool)
+        assert self.late_mask()[2].mask == 1
+        assert self.late_mask(suspected=everybody)[2].mask < 0.5
+
+    def test_another_label_is(self):
+        """Wrong labels that are suspected: the images come back under the class that they show."""
+        shown = training_data().labels[UNLABELED]
+        everybody = torch.ones(96, dtype=torch.bool)
+        model, data, result = self.late_mask((shown + 1) % 3, everybody)
+        assert result.mask > 0.5
+        predicted = model.eval()(data.plain(UNLABELED)).argmax(1)
+        assert float((predicted == shown).float().mean()) > 0.9
+
+    def test_never_readmitted(self):
+        everybody = torch.ones(96, dtype=torch.bool)
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        settings = config(steps=60, learning_rate=0.05, readmit=0.1)
+        data = training_data()
+        free = finetuning(session(), model, data, LABELED, UNLABELED, settings, looks=6)
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        barred = finetuning(session(), model, data, LABELED, UNLABELED, settings, 6, everybody)
+        assert len(free.labeled) > len(LABELED)
+        assert torch.equal(barred.labeled, LABELED)
 
 
 def test_cosine_schedule(monkeypatch):

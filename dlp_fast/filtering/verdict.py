@@ -1,0 +1,85 @@
+"""What a run says of the image set as a whole, from the data alone: no truth, no test set, no trigger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dlp_fast.config import FilterConfig
+from dlp_fast.filtering.curves import LEAST
+
+Kind = Literal["poisoned", "nothing found", "cannot tell"]
+NEAR = 0.85  # of the strength that counts as found; between the two a person should look (docs/verdict.md)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """kind: the word; score: strength of the strongest sign, 1 = as strong as what counts as found; target classes: each
+    with label, images, share of its class and of the set, stage that found it; reasons: sentences.
+    """
+
+    kind: Kind
+    score: float
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "score": self.score, "targets": self.targets, "reasons": self.reasons}
+
+    def sentence(self) -> str:
+        """One line for a person."""
+        if self.kind == "poisoned":
+            named = ", ".join(
+                f"class {t['class']} ({t['images']} images, {t['share_of_class']:.0%} of its images, "
+                f"{t['share_of_all']:.1%} of all)"
+                for t in self.targets
+            )
+            return f"Poisoned: target {named}."
+        if self.kind == "nothing found":
+            return "No sign of poisoning found."
+        return "Cannot tell: " + " ".join(self.reasons)
+
+
+def verdict(
+    evidence: list[dict[str, Any]],
+    nearest: float,
+    class_sizes: list[int],
+    classes: tuple[str, ...],
+    epochs: int,
+    config: FilterConfig,
+) -> Verdict:
+    """The Verdict of a run.
+
+    Args: evidence: for each class that fell into two clouds: stage, label, images, distance, doubt, strength; nearest:
+    the largest strength among classes that did not; class_sizes: images of each class; epochs: looks that stage 1 took.
+    """
+    total = sum(class_sizes)
+    targets = [
+        {
+            **found,
+            "class": classes[found["label"]],
+            "share_of_class": found["images"] / class_sizes[found["label"]],
+            "share_of_all": found["images"] / total,
+        }
+        for found in evidence
+    ]
+    if targets:
+        reasons = [
+            f"in class {t['class']} the learning curves of {t['images']} images form a cloud of their own, "
+            f"{t['distance']:.1f} standard deviations from the others ({t['stage']})."
+            for t in targets
+        ]
+        return Verdict("poisoned", max(t["strength"] for t in targets), targets, reasons)
+    reasons = []
+    if config.score == "snapshot":
+        reasons.append("the snapshot filter ranks images and says nothing of the set (filter.score = trajectory).")
+    elif epochs < 2:
+        reasons.append("one epoch shows no learning curves; train longer.")
+    small = [classes[c] for c, size in enumerate(class_sizes) if size < LEAST]
+    if small:
+        reasons.append(f"{len(small)} of {len(classes)} classes have under {LEAST} images, too few to look at.")
+    if nearest >= NEAR:
+        reasons.append(
+            f"one class nearly falls into two ({nearest:.0%} of what counts as found); look at its images."
+        )
+    return Verdict("cannot tell" if reasons else "nothing found", nearest, [], reasons)
