@@ -152,7 +152,9 @@ def run_cell(
     with Session(seed, compute, RunLog(None, quiet=True)) as session:
         first = supervised(session, model, data, config)
     few = subset(dataset.test.labels, classes, 1000, seed)
-    test = TestSet(sources.ResidentImages(dataset.test.images.get(few)), dataset.test.labels[few], table, target)
+    test = TestSet(
+        sources.ResidentImages(dataset.test.images.get(few)), dataset.test.labels[few], table, target
+    )
     measured = test.measure(model, compute.device, mean, std)
     if options.keep:
         kept = {"entropy": first.entropy, "loss": first.loss, "labels": labels, "poisoned": poisoned}
@@ -175,7 +177,9 @@ def main() -> None:
         saved = json.loads(options.out.read_text())
     done = {(c["attack"], c["rate"], c["seed"]) for c in saved["cells"]}
     saved["environment"] = environment(choose_compute("auto", "auto").describe())
-    saved["options"] = {k: str(v) for k, v in vars(options).items() if k not in ("out", "data", "keep", "part")}
+    saved["options"] = {
+        k: str(v) for k, v in vars(options).items() if k not in ("out", "data", "keep", "part")
+    }
     number, parts = options.part
     for attack, rate, seed in cells(options.seeds)[number::parts]:
         if (attack, rate, seed) in done:

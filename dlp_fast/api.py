@@ -20,12 +20,15 @@ from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.filtering.verdict import verdict
 from dlp_fast.models.classifier import Classifier, load
 from dlp_fast.pipeline import Defense
 from dlp_fast.pipeline import defend as run_stages
+from dlp_fast.report.exhibits import gather
+from dlp_fast.report.render import write_report
 from dlp_fast.runfolder import RunFolder, environment, fingerprint
 from dlp_fast.runlog import RunLog
-from dlp_fast.scoring import TestSet, precision
+from dlp_fast.scoring import TestSet, precision, recall
 
 SCHEMA = 1
 
@@ -152,8 +155,17 @@ def execute(
             torch.tensor(mean),
             torch.tensor(std),
         ).to(compute.device)
+        said = verdict(
+            found.evidence,
+            found.nearest,
+            torch.bincount(labels, minlength=len(dataset.train.classes)).tolist(),
+            dataset.train.classes,
+            len(found.first.entropy),
+            config.filter,
+        )
         results = {
             "schema": SCHEMA,
+            "verdict": said.as_json(),
             "stages": found.stages,
             "filter": _filter_figures(found, attack),
             "environment": environment(compute.describe()),
@@ -165,8 +177,11 @@ def execute(
                 dataset.train.paths, labels, dataset.train.classes, chosen, found.first.entropy[-1]
             )
             model.save(folder.path)
+            targets = list(dict.fromkeys(t["label"] for t in said.targets))
+            gather(images, labels, chosen, targets, found.first.loss, model.predict).save(folder.path)
             folder.write_json("results.json", results)
             log.event("done")
+            write_report(folder.path)
         return Result(
             model.eval(),
             found.selection.suspected_poisoned,
@@ -243,6 +258,7 @@ def _filter_figures(found: Defense, attack: Poisoning | None) -> dict[str, Any]:
         "suspected_poisoned": len(chosen.suspected_poisoned),
         "suspected_clean": len(chosen.suspected_clean),
         "poisoned_precision": precision(chosen.suspected_poisoned, attack.poisoned) if known else None,
+        "poisoned_recall": recall(chosen.suspected_poisoned, attack.poisoned) if known else None,
         "clean_precision": precision(chosen.suspected_clean, ~attack.poisoned) if known else None,
         "trusted": len(chosen.trusted),
         "trusted_precision": precision(chosen.trusted, ~attack.poisoned) if known else None,

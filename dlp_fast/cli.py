@@ -86,6 +86,18 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """The verdict of results.json for a terminal."""
+    if verdict["kind"] == "poisoned":
+        return [
+            f"verdict: poisoned, target class {t['class']}, about {t['share_of_all']:.1%} of all images "
+            f"({t['images']}; two groups {t['distance']:.1f} deviations apart)"
+            for t in verdict["targets"]
+        ]
+    first = "no sign of poisoning found" if verdict["kind"] == "nothing found" else "cannot tell"
+    return [f"verdict: {first} (strongest sign {verdict['score']:.2f}, 1 counts)", *verdict["reasons"]]
+
+
 def results_table(results: dict[str, Any]) -> Table:
     """CA and ASR after each stage, with time and rate."""
     table = Table(title=None, show_edge=False, pad_edge=False)

@@ -118,7 +118,9 @@ class Pipeline:
             "images": images,
             "distance": round(split.distance, 3),
             "doubt": round(split.doubt, 4),
-            "strength": round(split.strength(self.config.filter.min_distance, self.config.filter.max_doubt), 4),
+            "strength": round(
+                split.strength(self.config.filter.min_distance, self.config.filter.max_doubt), 4
+            ),
         }
         self.evidence.append(found)
         if log:
@@ -212,9 +214,7 @@ class Pipeline:
     def _late_splits(self, labeled: Tensor, entropy: Tensor, loss: Tensor) -> list[Split]:
         """Of each class, the clouds that the curves of this round form; members are positions in `labeled`."""
         labels = self.data.labels[labeled].numpy()
-        return split_classes(
-            entropy[:, labeled].numpy(), loss[:, labeled].numpy(), labels, self.data.classes
-        )
+        return split_classes(entropy[:, labeled].numpy(), loss[:, labeled].numpy(), labels, self.data.classes)
 
     def _late_poison(self, labeled: Tensor, splits: list[Split]) -> tuple[Tensor, list[dict[str, Any]]]:
         """Ids among `labeled` whose curves in this round form a cloud of their own, and the evidence."""

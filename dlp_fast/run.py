@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from dlp_fast.api import default_out, execute
-from dlp_fast.cli import guarded, percent, read_options, results_table, tell
+from dlp_fast.cli import guarded, percent, read_options, results_table, tell, verdict_lines
 from dlp_fast.runfolder import RunFolder
 
 
@@ -19,21 +19,27 @@ def main() -> None:
         tell("this run was finished already; its results:")
     tell(results_table(result.results))
     of = result.results["filter"]
-    known = of["poisoned_precision"] is not None
+    known = of["poisoned_precision"] is not None or of["poisoned_recall"] is not None
     tell("")
+    for line in verdict_lines(result.results["verdict"]):
+        tell(line)
     tell(
         f"suspected poisoned: {of['suspected_poisoned']} images"
-        + (f", {percent(of['poisoned_precision'])} of them truly" if known else "")
+        + (
+            f", {percent(of['poisoned_precision'])} of them truly"
+            if of["poisoned_precision"] is not None
+            else ""
+        )
+        + (f", {percent(of['poisoned_recall'])} of all poisoned" if known else "")
         + f"; suspected clean: {of['suspected_clean']}"
-        + (f", {percent(of['clean_precision'])} of them truly" if known else ""),
+        + (f", {percent(of['clean_precision'])} of them truly" if known else "")
     )
     tell(f"\nin {out}/:")
+    tell("  report.html         the verdict and the suspected images, to look at; needs no network")
     tell("  samples.csv         every image with its score; lowest rank = most suspicious")
     tell("  model.safetensors   the clean model: dlp_fast.load(folder).predict(images)")
     tell("  results.json        these figures, with configuration and versions")
-    tell(
-        "next: look at the images of decision suspected_poisoned in samples.csv before you trust the rest.",
-    )
+    tell("next: open report.html and look at the suspected images before you trust the rest.")
     if not known:
         tell("      a trigger that was not suspected cannot be excluded; see docs/limits.md.")
 

@@ -61,3 +61,8 @@ class TestSet:
 def precision(ids: Tensor, right: Tensor) -> float | None:
     """Share of `ids` for which `right` (bool [n]) holds; None for no ids."""
     return float(right[ids].float().mean()) if len(ids) else None
+
+
+def recall(ids: Tensor, wanted: Tensor) -> float | None:
+    """Share of the images for which `wanted` (bool [n]) holds that are among `ids`; None where there are none."""
+    return float(wanted[ids].sum() / wanted.sum()) if bool(wanted.any()) else None

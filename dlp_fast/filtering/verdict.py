@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dlp_fast.config import FilterConfig
+from dlp_fast.data.names import printable
 from dlp_fast.filtering.curves import LEAST
 
 Kind = Literal["poisoned", "nothing found", "cannot tell"]
@@ -26,19 +27,6 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "score": self.score, "targets": self.targets, "reasons": self.reasons}
 
-    def sentence(self) -> str:
-        """One line for a person."""
-        if self.kind == "poisoned":
-            named = ", ".join(
-                f"class {t['class']} ({t['images']} images, {t['share_of_class']:.0%} of its images, "
-                f"{t['share_of_all']:.1%} of all)"
-                for t in self.targets
-            )
-            return f"Poisoned: target {named}."
-        if self.kind == "nothing found":
-            return "No sign of poisoning found."
-        return "Cannot tell: " + " ".join(self.reasons)
-
 
 def verdict(
     evidence: list[dict[str, Any]],
@@ -53,6 +41,7 @@ def verdict(
     Args: evidence: for each class that fell into two clouds: stage, label, images, distance, doubt, strength; nearest:
     the largest strength among classes that did not; class_sizes: images of each class; epochs: looks that stage 1 took.
     """
+    classes = tuple(map(printable, classes))  # names are an attacker's text
     total = sum(class_sizes)
     targets = [
         {
@@ -72,12 +61,16 @@ def verdict(
         return Verdict("poisoned", max(t["strength"] for t in targets), targets, reasons)
     reasons = []
     if config.score == "snapshot":
-        reasons.append("the snapshot filter ranks images and says nothing of the set (filter.score = trajectory).")
+        reasons.append(
+            "the snapshot filter ranks images and says nothing of the set (filter.score = trajectory)."
+        )
     elif epochs < 2:
         reasons.append("one epoch shows no learning curves; train longer.")
     small = [classes[c] for c, size in enumerate(class_sizes) if size < LEAST]
     if small:
-        reasons.append(f"{len(small)} of {len(classes)} classes have under {LEAST} images, too few to look at.")
+        reasons.append(
+            f"{len(small)} of {len(classes)} classes have under {LEAST} images, too few to look at."
+        )
     if nearest >= NEAR:
         reasons.append(
             f"one class nearly falls into two ({nearest:.0%} of what counts as found); look at its images."

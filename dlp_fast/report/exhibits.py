@@ -1,0 +1,191 @@
+"""The pictures and curves that a report shows, picked while the images are at hand and kept in the run folder.
+
+Afterwards a report can be written anew from the run folder alone, wherever the images are by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.errors import DataError
+from dlp_fast.filtering.selection import Selection
+
+FILE = "exhibits.safetensors"
+SUSPECTS, BORDER, CLEAN, OTHERS = (
+    240,
+    60,
+    60,
+    60,
+)  # thumbnails: most suspicious, each side of the cut, controls
+MOST = 500  # thumbnails in all
+SIDE = 96  # pixels of a thumbnail's longer side, at most
+MEAN_OF = 512  # images that a class's mean picture is taken over, at most
+MOST_CLASSES = 12  # suspicious classes that are shown with pictures
+NEAR = 6  # of 64 bits of difference hash: near-duplicates (Hamming distance)
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """ids: int64 [k], most suspicious first; thumbnails: uint8 [k, h, w, 3]; prediction: int64 [k] and confidence: fp32
+    [k], of the clean model; duplicate_of: int64 [k], number of the group of near-duplicates or -1; for each suspicious
+    class: class_labels int64 [c], mean_suspects, mean_rest uint8 [c, h, w, 3], difference fp32 [c, h, w, 3] (suspects
+    minus rest, 0..255); curves: fp32 [c, 2, 3, epochs], loss in nats of (suspects, rest): lower quartile, median, upper.
+    """
+
+    ids: Tensor
+    thumbnails: Tensor
+    prediction: Tensor
+    confidence: Tensor
+    duplicate_of: Tensor
+    class_labels: Tensor
+    mean_suspects: Tensor
+    mean_rest: Tensor
+    difference: Tensor
+    curves: Tensor
+
+    def save(self, folder: Path) -> None:
+        write_atomic(folder / FILE, save({k: v.contiguous() for k, v in vars(self).items()}))
+
+    @classmethod
+    def load(cls, folder: Path) -> Exhibits:
+        try:
+            return cls(**load_file(folder / FILE))
+        except FileNotFoundError:
+            raise DataError(
+                f"{folder} holds no {FILE}: the run is unfinished, or of a version without reports. Give the command "
+                "that began it once more."
+            ) from None
+        except (SafetensorError, TypeError) as error:
+            raise DataError(f"{folder / FILE} is damaged ({error}). Run again into another folder.") from None
+
+
+def gather(
+    images,
+    labels: Tensor,
+    selection: Selection,
+    targets: list[int],
+    loss: Tensor,
+    predict: Callable[[Tensor], Tensor],
+) -> Exhibits:
+    """Pick the exhibits of a run.
+
+    Args: images: by ids, uint8 [b, h, w, 3]; labels: int64 [n]; targets: suspicious classes; loss: fp32 [epochs, n], of
+    stage 1, nats; predict: uint8 pictures -> class probabilities.
+    """
+    ids = _choose(labels, selection, targets)
+    pictures = [images.get(part).cpu() for part in ids.split(256)]
+    probabilities = torch.cat([predict(part).cpu() for part in pictures])
+    confidence, prediction = probabilities.max(1)
+    pixels = torch.cat([_shrink(part) for part in pictures])
+    suspected = torch.zeros(len(labels), dtype=torch.bool)
+    suspected[selection.suspected_poisoned] = True
+    shown, means, curves = [], [], []
+    for label in targets[:MOST_CLASSES]:
+        inside = (labels == label).nonzero().flatten()
+        those, rest = inside[suspected[inside]], inside[~suspected[inside]]
+        if len(those) and len(rest):
+            shown.append(label)
+            means.append((_mean(images, those), _mean(images, rest)))
+            curves.append(torch.stack([_quartiles(loss[:, those]), _quartiles(loss[:, rest])]))
+    nothing = torch.zeros(0, images.height, images.width, 3)
+    ours = torch.stack([m[0] for m in means]) if means else nothing
+    others = torch.stack([m[1] for m in means]) if means else nothing
+    return Exhibits(
+        ids,
+        pixels,
+        prediction,
+        confidence,
+        near_duplicates(pixels, suspected[ids]),
+        torch.tensor(shown, dtype=torch.int64),
+        ours.round().to(torch.uint8),
+        others.round().to(torch.uint8),
+        ours - others,
+        torch.stack(curves) if curves else torch.zeros(0, 2, 3, len(loss)),
+    )
+
+
+def _choose(labels: Tensor, selection: Selection, targets: list[int]) -> Tensor:
+    """Ids to show: the most suspicious, both sides of the cut, suspected clean ones, and some that are neither."""
+    order = torch.empty_like(selection.rank)
+    order[selection.rank] = torch.arange(len(order))
+    count = len(selection.suspected_poisoned)
+    suspects, others = order[:count], order[count:]
+    if targets:  # just beyond the cut of the classes in question
+        inside = torch.isin(labels[others], torch.tensor(targets))
+        others = torch.cat([others[inside], others[~inside]])
+    stride = max(1, len(others) // OTHERS)
+    parts = [
+        suspects[:SUSPECTS] if count else order[:BORDER],
+        suspects[SUSPECTS:][-BORDER:],
+        others[:BORDER],
+        selection.suspected_clean[:: max(1, len(selection.suspected_clean) // CLEAN)][:CLEAN],
+        others[BORDER::stride][:OTHERS],
+    ]
+    chosen = torch.cat(parts).unique()
+    chosen = chosen[selection.rank[chosen].argsort()]
+    return chosen[:MOST]
+
+
+def _shrink(pictures: Tensor) -> Tensor:
+    """uint8 [b, h, w, 3] at most SIDE pixels a side."""
+    height, width = pictures.shape[1:3]
+    if max(height, width) <= SIDE:
+        return pictures
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = [np.asarray(Image.fromarray(p.numpy()).resize(size, Image.Resampling.BOX)) for p in pictures]
+    return torch.from_numpy(np.stack(small))
+
+
+def _mean(images, ids: Tensor) -> Tensor:
+    """Mean picture fp32 [h, w, 3] of `ids`, of MEAN_OF evenly spread ones where there are more."""
+    ids = ids[torch.linspace(0, len(ids) - 1, min(len(ids), MEAN_OF)).round().long()]
+    total = torch.zeros(images.height, images.width, 3, dtype=torch.float64)
+    for part in ids.split(128):
+        total += images.get(part).cpu().to(torch.float64).sum(0)
+    return (total / len(ids)).float()
+
+
+def _quartiles(loss: Tensor) -> Tensor:
+    """fp32 [3, epochs] of [epochs, n]."""
+    return torch.quantile(loss.float(), torch.tensor([0.25, 0.5, 0.75]), dim=1)
+
+
+def difference_hash(pictures: Tensor) -> np.ndarray:
+    """bool [k, 64]: whether a pixel of the 9 x 8 grey picture is darker than its right neighbour (dHash)."""
+    grey = [
+        np.asarray(
+            Image.fromarray(p.numpy()).convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16
+        )
+        for p in pictures
+    ]
+    stack = np.stack(grey) if grey else np.zeros((0, 8, 9), dtype=np.int16)
+    return (stack[:, :, :-1] < stack[:, :, 1:]).reshape(len(stack), 64)
+
+
+def near_duplicates(pictures: Tensor, among: Tensor) -> Tensor:
+    """int64 [k]: number of the group of near-duplicates that a picture is in, -1 for none; only `among`, bool [k]."""
+    from scipy.sparse.csgraph import connected_components  # comes with scikit-learn
+
+    group = torch.full((len(pictures),), -1, dtype=torch.int64)
+    rows = among.nonzero().flatten()
+    bits = difference_hash(pictures[rows])
+    near = (bits[:, None] != bits[None]).sum(-1) <= NEAR
+    _, member = connected_components(near, directed=False)
+    number = 0
+    for component in np.unique(member):
+        inside = np.flatnonzero(member == component)
+        if len(inside) > 1:
+            group[rows[torch.from_numpy(inside)]] = number
+            number += 1
+    return group

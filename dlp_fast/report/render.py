@@ -1,0 +1,279 @@
+"""A run folder in, report.html out: one self-contained file that needs no network and trusts no name in it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.data.names import csv_cell, printable
+from dlp_fast.errors import DataError
+from dlp_fast.report import plots
+from dlp_fast.report.exhibits import Exhibits
+
+SCHEMA = 1  # of results.json
+MOST_BYTES = 15_000_000
+MOST_ROWS = 300  # quarantined files listed
+MOST_HISTOGRAMS = 12  # classes
+LOSSLESS_SIDE = (
+    48  # pixels: up to here thumbnails are PNG, so that a trigger of single pixels is seen as it is
+)
+
+
+def write_report(run: Path, target: Path | None = None) -> Path:
+    """Write the report of the finished run in folder `run` to `target` (default: run/report.html); returns its path.
+
+    Raises DataError where the folder holds no finished run of this version, or a damaged one.
+    """
+    target = target or run / "report.html"
+    page = _environment().get_template("report.html.j2").render(**context(run))
+    content = page.encode("utf-8")
+    if len(content) > MOST_BYTES:
+        raise DataError(f"the report of {run} would have {len(content):,} bytes, more than {MOST_BYTES:,}")
+    write_atomic(target, content)
+    return target
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("dlp_fast.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["percent"] = lambda v, digits=2: "–" if v is None else f"{100 * v:.{digits}f} %"
+    environment.filters["count"] = lambda v: f"{v:,}"
+    environment.filters["duration"] = _duration
+    return environment
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """results.json of a finished run; DataError where there is none, or of another version, or damaged."""
+    try:
+        results = json.loads((run / "results.json").read_text())
+    except FileNotFoundError:
+        what = "is no folder" if not run.is_dir() else "holds no finished run (no results.json)"
+        raise DataError(
+            f"{run} {what}. Give a run folder; an unfinished run goes on by its own command."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{run / 'results.json'} cannot be read ({error}). Run again into another folder."
+        ) from None
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA or "verdict" not in results:
+        found = results.get("schema") if isinstance(results, dict) else None
+        raise DataError(
+            f"{run / 'results.json'} is of another version (schema {found}, this one reads {SCHEMA} with a verdict). "
+            "Run again into another folder."
+        )
+    return results
+
+
+def read_samples(run: Path) -> dict[str, list[str]]:
+    """samples.csv, column by column; DataError where it is missing or damaged."""
+    try:
+        with (run / "samples.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        names = rows[0]
+        columns = list(zip(*rows[1:], strict=True))
+        table = {name: list(column) for name, column in zip(names, columns, strict=True)}
+        for name in ("score", "entropy", "rank"):
+            list(map(float, table[name]))
+        return {
+            name: table[name]
+            for name in ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
+        }
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise DataError(
+            f"{run / 'samples.csv'} is missing or damaged ({error}). Run again into another folder."
+        ) from None
+
+
+def context(run: Path) -> dict[str, Any]:
+    """Everything that the template shows."""
+    results = read_results(run)
+    samples = read_samples(run)
+    exhibits = Exhibits.load(run)
+    # as samples.csv has them: on one line, valid UTF-8
+    classes = [csv_cell(name) for name in json.loads((run / "classes.json").read_text())["classes"]]
+    entropy = np.array(samples["entropy"], dtype=np.float64)
+    decision = np.array(samples["decision"])
+    label = np.array(samples["label"])
+    suspects = int((decision == "suspected_poisoned").sum())
+    return {
+        "name": printable(run.resolve().name),
+        "verdict": results["verdict"],
+        "found": results["filter"],
+        "stages": results["stages"],
+        "total": len(decision),
+        "suspects": suspects,
+        "classes": classes,
+        "histogram": Markup(plots.entropy_histogram(entropy, decision, "all images", "all")),
+        "class_histograms": _class_histograms(entropy, decision, label),
+        "per_class": _per_class(decision, label),
+        "gallery": _gallery(exhibits, samples, classes),
+        "targets": _targets(exhibits, classes),
+        "quarantine": _quarantine(run),
+        "most_rows": MOST_ROWS,
+        "curves": _stage_curves(run),
+        "accuracies": _accuracies(results["stages"]),
+        "environment": results["environment"],
+        "config": json.dumps(results["config"], indent=1),
+        "decisions": ["suspected_poisoned", "suspected_clean", "undecided"],
+    }
+
+
+def _class_histograms(
+    entropy: np.ndarray, decision: np.ndarray, label: np.ndarray
+) -> list[tuple[str, Markup]]:
+    """Of the classes with most suspects first."""
+    names = sorted(
+        set(label), key=lambda c: (-int(((label == c) & (decision == "suspected_poisoned")).sum()), c)
+    )
+    return [
+        (
+            name,
+            Markup(
+                plots.entropy_histogram(entropy[label == name], decision[label == name], name, f"class{i}")
+            ),
+        )
+        for i, name in enumerate(names[:MOST_HISTOGRAMS])
+    ]
+
+
+def _per_class(decision: np.ndarray, label: np.ndarray) -> list[dict[str, Any]]:
+    rows = []
+    for name in sorted(set(label)):
+        inside = decision[label == name]
+        rows.append(
+            {
+                "name": name,
+                "images": len(inside),
+                "suspected": int((inside == "suspected_poisoned").sum()),
+                "clean": int((inside == "suspected_clean").sum()),
+            }
+        )
+    return sorted(rows, key=lambda r: (-r["suspected"] / r["images"], r["name"]))
+
+
+def _source(pixels: np.ndarray) -> str:
+    """A picture as a data: address, encoded anew."""
+    data = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    if max(picture.size) <= LOSSLESS_SIDE:
+        picture.save(data, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.save(data, "JPEG", quality=90, subsampling=0)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _gallery(of: Exhibits, samples: dict[str, list[str]], classes: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for k, i in enumerate(of.ids.tolist()):
+        rows.append(
+            {
+                "id": i,
+                "source": _source(of.thumbnails[k].numpy()),
+                "path": samples["path"][i],
+                "label": samples["label"][i],
+                "prediction": classes[int(of.prediction[k])],
+                "agrees": classes[int(of.prediction[k])] == samples["label"][i],
+                "confidence": float(of.confidence[k]),
+                "score": float(samples["score"][i]),
+                "entropy": float(samples["entropy"][i]),
+                "rank": int(samples["rank"][i]),
+                "decision": samples["decision"][i],
+                "group": int(of.duplicate_of[k]),
+            }
+        )
+    return rows
+
+
+def _targets(of: Exhibits, classes: list[str]) -> list[dict[str, Any]]:
+    shown = []
+    for k, label in enumerate(of.class_labels.tolist()):
+        difference = of.difference[k].numpy()
+        widest = max(float(np.abs(difference).max()), 1e-6)
+        groups = of.duplicate_of[of.duplicate_of >= 0]
+        shown.append(
+            {
+                "name": classes[label],
+                "suspects": _source(of.mean_suspects[k].numpy()),
+                "rest": _source(of.mean_rest[k].numpy()),
+                "difference": _source(
+                    np.clip(128 + difference * (127 / widest), 0, 255).round().astype(np.uint8)
+                ),
+                "widest": widest,
+                "where": _where(difference),
+                "curve": Markup(plots.learning_curves(of.curves[k].numpy(), f"curve{k}")),
+                "duplicates": len(set(groups.tolist())),
+            }
+        )
+    return shown
+
+
+def _where(difference: np.ndarray) -> str:
+    """The place that differs most, in words, where it is a small one: what a patch looks like."""
+    strength = np.abs(difference).mean(-1)
+    height, width = strength.shape
+    hot = strength >= 0.75 * strength.max()
+    rows, columns = np.flatnonzero(hot.any(1)), np.flatnonzero(hot.any(0))
+    tall, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    if tall * wide > 0.1 * height * width:
+        return ""
+    vertical = ("top", "middle", "bottom")[min(2, int(3 * (rows.mean() + 0.5) / height))]
+    horizontal = ("left", "centre", "right")[min(2, int(3 * (columns.mean() + 0.5) / width))]
+    return f"{wide} x {tall} pixels at the {vertical} {horizontal}"
+
+
+def _quarantine(run: Path) -> list[dict[str, str]]:
+    try:
+        with (run / "quarantine.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError:
+        return []
+
+
+def _stage_curves(run: Path) -> Markup | None:
+    """Losses of the three stages as metrics.jsonl has them."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    try:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        for event in map(json.loads, lines):
+            if event.get("kind") in ("epoch", "steps") and math.isfinite(event["loss"]):
+                x, y = series.setdefault(event["stage"], ([], []))
+                place = event.get("epoch", event.get("step"))
+                if x and place <= x[-1]:  # another round begins
+                    x.clear(), y.clear()
+                x.append(place)
+                y.append(event["loss"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{run / 'metrics.jsonl'} is damaged ({error}). Run again into another folder."
+        ) from None
+    panels = [(name, "step" if name == "finetuning" else "epoch", x, y) for name, (x, y) in series.items()]
+    return Markup(plots.stage_curves(panels, "stages")) if panels else None
+
+
+def _accuracies(stages: dict[str, Any]) -> Markup | None:
+    known = [name for name, of in stages.items() if of["clean_accuracy"] is not None]
+    if not known:
+        return None
+    clean = [stages[name]["clean_accuracy"] for name in known]
+    attack = [stages[name]["attack_success_rate"] for name in known]
+    return Markup(plots.accuracy_bars(known, clean, attack, "accuracies"))
