@@ -35,17 +35,20 @@ from dlp_fast.stages.supervised import supervised
 
 STREAM = 9  # of the draw of images, beside those of the stages
 RATES = {
-    "badnets": (0.1, 0.02, 0.2, 0.05, 0.01, 0.005),
-    "blended": (0.1, 0.02, 0.2, 0.05, 0.01, 0.005),
-    "sig": (0.5, 0.2, 0.8),  # of the target class, whose labels stay
+    "badnets": (0.1, 0.05, 0.2),
+    "blended": (0.1, 0.05, 0.2),
+    "sig": (0.5, 0.8),  # of the target class, whose labels stay
 }
+LOW = (0.02, 0.01, 0.005)  # with the first seed only: few images carry the trigger, and it is learnt late
 
 
-def cells(seeds: int) -> list[tuple[str, float, int]]:
+def cells(seeds: int, low: bool) -> list[tuple[str, float, int]]:
     """(attack, rate, seed): every attack and rate with every seed, and as many clean sets; a seed also chooses the
     images and the target class.
     """
-    poisoned = [(a, r, s) for s in range(seeds) for k in range(6) for a in RATES for r in RATES[a][k : k + 1]]
+    if low:
+        return [(attack, rate, 0) for rate in LOW for attack in ("badnets", "blended")]
+    poisoned = [(a, r, s) for s in range(seeds) for k in range(3) for a in RATES for r in RATES[a][k : k + 1]]
     clean = [("none", 0.0, s) for s in range(len(poisoned))]
     return [cell for pair in zip(clean, poisoned) for cell in pair]
 
@@ -64,8 +67,10 @@ class Options:
     """Images a step."""
     learning_rate: float = 0.03
     """Step size of stage 1."""
-    seeds: int = 2
+    seeds: int = 3
     """How many seeds; each is other images, another target class, other weights."""
+    low: bool = False
+    """The low rates instead."""
     part: tuple[int, int] = (0, 1)
     """K N: do every N-th cell from the K-th on, so that N processes share the work, each with its own --out."""
     keep: Path | None = None
@@ -162,7 +167,7 @@ def run_cell(
         save_file(kept, options.keep / f"{dataset.name}-{attack}-{rate:g}-{seed}.safetensors")
     epochs = [
         at_epoch(epoch, first.entropy, first.loss, labels, poisoned.numpy(), classes)
-        for epoch in range(2, options.epochs + 1)
+        for epoch in range(3, options.epochs + 1, 3)
     ]
     seconds = round(time.monotonic() - began, 1)
     return {"attack": attack, "rate": rate, "seed": seed, "seconds": seconds, **measured, "epochs": epochs}
@@ -181,7 +186,7 @@ def main() -> None:
         k: str(v) for k, v in vars(options).items() if k not in ("out", "data", "keep", "part")
     }
     number, parts = options.part
-    for attack, rate, seed in cells(options.seeds)[number::parts]:
+    for attack, rate, seed in cells(options.seeds, options.low)[number::parts]:
         if (attack, rate, seed) in done:
             continue
         cell = run_cell(options, dataset, attack, rate, seed)

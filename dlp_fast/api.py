@@ -18,8 +18,10 @@ from dlp_fast.data import sources
 from dlp_fast.data.index import write_quarantine
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
+from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.filtering.decisions import WORDS, Overrides, nobody, read_decisions
 from dlp_fast.filtering.verdict import verdict
 from dlp_fast.models.classifier import Classifier, load
 from dlp_fast.pipeline import Defense
@@ -120,7 +122,7 @@ def execute(
             dataset = _load(config, folder, log)
         _announce(log, dataset, folder)
         images = dataset.train.images.to(compute.device)
-        attack = _attack(settings, dataset, images)
+        attack = attack_of(settings, dataset)
         labels = attack.labels if attack else dataset.train.labels
         if folder:
             hashes = dataset.train.sha256
@@ -142,11 +144,14 @@ def execute(
             return test.measure(model, compute.device, mean, std)
 
         checkpoints = Checkpoints(folder.path / "checkpoints") if folder else None
+        overrides = _overrides(config, dataset, log)
         session = Session(config.seed, compute, log, checkpoints, config.checkpoint_seconds)
         if session.resumed:
             log.say("going on from the last checkpoint")
+        _go_back(session, config, overrides, log)
         with session:
-            found = run_stages(session, data, config, observe)
+            found = run_stages(session, data, config, observe, overrides)
+            last = score(session, found.model, data)
         model = Classifier(
             found.model,
             config.model,
@@ -174,9 +179,15 @@ def execute(
         if folder:
             chosen = found.selection
             folder.write_samples(
-                dataset.train.paths, labels, dataset.train.classes, chosen, found.first.entropy[-1]
+                dataset.train.paths,
+                labels,
+                dataset.train.classes,
+                chosen,
+                found.first.entropy[-1],
+                overrides.words(),
             )
             model.save(folder.path)
+            folder.write_predictions(last.prediction, (-last.loss).exp())
             targets = list(dict.fromkeys(t["label"] for t in said.targets))
             gather(images, labels, chosen, targets, found.first.loss, model.predict).save(folder.path)
             folder.write_json("results.json", results)
@@ -213,6 +224,29 @@ def _load(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.D
         raise
 
 
+def _overrides(config: RunConfig, dataset: sources.Dataset, log: RunLog) -> Overrides:
+    if config.decisions is None:
+        return nobody()
+    overrides = read_decisions(config.decisions, dataset.train.paths)
+    counted = ", ".join(f"{len(getattr(overrides, word))} {word}" for word in WORDS)
+    log.say(f"decisions from {config.decisions}: {counted}")
+    return overrides
+
+
+def _go_back(session: Session, config: RunConfig, overrides: Overrides, log: RunLog) -> None:
+    """Where a person has decided otherwise since the filter ran, what came after it is done anew."""
+    before = session.completed("filter")
+    if before is None or before["overrides"] == overrides.fingerprint:
+        return
+    if config.decisions is None:
+        raise ConfigError(
+            "this run went on with a person's decisions; give them again with --decisions FILE (the run's samples.csv "
+            "holds them), or choose another --out."
+        )
+    session.keep_only(("supervised",))
+    log.say("going on from the filter, with these decisions")
+
+
 def _announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) -> None:
     of = dataset.train
     log.say(
@@ -229,9 +263,11 @@ def _announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) -
         log.warn(f"{len(dataset.quarantine)} files cannot be used{where}")
 
 
-def _attack(settings: dict[str, Any], dataset: sources.Dataset, images: Any) -> Poisoning | None:
+def attack_of(settings: dict[str, Any], dataset: sources.Dataset) -> Poisoning | None:
+    """The attack that a resolved configuration asks for, on its image set; None where it asks for none."""
     if settings["attack"] == "none":
         return None
+    images = dataset.train.images
     return plan(
         settings["attack"],
         dataset.train.labels,

@@ -168,6 +168,9 @@ class RunConfig(Section):
     """CPU threads of torch; unset: torch's choice. Part of the configuration: other threads, other last bits."""
     order: Literal["sl-au-assft", "sl-au", "sl-assft", "sl-assft-au"] = "sl-au-assft"
     """Stages and their order: supervised learning, active unlearning, active semi-supervised fine-tuning (Fig. 4)."""
+    decisions: Path | None = None
+    """The run's samples.csv with a column `override` (keep, drop, suspect) that overrules the filter; the run goes on
+    from there."""
     checkpoint_seconds: float = Field(20, ge=0)
     """Seconds between checkpoints within a stage; 0: after every step."""
     dataset: DataConfig = DataConfig()
@@ -182,8 +185,9 @@ class RunConfig(Section):
     """Stage 3."""
 
 
-# What may differ between two commands that mean the same run: none of these changes a result.
-NOT_COMPARED = frozenset({"out", "checkpoint_seconds"})
+# What may differ between two commands that mean the same run: none of these changes a result, but for `decisions`,
+# whose content is kept and compared by itself.
+NOT_COMPARED = frozenset({"out", "checkpoint_seconds", "decisions"})
 
 
 def presets() -> list[str]:

@@ -14,7 +14,8 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import DataError
 from dlp_fast.filtering.curves import Split, split_classes
-from dlp_fast.filtering.selection import Selection, select
+from dlp_fast.filtering.decisions import Overrides, apply, nobody
+from dlp_fast.filtering.selection import Selection, counts, select
 from dlp_fast.filtering.suspicion import suspicion
 from dlp_fast.models.registry import build_model
 from dlp_fast.stages.finetuning import finetuning
@@ -46,8 +47,16 @@ class Defense:
 class Pipeline:
     """One run of the stages on one image set; goes on where an earlier process was stopped."""
 
-    def __init__(self, session: Session, data: TrainingData, config: RunConfig, observe: Observer):
+    def __init__(
+        self,
+        session: Session,
+        data: TrainingData,
+        config: RunConfig,
+        observe: Observer,
+        overrides: Overrides | None = None,
+    ):
         self.session, self.data, self.config, self.observe = session, data, config, observe
+        self.overrides = overrides or nobody()
         self.evidence: list[dict[str, Any]] = []
         self.nearest = 0.0
         self.late = torch.empty(0, dtype=torch.int64)
@@ -97,6 +106,7 @@ class Pipeline:
                 self._tell(split, "supervised", int((split.posterior > 0.5).sum()), log=new)
         self.nearest = self._nearest(of.splits)
         selection = select(of, data.labels, data.classes, config)
+        selection = apply(selection, self.overrides, counts(len(data), data.classes, config)[0])
         if new:
             self.session.log.event(
                 "filter",
@@ -107,7 +117,7 @@ class Pipeline:
                 unlabeled=len(selection.unlabeled),
                 widest_split=max((s.distance for s in of.splits), default=None),
             )
-            self.session.complete("filter", {})
+            self.session.complete("filter", {"overrides": self.overrides.fingerprint})
         return selection
 
     def _tell(self, split: Split, stage: str, images: int, log: bool = True) -> None:
@@ -222,21 +232,22 @@ class Pipeline:
         for split in splits:
             if split.found(config.min_distance, config.max_doubt):
                 inside = split.posterior > config.membership
-                dropped.append(labeled[torch.from_numpy(split.members[inside])])
+                ids = labeled[torch.from_numpy(split.members[inside])]
+                dropped.append(ids[~torch.isin(ids, self.overrides.keep)])
                 self._tell(split, "finetuning", int(inside.sum()))
         evidence, self.evidence = self.evidence[before:], self.evidence[:before]
         return torch.cat(dropped) if dropped else torch.empty(0, dtype=torch.int64), evidence
 
 
 def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """(labeled ids, unlabeled ids, bool [n]: suspected) of stage 3: the suspected clean and the rest, or the trusted and
-    the others.
+    """(labeled ids, unlabeled ids, suspected: bool [n]) of stage 3, by `finetune.labeled`: the suspected clean and the
+    rest, or the trusted and the others.
     """
     everything = torch.ones(len(selection.score), dtype=torch.bool)
     if config.finetune.labeled == "trusted":
         suspected = everything.clone()
-        suspected[selection.trusted] = False
-        suspected[selection.unlabeled] = False
+        for ids in (selection.trusted, selection.unlabeled, selection.left_out):
+            suspected[ids] = False
         unlabeled = selection.unlabeled
         if config.finetune.suspects == "relabel":
             unlabeled = torch.cat([unlabeled, suspected.nonzero().flatten()]).sort().values
@@ -247,9 +258,16 @@ def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tens
             f"filter.floor = {config.filter.floor}. Lower it, or use --finetune.labeled trusted."
         )
     everything[selection.suspected_clean] = False  # D'_ur of the paper
+    everything[selection.left_out] = False
     return selection.suspected_clean, everything.nonzero().flatten(), torch.zeros_like(everything)
 
 
-def defend(session: Session, data: TrainingData, config: RunConfig, observe: Observer) -> Defense:
-    """Run the stages of `config.order` on `data`."""
-    return Pipeline(session, data, config, observe).run()
+def defend(
+    session: Session,
+    data: TrainingData,
+    config: RunConfig,
+    observe: Observer,
+    overrides: Overrides | None = None,
+) -> Defense:
+    """Run the stages of `config.order` on `data`, with a person's decisions where there are any."""
+    return Pipeline(session, data, config, observe, overrides).run()

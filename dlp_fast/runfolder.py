@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torchvision
 import yaml
+from safetensors.torch import save
 
 from dlp_fast import __version__
 from dlp_fast.checkpoint import write_atomic
@@ -23,6 +25,7 @@ from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.filtering.selection import Selection
 from dlp_fast.ops import build_info
 
+PREDICTIONS = "predictions.safetensors"
 BEGUN = (".lock", "config.resolved.yaml.tmp")  # all that a run killed in its first moment leaves
 
 
@@ -100,8 +103,12 @@ class RunFolder:
         classes: tuple[str, ...],
         chosen: Selection,
         entropy: torch.Tensor,
+        overrides: dict[int, str],
     ) -> None:
-        """samples.csv: one line an image, in the order of the ids."""
+        """samples.csv (and samples.parquet where pyarrow is there): one line an image, in the order of the ids.
+
+        `overrides`: a person's words by id; where there are any they are kept in a column of their own.
+        """
         decision = ["undecided"] * len(paths)
         for i in chosen.suspected_clean.tolist():
             decision[i] = "suspected_clean"
@@ -109,7 +116,8 @@ class RunFolder:
             decision[i] = "suspected_poisoned"
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["sample_id", "path", "label", "score", "entropy", "rank", "decision"])
+        names = ["sample_id", "path", "label", "score", "entropy", "rank", "decision"]
+        writer.writerow(names + ["override"] * bool(overrides))
         columns = zip(
             paths,
             labels.tolist(),
@@ -121,8 +129,22 @@ class RunFolder:
         )
         for i, (path, label, score, bits, rank, word) in enumerate(columns):
             row = [i, csv_cell(path), csv_cell(classes[label]), f"{score:.9g}", f"{bits:.9g}", rank, word]
-            writer.writerow(row)
-        write_atomic(self.path / "samples.csv", text.getvalue().encode("utf-8"))
+            writer.writerow(row + [overrides.get(i, "")] * bool(overrides))
+        content = text.getvalue().encode("utf-8")
+        write_atomic(self.path / "samples.csv", content)
+        with contextlib.suppress(ModuleNotFoundError):  # the extra `parquet`
+            from pyarrow import csv as arrow_csv
+            from pyarrow import parquet
+
+            parquet.write_table(arrow_csv.read_csv(io.BytesIO(content)), self.path / "samples.parquet")
+
+
+    def write_predictions(self, prediction: torch.Tensor, label_probability: torch.Tensor) -> None:
+        """predictions.safetensors: of the clean model, for every image by id: class int64 [n], and the probability fp32
+        [n] that it gives the image's label.
+        """
+        tensors = {"prediction": prediction, "label_probability": label_probability}
+        write_atomic(self.path / PREDICTIONS, save(tensors))
 
 
 def fingerprint(paths: tuple[str, ...], labels: torch.Tensor, hashes: tuple[str, ...]) -> str:

@@ -66,6 +66,11 @@ class Session:
                 self._signal, f"stopped by {name}; the same command goes on from the last checkpoint."
             )
 
+    def keep_only(self, names: tuple[str, ...]) -> None:
+        """Forget what was completed but for `names`, and what was under way: it is done anew."""
+        self._completed = {name: kept for name, kept in self._completed.items() if name in names}
+        self._current = None
+
     def completed(self, name: str) -> Any | None:
         """What `complete(name, …)` was given in this or an earlier process, or None."""
         return self._completed.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,12 +12,17 @@ from dlp_fast.config import FilterConfig
 from dlp_fast.filtering.suspicion import Suspicion
 
 
+def _nobody() -> Tensor:
+    return torch.empty(0, dtype=torch.int64)
+
+
 @dataclass(frozen=True)
 class Selection:
     """score: fp32 [n], ascending = more suspicious; rank: int64 [n], 0 = most suspicious (ties: smaller id first);
     suspected_poisoned, suspected_clean: int64 ids; to_unlearn: int64 ids, the γ most suspicious, or none; trusted,
     unlabeled: int64 ids, ascending, of the images whose labels stage 3 may use, and of those whose labels it may come
-    to use. What is in neither is suspected.
+    to use; left_out, kept: int64 ids that a person took out, and whose label a person vouches for. What is in none of
+    trusted, unlabeled and left_out is suspected.
     """
 
     score: Tensor
@@ -27,6 +32,8 @@ class Selection:
     to_unlearn: Tensor
     trusted: Tensor
     unlabeled: Tensor
+    left_out: Tensor = field(default_factory=_nobody)
+    kept: Tensor = field(default_factory=_nobody)
 
     def with_late(self, late: Tensor) -> Selection:
         """The same with the images `late`, int64 ids that stage 3 gave away, suspected as well and ranked first."""
@@ -42,13 +49,14 @@ class Selection:
         return replace(
             self,
             score=score,
-            rank=_places(order),
+            rank=places(order),
             suspected_poisoned=order[suspected[order]],
             suspected_clean=clean[~inside[clean]],
         )
 
 
-def _places(order: Tensor) -> Tensor:
+def places(order: Tensor) -> Tensor:
+    """Rank of each id, from the ids in order."""
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
     return place
@@ -87,7 +95,7 @@ def select(of: Suspicion, labels: Tensor, classes: int, config: FilterConfig) ->
     unlabeled = of.unlearnt & ~suspected & ~trusted
     return Selection(
         of.score,
-        _places(order),
+        places(order),
         poisoned,
         clean,
         to_unlearn,

@@ -15,8 +15,8 @@ NEAR = 0.85  # of the strength that counts as found; between the two a person sh
 
 @dataclass(frozen=True)
 class Verdict:
-    """kind: the word; score: strength of the strongest sign, 1 = as strong as what counts as found; target classes: each
-    with label, images, share of its class and of the set, stage that found it; reasons: sentences.
+    """kind: the word; score: strength of the strongest sign, 1 = what counts as found; targets: suspicious classes,
+    each with label, images, share of its class and of the set, stage that found it; reasons: sentences.
     """
 
     kind: Kind

@@ -36,10 +36,12 @@ NEAR = 6  # of 64 bits of difference hash: near-duplicates (Hamming distance)
 
 @dataclass(frozen=True)
 class Exhibits:
-    """ids: int64 [k], most suspicious first; thumbnails: uint8 [k, h, w, 3]; prediction: int64 [k] and confidence: fp32
-    [k], of the clean model; duplicate_of: int64 [k], number of the group of near-duplicates or -1; for each suspicious
-    class: class_labels int64 [c], mean_suspects, mean_rest uint8 [c, h, w, 3], difference fp32 [c, h, w, 3] (suspects
-    minus rest, 0..255); curves: fp32 [c, 2, 3, epochs], loss in nats of (suspects, rest): lower quartile, median, upper.
+    """What is shown, k pictures and c suspicious classes.
+
+    ids: int64 [k], most suspicious first; thumbnails: uint8 [k, h, w, 3]; prediction: int64 [k] and confidence: fp32
+    [k], of the clean model; duplicate_of: int64 [k], number of the group of near-duplicates or -1; class_labels: int64
+    [c]; mean_suspects, mean_rest: uint8 [c, h, w, 3]; difference: fp32 [c, h, w, 3], suspects minus rest, 0..255;
+    curves: fp32 [c, 2, 3, epochs], loss in nats of (suspects, rest): lower quartile, median, upper.
     """
 
     ids: Tensor

@@ -22,6 +22,7 @@ from dlp_fast.report import plots
 from dlp_fast.report.exhibits import Exhibits
 
 SCHEMA = 1  # of results.json
+COLUMNS = ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
 MOST_BYTES = 15_000_000
 MOST_ROWS = 300  # quarantined files listed
 MOST_HISTOGRAMS = 12  # classes
@@ -92,10 +93,7 @@ def read_samples(run: Path) -> dict[str, list[str]]:
         table = {name: list(column) for name, column in zip(names, columns, strict=True)}
         for name in ("score", "entropy", "rank"):
             list(map(float, table[name]))
-        return {
-            name: table[name]
-            for name in ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
-        }
+        return {name: table[name] for name in COLUMNS} | {"override": table.get("override", [])}
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise DataError(
             f"{run / 'samples.csv'} is missing or damaged ({error}). Run again into another folder."

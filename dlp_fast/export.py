@@ -1,0 +1,274 @@
+"""python -m dlp_fast.export RUN --format ...: what a run found, for other tools; the original is never touched."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file
+
+from dlp_fast.api import attack_of
+from dlp_fast.attacks.poisoning import TriggeredImages
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.cli import guarded, percent, tell
+from dlp_fast.config import read_yaml
+from dlp_fast.data import sources
+from dlp_fast.data.names import csv_cell
+from dlp_fast.errors import ConfigError, DataError, ResourceError
+from dlp_fast.models.classifier import load
+from dlp_fast.report.render import read_results, read_samples
+from dlp_fast.runfolder import PREDICTIONS
+from dlp_fast.runlog import RunLog
+
+
+class ExportConfig(BaseModel):
+    """Which run, as what, and where to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A finished run folder."""
+    format: Literal["imagefolder", "csv", "fiftyone", "cleanlab", "onnx"]
+    """imagefolder: the images that are not suspected; csv: lists of kept and suspected; fiftyone: FiftyOne's image
+    classification format; cleanlab: its table of label issues; onnx: the model, with safetensors and a model card."""
+    out: Path
+    """Folder to write; must not exist, or be empty."""
+    data: Path | None = None
+    """Where the images are now, if not where the run found them."""
+    copies: bool = False
+    """imagefolder, fiftyone: copy files, even where hard links are possible."""
+
+
+def kept(samples: dict[str, list[str]]) -> list[int]:
+    """Ids of the images that are neither suspected nor dropped by a person."""
+    words = samples.get("override") or [""] * len(samples["decision"])
+    return [
+        i
+        for i, (decision, word) in enumerate(zip(samples["decision"], words))
+        if decision != "suspected_poisoned" and word != "drop"
+    ]
+
+
+def table(rows: list[list[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_csv(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
+    chosen = set(kept(samples))
+    names = ["sample_id", "path", "label", "score", "rank", "decision"]
+    for file, inside in (("kept.csv", True), ("suspected.csv", False)):
+        rows = [[samples[n][i] for n in names] for i in range(len(samples["path"])) if (i in chosen) == inside]
+        write_atomic(out / file, table([names, *rows]))
+    return f"kept.csv ({len(chosen)} images), suspected.csv ({len(samples['path']) - len(chosen)})"
+
+
+def as_cleanlab(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
+    """The columns of cleanlab's label issues; label_quality: probability of the given label by the clean model."""
+    of = load_file(run / PREDICTIONS)
+    classes = [csv_cell(c) for c in load(run).classes]
+    chosen = set(kept(samples))
+    rows = [
+        [i, samples["path"][i], i not in chosen, f"{quality:.6g}", samples["label"][i], classes[predicted]]
+        for i, (quality, predicted) in enumerate(zip(of["label_probability"].tolist(), of["prediction"].tolist()))
+    ]
+    header = ["index", "path", "is_label_issue", "label_quality", "given_label", "predicted_label"]
+    write_atomic(out / "label_issues.csv", table([header, *rows]))
+    return f"label_issues.csv ({len(rows)} images)"
+
+
+class Originals:
+    """The images that a run worked on, as files where they are files, and else as pixels."""
+
+    def __init__(self, run: Path, config: ExportConfig):
+        settings = read_yaml(run / "config.resolved.yaml")
+        if settings["data"] in ("array", "dataset"):
+            raise DataError(
+                f"the images of {run} were given in memory (defend() in Python) and cannot be found again; "
+                "export csv, cleanlab or onnx, or keep the ids of Result.suspected_poisoned."
+            )
+        log = RunLog(None)
+        options = settings["dataset"]
+        self.dataset = sources.load(
+            str(config.data or settings["data"]), image_size=options["image_size"], progress=log.counter()
+        )
+        attack = attack_of(settings, self.dataset)
+        self.images = self.dataset.train.images
+        if attack:
+            self.images = TriggeredImages(self.images, attack.poisoned, attack.table)
+        root = Path(str(config.data or settings["data"]))
+        self.root = root if root.is_dir() and not attack else None
+        self.copies = config.copies
+
+    def check(self, paths: list[str]) -> None:
+        found = [csv_cell(p) for p in self.dataset.train.paths]
+        if found != paths:
+            raise DataError(
+                "the image set has changed since the run: files were added, removed or renamed. Give the folder as it "
+                "was with --data, or run again."
+            )
+
+    def place(self, i: int, target: Path) -> Path:
+        """Put image `i` at `target` (its suffix is chosen here); hard link where possible, never a changed original."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.root is None:
+            target = target.with_name(target.name + ".png")
+            Image.fromarray(self.images.get(torch.tensor([i]))[0].cpu().numpy()).save(target)
+            return target
+        source = self.root / self.dataset.train.paths[i]
+        target = target.with_name(target.name + source.suffix)
+        try:
+            if self.copies:
+                raise OSError
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+        return target
+
+
+def _placed(
+    originals: Originals, chosen: list[int], out: Path, folder: dict[int, str], title: str
+) -> Iterator[tuple[int, Path]]:
+    log = RunLog(None)
+    log.start(title, len(chosen), unit="files")
+    for count, i in enumerate(chosen, start=1):
+        yield i, originals.place(i, out / folder[i] / f"{i:07d}")
+        log.advance(count, 1)
+    log.close()
+
+
+def as_imagefolder(run: Path, out: Path, samples: dict[str, list[str]], config: ExportConfig) -> str:
+    """out/<class>/<id>.<suffix> of the images that are kept, and the list of where each came from."""
+    originals = Originals(run, config)
+    originals.check(samples["path"])
+    train, chosen = originals.dataset.train, kept(samples)
+    labels = {name: c for c, name in enumerate(map(csv_cell, train.classes))}
+    folder = {i: train.classes[labels[samples["label"][i]]] for i in chosen}
+    rows = [["file", "sample_id", "path", "label"]]
+    for i, path in _placed(originals, chosen, out / "images", folder, "writing images"):
+        rows.append([csv_cell(path.relative_to(out).as_posix()), i, samples["path"][i], samples["label"][i]])
+    write_atomic(out / "images.csv", table(rows))
+    return f"images/<class>/ ({len(chosen)} of {len(samples['path'])} images), images.csv"
+
+
+def as_fiftyone(run: Path, out: Path, samples: dict[str, list[str]], config: ExportConfig) -> str:
+    """data/ and labels.json: every image with its label, and score, decision and rank as attributes."""
+    originals = Originals(run, config)
+    originals.check(samples["path"])
+    names = [csv_cell(c) for c in originals.dataset.train.classes]
+    everybody = list(range(len(samples["path"])))
+    labels = {}
+    for i, path in _placed(originals, everybody, out / "data", dict.fromkeys(everybody, ""), "writing images"):
+        labels[path.stem] = {
+            "label": names.index(samples["label"][i]),
+            "attributes": {
+                "decision": samples["decision"][i],
+                "score": float(samples["score"][i]),
+                "rank": int(samples["rank"][i]),
+                "path": samples["path"][i],
+            },
+        }
+    write_atomic(out / "labels.json", json.dumps({"classes": names, "labels": labels}).encode())
+    return f"data/, labels.json ({len(labels)} images): fiftyone.types.FiftyOneImageClassificationDataset"
+
+
+class _Probabilities(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images).softmax(1)
+
+
+def as_onnx(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
+    """model.onnx: uint8 [n, height, width, 3] -> probabilities fp32 [n, classes]; with weights, names and a card."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  what torch's exporter needs
+    except ModuleNotFoundError as error:
+        raise ResourceError(f"ONNX needs the package {error.name}: pip install dlp-fast[onnx]") from None
+    model = load(run)
+    example = torch.zeros(2, *model.size, 3, dtype=torch.uint8)
+    program = torch.onnx.export(
+        _Probabilities(model).eval(),
+        (example,),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["probabilities"],
+        dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+        verbose=False,
+    )
+    program.save(out / "model.onnx")
+    onnx.checker.check_model(str(out / "model.onnx"))
+    for name in ("model.safetensors", "classes.json"):
+        shutil.copy2(run / name, out / name)
+    write_atomic(out / "README.md", model_card(run, model.classes, model.size, model.name).encode())
+    return "model.onnx, model.safetensors, classes.json, README.md (model card)"
+
+
+def model_card(run: Path, classes: tuple[str, ...], size: tuple[int, int], name: str) -> str:
+    results = read_results(run)
+    last = list(results["stages"].values())[-1]
+    verdict = results["verdict"]
+    found = results["filter"]
+    return f"""# Model card
+
+Image classifier ({name}), trained by dlp_fast {results["environment"]["dlp_fast"]} on images that were not trusted.
+
+- Input: uint8 RGB, [n, {size[0]}, {size[1]}, 3]; output: probabilities of {len(classes)} classes, in this order:
+  {", ".join(csv_cell(c) for c in classes)}
+- Verdict on the training images: {verdict["kind"]} (strength {verdict["score"]:.2f}; 1 counts as found)
+- {found["suspected_poisoned"]} images were suspected poisoned and not trained on under their labels
+- Clean accuracy: {percent(last["clean_accuracy"])}; attack success rate of the known trigger:
+  {percent(last["attack_success_rate"])} (– where unknown)
+
+An attack success rate is that of one trigger. A trigger that was not suspected cannot be excluded.
+"""
+
+
+FORMATS = {
+    "imagefolder": as_imagefolder,
+    "csv": as_csv,
+    "fiftyone": as_fiftyone,
+    "cleanlab": as_cleanlab,
+    "onnx": as_onnx,
+}
+
+
+def main() -> None:
+    config = tyro.cli(ExportConfig, prog="python -m dlp_fast.export", description=__doc__)
+    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+        raise ConfigError(f"{config.out} exists and is not empty; nothing is overwritten. Choose another --out.")
+    read_results(config.run)
+    samples = read_samples(config.run)
+    building = config.out.with_name(config.out.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        told = FORMATS[config.format](config.run, building, samples, config)
+        if config.out.exists():
+            config.out.rmdir()
+        building.rename(config.out)
+    except OSError as error:
+        raise ResourceError(
+            f"{config.out} cannot be written: {error.strerror}. Free some space or choose another --out."
+        ) from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    tell(f"written to {config.out}: {told}")
+
+
+if __name__ == "__main__":
+    guarded(main)

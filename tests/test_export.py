@@ -1,0 +1,140 @@
+"""What a run found, for other tools."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from tiny import command, image_folder, options
+
+import dlp_fast
+
+
+@pytest.fixture(scope="module")
+def folder_run(tmp_path_factory):
+    """(image folder, run on it)"""
+    root = tmp_path_factory.mktemp("export")
+    data = image_folder(root / "data", each=40)
+    done = command("run", "--data", data, "--out", root / "run", *options())
+    assert done.code == 0, done.text
+    return data, root / "run"
+
+
+def rows_of(file):
+    with file.open(newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def export(run, form, out, *more):
+    done = command("export", run, "--format", form, "--out", out, *more)
+    assert done.code == 0, done.text
+    assert str(out) in done.text.replace("\n", "")
+    return out
+
+
+def suspects(run):
+    return {r["path"] for r in rows_of(run / "samples.csv") if r["decision"] == "suspected_poisoned"}
+
+
+def test_csv(folder_run, tmp_path):
+    out = export(folder_run[1], "csv", tmp_path / "out")
+    kept, suspected = rows_of(out / "kept.csv"), rows_of(out / "suspected.csv")
+    assert {r["path"] for r in suspected} == suspects(folder_run[1])
+    assert len(kept) + len(suspected) == 80
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_imagefolder(folder_run, tmp_path, copies):
+    data, run = folder_run
+    before = {p: p.stat().st_mtime_ns for p in data.rglob("*.png")}
+    out = export(run, "imagefolder", tmp_path / "out", *["--copies"] * copies)
+    listed = rows_of(out / "images.csv")
+    assert len(listed) == 80 - len(suspects(run)) > 0
+    for row in listed:
+        ours, theirs = out / row["file"], data / row["path"]
+        assert ours.read_bytes() == theirs.read_bytes()
+        assert ours.parent.name == row["label"] == theirs.parent.name
+        assert os.path.samefile(ours, theirs) != copies
+    assert {p: p.stat().st_mtime_ns for p in data.rglob("*.png")} == before
+    again = dlp_fast.data.load(out / "images")
+    assert len(again.train) == len(listed)
+
+
+def test_imagefolder_of_what_is_no_folder(tiny_run, tmp_path):
+    """The digits with their triggers, as the run saw them."""
+    out = export(tiny_run[0], "imagefolder", tmp_path / "out")
+    listed = rows_of(out / "images.csv")
+    assert len(list((out / "images").rglob("*.png"))) == len(listed)
+    assert not {r["path"] for r in listed} & suspects(tiny_run[0])
+
+
+def test_fiftyone(folder_run, tmp_path):
+    out = export(folder_run[1], "fiftyone", tmp_path / "out")
+    labels = json.loads((out / "labels.json").read_text())
+    assert labels["classes"] == ["cat", "dog"]
+    assert {p.stem for p in (out / "data").iterdir()} == set(labels["labels"])
+    flagged = {of["attributes"]["path"] for of in labels["labels"].values() if of["attributes"]["decision"] == "suspected_poisoned"}
+    assert flagged == suspects(folder_run[1])
+
+
+def test_cleanlab(folder_run, tmp_path):
+    out = export(folder_run[1], "cleanlab", tmp_path / "out")
+    rows = rows_of(out / "label_issues.csv")
+    assert {r["path"] for r in rows if r["is_label_issue"] == "True"} == suspects(folder_run[1])
+    model = dlp_fast.load(folder_run[1])
+    images = dlp_fast.data.load(folder_run[0]).train.images.get(torch.arange(80))
+    said = model.predict(images)
+    labels = [model.classes.index(r["given_label"]) for r in rows]
+    expected = said[torch.arange(80), labels]
+    assert [float(r["label_quality"]) for r in rows] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [r["predicted_label"] for r in rows] == [model.classes[int(c)] for c in said.argmax(1)]
+
+
+def test_onnx(folder_run, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    out = export(folder_run[1], "onnx", tmp_path / "out")
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    session = runtime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(None, {"images": images})
+    ours = dlp_fast.load(out).predict(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    assert "Attack success rate" not in (out / "README.md").read_text().split("\n")[0]
+    assert "cannot be excluded" in (out / "README.md").read_text()
+
+
+class TestRefused:
+    def test_a_full_folder(self, tiny_run, tmp_path):
+        (tmp_path / "mine.txt").write_text("mine")
+        done = command("export", tiny_run[0], "--format", "csv", "--out", tmp_path)
+        assert done.code == 2
+        assert "nothing is overwritten" in " ".join(done.text.split())
+        assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+    def test_no_run(self, tmp_path):
+        done = command("export", tmp_path / "none", "--format", "csv", "--out", tmp_path / "out")
+        assert done.code == 3
+        assert not (tmp_path / "out").exists()
+
+    def test_images_in_memory(self, tmp_path):
+        from tiny import CONFIG, threads_kept
+
+        images = torch.randint(0, 256, (80, 16, 16, 3), dtype=torch.uint8)
+        with threads_kept():
+            dlp_fast.defend(images, torch.arange(80) % 2, out=tmp_path / "run", quiet=True, **CONFIG)
+        done = command("export", tmp_path / "run", "--format", "imagefolder", "--out", tmp_path / "out")
+        assert done.code == 3
+        assert "given in memory" in " ".join(done.text.split())
+
+    def test_a_folder_that_changed(self, tmp_path):
+        data = image_folder(tmp_path / "data", each=30)
+        assert command("run", "--data", data, "--out", tmp_path / "run", *options()).code == 0
+        (data / "cat" / "000.png").unlink()
+        done = command("export", tmp_path / "run", "--format", "imagefolder", "--out", tmp_path / "out")
+        assert done.code == 3
+        assert "has changed since the run" in " ".join(done.text.split())
+        assert not (tmp_path / "out").exists()
