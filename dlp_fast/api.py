@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 
 from dlp_fast.attacks.poisoning import Poisoning, TriggeredImages, plan
 from dlp_fast.checkpoint import Checkpoints
+from dlp_fast.cli import percent, verdict_lines
 from dlp_fast.config import RunConfig, build, merge, read_preset, resolve
 from dlp_fast.data import sources
 from dlp_fast.data.index import write_quarantine
+from dlp_fast.dryrun import Estimate, estimate
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
-from dlp_fast.engine.device import choose_compute
+from dlp_fast.engine.device import Compute, choose_compute
 from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError, DataError
@@ -31,6 +34,7 @@ from dlp_fast.report.render import write_report
 from dlp_fast.runfolder import RunFolder, environment, fingerprint
 from dlp_fast.runlog import RunLog
 from dlp_fast.scoring import TestSet, precision, recall
+from dlp_fast.tracking import start_trackers
 
 SCHEMA = 1
 
@@ -50,6 +54,21 @@ class Result:
     paths: tuple[str, ...]
     results: dict[str, Any]
     out: Path | None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the stages, and where the report is."""
+        rows = "".join(
+            f"<tr><td>{stage}</td><td>{percent(of['clean_accuracy'])}</td>"
+            f"<td>{percent(of['attack_success_rate'])}</td><td>{of['seconds']:.0f} s</td></tr>"
+            for stage, of in self.results["stages"].items()
+        )
+        said = "<br>".join(map(html.escape, verdict_lines(self.results["verdict"])))
+        where = f"<p>report: {html.escape(str(self.out / 'report.html'))}</p>" if self.out else ""
+        return (
+            f"<p><b>{said}</b><br>{len(self.suspected_poisoned)} of {len(self.paths)} images are suspected poisoned</p>"
+            "<table><tr><th>after stage</th><th>clean accuracy</th><th>attack success rate</th><th>time</th></tr>"
+            f"{rows}</table>{where}"
+        )
 
 
 def defend(
@@ -118,24 +137,10 @@ def execute(
             stack.callback(folder.close)
             log = RunLog(folder.path / "metrics.jsonl", quiet=quiet)
         stack.callback(log.close)
-        if dataset is None:
-            dataset = _load(config, folder, log)
-        _announce(log, dataset, folder)
-        images = dataset.train.images.to(compute.device)
-        attack = attack_of(settings, dataset)
-        labels = attack.labels if attack else dataset.train.labels
-        if folder:
-            hashes = dataset.train.sha256
-            folder.check_data(fingerprint(dataset.train.paths, labels, hashes))
-            folder.write_json("environment.json", environment(compute.describe()))
-        if attack:
-            log.say(f"attack: {attack.describe(dataset.train.classes)}")
-            images = TriggeredImages(images, attack.poisoned, attack.table)
-        log.say(f"computing on {compute.describe()}")
-        mean, std = pixel_statistics(images)
-        data = TrainingData(
-            images, labels, len(dataset.train.classes), mean, std, dataset.flip, config.seed, compute.device
-        )
+        log.trackers += start_trackers(config.track, folder.path if folder else None, settings, log.warn)
+        ready = _prepare(config, settings, compute, dataset, folder, log)
+        dataset, attack, data = ready.dataset, ready.attack, ready.data
+        images, labels, mean, std = data.images, data.labels, data.mean, data.std
         test = _test_set(dataset, attack, compute.device)
 
         def observe(model: torch.nn.Module) -> dict[str, float | None]:
@@ -202,6 +207,54 @@ def execute(
             results,
             folder.path if folder else None,
         )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """dataset: as loaded; attack: None where there is none; data: as the stages see it."""
+
+    dataset: sources.Dataset
+    attack: Poisoning | None
+    data: TrainingData
+
+
+def _prepare(
+    config: RunConfig,
+    settings: dict[str, Any],
+    compute: Compute,
+    dataset: sources.Dataset | None,
+    folder: RunFolder | None,
+    log: RunLog,
+) -> Prepared:
+    """Load the images, check that they are those of the run folder, and poison them where that is asked for."""
+    if dataset is None:
+        dataset = _load(config, folder, log)
+    _announce(log, dataset, folder)
+    images = dataset.train.images.to(compute.device)
+    attack = attack_of(settings, dataset)
+    labels = attack.labels if attack else dataset.train.labels
+    if folder:
+        folder.check_data(fingerprint(dataset.train.paths, labels, dataset.train.sha256))
+        folder.write_json("environment.json", environment(compute.describe()))
+    if attack:
+        log.say(f"attack: {attack.describe(dataset.train.classes)}")
+        images = TriggeredImages(images, attack.poisoned, attack.table)
+    log.say(f"computing on {compute.describe()}")
+    mean, std = pixel_statistics(images)
+    classes = len(dataset.train.classes)
+    data = TrainingData(images, labels, classes, mean, std, dataset.flip, config.seed, compute.device)
+    return Prepared(dataset, attack, data)
+
+
+def dry_run(config: RunConfig, dataset: sources.Dataset | None = None, *, quiet: bool = False) -> Estimate:
+    """Try two batches of every stage of `config`, and reckon time and memory of the whole; writes nothing."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    compute = choose_compute(config.device, config.precision)
+    log = RunLog(None, quiet=quiet)
+    ready = _prepare(config, resolve(config), compute, dataset, None, log)
+    with Session(config.seed, compute, RunLog(None, quiet=True)) as session:
+        return estimate(session, ready.data, config)
 
 
 def _load(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.Dataset:

@@ -79,11 +79,17 @@ def read_options(arguments: list[str]) -> RunConfig:
 
 def tell(what: str | Table) -> None:
     """Print a result as it is: names of files and classes are never markup."""
-    Console().print(what, highlight=False, markup=False)
+    Console().print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))
 
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:

@@ -171,6 +171,10 @@ class RunConfig(Section):
     decisions: Path | None = None
     """The run's samples.csv with a column `override` (keep, drop, suspect) that overrules the filter; the run goes on
     from there."""
+    dry_run: bool = False
+    """Only try two batches of every stage, and say what the run would take; nothing is written."""
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where else metrics go, besides metrics.jsonl; each needs its package, and none can stop a run."""
     checkpoint_seconds: float = Field(20, ge=0)
     """Seconds between checkpoints within a stage; 0: after every step."""
     dataset: DataConfig = DataConfig()
@@ -187,7 +191,7 @@ class RunConfig(Section):
 
 # What may differ between two commands that mean the same run: none of these changes a result, but for `decisions`,
 # whose content is kept and compared by itself.
-NOT_COMPARED = frozenset({"out", "checkpoint_seconds", "decisions"})
+NOT_COMPARED = frozenset({"out", "checkpoint_seconds", "decisions", "track", "dry_run"})
 
 
 def presets() -> list[str]:

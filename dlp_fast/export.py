@@ -69,7 +69,9 @@ def as_csv(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig)
     chosen = set(kept(samples))
     names = ["sample_id", "path", "label", "score", "rank", "decision"]
     for file, inside in (("kept.csv", True), ("suspected.csv", False)):
-        rows = [[samples[n][i] for n in names] for i in range(len(samples["path"])) if (i in chosen) == inside]
+        rows = [
+            [samples[n][i] for n in names] for i in range(len(samples["path"])) if (i in chosen) == inside
+        ]
         write_atomic(out / file, table([names, *rows]))
     return f"kept.csv ({len(chosen)} images), suspected.csv ({len(samples['path']) - len(chosen)})"
 
@@ -81,7 +83,9 @@ def as_cleanlab(run: Path, out: Path, samples: dict[str, list[str]], _: ExportCo
     chosen = set(kept(samples))
     rows = [
         [i, samples["path"][i], i not in chosen, f"{quality:.6g}", samples["label"][i], classes[predicted]]
-        for i, (quality, predicted) in enumerate(zip(of["label_probability"].tolist(), of["prediction"].tolist()))
+        for i, (quality, predicted) in enumerate(
+            zip(of["label_probability"].tolist(), of["prediction"].tolist())
+        )
     ]
     header = ["index", "path", "is_label_issue", "label_quality", "given_label", "predicted_label"]
     write_atomic(out / "label_issues.csv", table([header, *rows]))
@@ -169,7 +173,9 @@ def as_fiftyone(run: Path, out: Path, samples: dict[str, list[str]], config: Exp
     names = [csv_cell(c) for c in originals.dataset.train.classes]
     everybody = list(range(len(samples["path"])))
     labels = {}
-    for i, path in _placed(originals, everybody, out / "data", dict.fromkeys(everybody, ""), "writing images"):
+    for i, path in _placed(
+        originals, everybody, out / "data", dict.fromkeys(everybody, ""), "writing images"
+    ):
         labels[path.stem] = {
             "label": names.index(samples["label"][i]),
             "attributes": {
@@ -250,7 +256,9 @@ FORMATS = {
 def main() -> None:
     config = tyro.cli(ExportConfig, prog="python -m dlp_fast.export", description=__doc__)
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise ConfigError(f"{config.out} exists and is not empty; nothing is overwritten. Choose another --out.")
+        raise ConfigError(
+            f"{config.out} exists and is not empty; nothing is overwritten. Choose another --out."
+        )
     read_results(config.run)
     samples = read_samples(config.run)
     building = config.out.with_name(config.out.name + ".building")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from dlp_fast.api import default_out, execute
-from dlp_fast.cli import guarded, percent, read_options, results_table, tell, verdict_lines
+from dlp_fast.api import default_out, dry_run, execute
+from dlp_fast.cli import duration, guarded, percent, read_options, results_table, tell, verdict_lines
 from dlp_fast.runfolder import RunFolder
 
 
 def main() -> None:
     config = read_options(sys.argv[1:])
+    if config.dry_run:
+        told = dry_run(config)
+        for stage, seconds in told.seconds.items():
+            tell(f"{stage:<12} about {duration(seconds)}")
+        tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
+        tell("nothing was written. Stage 1 of a small set may end earlier; where poison is found late, stage 3 begins anew.")
+        return
     out = config.out or default_out(config.data)
     finished = RunFolder(out).results is not None
     result = execute(config.model_copy(update={"out": out}))

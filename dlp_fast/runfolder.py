@@ -138,7 +138,6 @@ class RunFolder:
 
             parquet.write_table(arrow_csv.read_csv(io.BytesIO(content)), self.path / "samples.parquet")
 
-
     def write_predictions(self, prediction: torch.Tensor, label_probability: torch.Tensor) -> None:
         """predictions.safetensors: of the clean model, for every image by id: class int64 [n], and the probability fp32
         [n] that it gives the image's label.

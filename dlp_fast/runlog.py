@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,11 +18,20 @@ SCHEMA = 1
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
 
 
+class Tracker(Protocol):
+    """Somebody who wants to see the events as well (see dlp_fast.tracking)."""
+
+    def event(self, kind: str, values: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class RunLog:
     """Appends events to metrics.jsonl, and draws progress; rewinds to a checkpoint's place on resume."""
 
     def __init__(self, path: Path | None, console: Console | None = None, quiet: bool = False):
         self.path = path
+        self.trackers: list[Tracker] = []
         self.console = console or Console(stderr=True, quiet=quiet)
         self._file = _appending(path) if path else None
         self._progress: Progress | None = None
@@ -40,7 +49,9 @@ class RunLog:
             self._file.seek(0, 2)
 
     def event(self, kind: str, **values: Any) -> None:
-        """One line of metrics.jsonl: schema, kind, time (seconds since the epoch), values."""
+        """One line of metrics.jsonl: schema, kind, time (seconds since the epoch), values; and to the trackers."""
+        for tracker in self.trackers:
+            tracker.event(kind, values)
         if self._file:
             line = json.dumps({"schema": SCHEMA, "kind": kind, "time": round(time.time(), 3), **values})
             try:
@@ -50,7 +61,7 @@ class RunLog:
 
     def say(self, text: str, style: str | None = None) -> None:
         """Print `text` as it is: names of files and classes are never markup."""
-        self.console.print(text, style=style, highlight=False, markup=False)
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.say(text, style="yellow")
@@ -110,6 +121,8 @@ class RunLog:
 
     def close(self) -> None:
         self.finish()
+        for tracker in self.trackers:
+            tracker.close()
         if self._file:
             self._file.close()
             self._file = None

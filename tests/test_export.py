@@ -77,7 +77,11 @@ def test_fiftyone(folder_run, tmp_path):
     labels = json.loads((out / "labels.json").read_text())
     assert labels["classes"] == ["cat", "dog"]
     assert {p.stem for p in (out / "data").iterdir()} == set(labels["labels"])
-    flagged = {of["attributes"]["path"] for of in labels["labels"].values() if of["attributes"]["decision"] == "suspected_poisoned"}
+    flagged = {
+        of["attributes"]["path"]
+        for of in labels["labels"].values()
+        if of["attributes"]["decision"] == "suspected_poisoned"
+    }
     assert flagged == suspects(folder_run[1])
 
 

@@ -83,7 +83,9 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
             raise wrong(number, f"expected {len(names)} cells")
         word = row["override"].strip()
         if word.startswith(FORMULA):
-            raise wrong(number, f"override {shorten(word)} begins like a formula; write keep, drop or suspect")
+            raise wrong(
+                number, f"override {shorten(word)} begins like a formula; write keep, drop or suspect"
+            )
         if word and word not in WORDS:
             raise wrong(number, f"override {shorten(word)} is unknown; write keep, drop, suspect or nothing")
         if not row["sample_id"].isdecimal() or not int(row["sample_id"]) < len(paths):
@@ -95,7 +97,9 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
             raise wrong(number, f"sample_id {i} stands there twice; leave one row")
         seen.add(i)
         if "path" in names and row["path"] != csv_cell(paths[i]):
-            raise wrong(number, f"image {i} is {csv_cell(paths[i])} in this image set; the file is of another one")
+            raise wrong(
+                number, f"image {i} is {csv_cell(paths[i])} in this image set; the file is of another one"
+            )
         if word:
             found[i] = word
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from dlp_fast.checkpoint import write_atomic
+from dlp_fast.cli import duration
 from dlp_fast.data.names import csv_cell, printable
 from dlp_fast.errors import DataError
 from dlp_fast.report import plots
@@ -51,14 +52,8 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = lambda v, digits=2: "–" if v is None else f"{100 * v:.{digits}f} %"
     environment.filters["count"] = lambda v: f"{v:,}"
-    environment.filters["duration"] = _duration
+    environment.filters["duration"] = duration
     return environment
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def read_results(run: Path) -> dict[str, Any]:

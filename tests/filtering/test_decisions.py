@@ -86,7 +86,11 @@ def test_a_run_goes_on_from_the_filter(tmp_path):
         rows = list(csv.DictReader(file))
     suspects = [r for r in rows if r["decision"] == "suspected_poisoned"]
     other = next(r for r in rows if r["decision"] == "undecided")
-    words = {suspects[0]["sample_id"]: "keep", suspects[1]["sample_id"]: "drop", other["sample_id"]: "suspect"}
+    words = {
+        suspects[0]["sample_id"]: "keep",
+        suspects[1]["sample_id"]: "drop",
+        other["sample_id"]: "suspect",
+    }
     edited = run / "samples.csv"  # in place, as a person would
     with edited.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], "override"])

@@ -1,0 +1,146 @@
+"""Doctor, dry run, trackers, notebooks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+from tiny import CONFIG, command, options, session, threads_kept, training_data
+
+import dlp_fast
+from dlp_fast.config import RunConfig
+from dlp_fast.dryrun import estimate
+from dlp_fast.runlog import RunLog
+from dlp_fast.tracking import start_trackers
+
+
+class TestDoctor:
+    def test_facts(self):
+        done = command("doctor", "--no-smoke")
+        assert done.code == 0, done.text
+        for word in (
+            "dlp_fast",
+            "torch ",
+            "native ops",
+            "NVIDIA driver",
+            "free disk here",
+            torch.__version__.split("+")[0],
+        ):
+            assert word in done.text
+
+    def test_smoke(self):
+        with threads_kept():
+            torch.set_num_threads(1)
+            done = command("doctor")
+        assert done.code == 0, done.text
+        assert "smoke run" in done.text
+        assert "passed in" in done.text
+
+    def test_what_is_missing_is_told(self, monkeypatch):
+        from dlp_fast import doctor
+
+        monkeypatch.setattr(doctor.ops, "build_info", lambda: {"native": False})
+        assert any("native ops are not built" in line for line in doctor.advice())
+
+
+class TestDryRun:
+    def test_command(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        done = command("run", "--dry-run", *options())
+        assert done.code == 0, done.text
+        for word in ("supervised", "unlearning", "finetuning", "in all", "nothing was written"):
+            assert word in done.text
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("labeled", ["trusted", "hardest"])
+    def test_grows_with_the_work(self, labeled):
+        def reckon(steps, epochs):
+            config = RunConfig(
+                model="wrn-10-1",
+                supervised={"epochs": epochs, "min_steps": 0, "batch": 32},
+                unlearn={"epochs": 2},
+                finetune={"steps": steps, "batch": 16, "labeled": labeled},
+                filter={"floor": 2},
+            )
+            return estimate(session(), training_data(), config)
+
+        short, long = reckon(10, 2), reckon(1000, 200)
+        assert set(short.seconds) == {"supervised", "unlearning", "finetuning"}
+        assert all(value > 0 for value in short.seconds.values())
+        assert long.seconds["finetuning"] > 10 * short.seconds["finetuning"]
+        assert long.seconds["supervised"] > 10 * short.seconds["supervised"]
+        assert long.memory > 1e7
+
+    def test_only_the_stages_of_the_order(self):
+        config = RunConfig(model="wrn-10-1", order="sl-au", supervised={"epochs": 1, "min_steps": 0})
+        assert set(estimate(session(), training_data(), config).seconds) == {"supervised", "unlearning"}
+
+
+class Fake:
+    """A tracking service that fails when it is told to."""
+
+    def __init__(self, broken=False):
+        self.broken, self.seen, self.closed = broken, [], False
+
+    def init(self, **_):
+        return self
+
+    def log(self, values):
+        if self.broken:
+            raise ConnectionError("no route to host")
+        self.seen.append(values)
+
+    def finish(self):
+        self.closed = True
+
+
+class TestTrackers:
+    def module(self, monkeypatch, fake):
+        module = types.ModuleType("wandb")
+        module.init = fake.init
+        monkeypatch.setitem(sys.modules, "wandb", module)
+
+    def test_events_arrive(self, monkeypatch, tmp_path):
+        fake = Fake()
+        self.module(monkeypatch, fake)
+        log = RunLog(tmp_path / "metrics.jsonl", quiet=True)
+        log.trackers += start_trackers(("wandb",), tmp_path, {}, log.warn)
+        log.event("epoch", stage="supervised", epoch=1, loss=2.5, note="text")
+        log.close()
+        assert fake.seen == [{"supervised/loss": 2.5}]
+        assert fake.closed
+
+    def test_a_broken_one_is_left_alone(self, monkeypatch):
+        fake, warned = Fake(broken=True), []
+        self.module(monkeypatch, fake)
+        (tracker,) = start_trackers(("wandb",), None, {}, warned.append)
+        tracker.event("epoch", {"loss": 1.0})
+        tracker.event("epoch", {"loss": 2.0})
+        tracker.close()
+        assert len(warned) == 1
+        assert "--track wandb failed and is left out" in warned[0]
+        assert not fake.closed
+
+    def test_a_missing_package_is_told(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "mlflow", None)
+        warned = []
+        assert start_trackers(("mlflow",), None, {}, warned.append) == []
+        assert warned == ["--track mlflow is left out: pip install mlflow"]
+
+    def test_a_run_goes_on_without(self, monkeypatch, tmp_path):
+        self.module(monkeypatch, Fake(broken=True))
+        done = command("run", "--out", tmp_path / "run", *options(), "--track", "wandb")
+        assert done.code == 0, done.text
+        assert "left out" in done.text
+
+
+def test_notebook():
+    with threads_kept():
+        result = dlp_fast.defend("digits", quiet=True, attack="badnets", **CONFIG)
+    shown = result._repr_html_()
+    assert shown.count("<tr>") == 1 + len(result.results["stages"])
+    assert "verdict:" in shown
+    assert json.dumps(result.results)
