@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from dlp_fast.api import execute
-from dlp_fast.attacks.poisoning import Poisoning, TriggeredImages, plan
+from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FinetuneConfig, RunConfig, build, merge, read_preset
 from dlp_fast.data import sources
@@ -32,7 +32,13 @@ from dlp_fast.runlog import RunLog
 from dlp_fast.scoring import TestSet
 from dlp_fast.stages.finetuning import finetuning
 
-RATES = {"badnets": 0.1, "blended": 0.1, "sig": 0.5}  # sig: of the target class, whose labels stay
+RATES = {
+    "badnets": 0.1,
+    "blended": 0.1,
+    "trojannn": 0.1,
+    "sig": 0.5,
+    "lca": 0.5,
+}  # sig: of the target class, whose labels stay
 
 
 @dataclass
@@ -66,6 +72,7 @@ def attack_plan(options: Options, dataset: sources.Dataset, attack: str) -> Pois
         rate_of="auto",
         target="0",
         seed=options.seed,
+        images=images,
     )
 
 
@@ -86,7 +93,7 @@ def recipe(
     compute = choose_compute(config.device, config.precision)
     images, labels = dataset.train.images.to(compute.device), dataset.train.labels
     if poisoned:
-        images, labels = TriggeredImages(images, attacks[0].poisoned, attacks[0].table), attacks[0].labels
+        images, labels = attacks[0].poison(images), attacks[0].labels
     mean, std = pixel_statistics(images)
     classes = len(dataset.train.classes)
     data = TrainingData(images, labels, classes, mean, std, dataset.flip, options.seed, compute.device)

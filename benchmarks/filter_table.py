@@ -19,7 +19,7 @@ import tyro
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
-from dlp_fast.attacks.poisoning import TriggeredImages, plan
+from dlp_fast.attacks.poisoning import plan
 from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FilterConfig, SupervisedConfig
 from dlp_fast.data import sources
@@ -145,8 +145,9 @@ def run_cell(
             rate_of="auto",
             target=str(seed % len(dataset.train.classes)),
             seed=seed,
+            images=images,
         )
-        images, labels = TriggeredImages(images, plot.poisoned, plot.table), plot.labels
+        images, labels = plot.poison(images), plot.labels
         poisoned, table, target = plot.poisoned, plot.table, plot.target
     compute = choose_compute("auto", "auto")
     mean, std = pixel_statistics(images)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlp_fast.attacks.poisoning import Poisoning, TriggeredImages, plan
+from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.checkpoint import Checkpoints
 from dlp_fast.cli import percent, verdict_lines
 from dlp_fast.config import RunConfig, build, merge, read_preset, resolve
@@ -231,14 +231,14 @@ def _prepare(
         dataset = _load(config, folder, log)
     _announce(log, dataset, folder)
     images = dataset.train.images.to(compute.device)
-    attack = attack_of(settings, dataset)
+    attack = attack_of(settings, dataset, str(compute.device), log.counter())
     labels = attack.labels if attack else dataset.train.labels
     if folder:
         folder.check_data(fingerprint(dataset.train.paths, labels, dataset.train.sha256))
         folder.write_json("environment.json", environment(compute.describe()))
     if attack:
         log.say(f"attack: {attack.describe(dataset.train.classes)}")
-        images = TriggeredImages(images, attack.poisoned, attack.table)
+        images = attack.poison(images)
     log.say(f"computing on {compute.describe()}")
     mean, std = pixel_statistics(images)
     classes = len(dataset.train.classes)
@@ -316,7 +316,9 @@ def _announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) -
         log.warn(f"{len(dataset.quarantine)} files cannot be used{where}")
 
 
-def attack_of(settings: dict[str, Any], dataset: sources.Dataset) -> Poisoning | None:
+def attack_of(
+    settings: dict[str, Any], dataset: sources.Dataset, device: str = "cpu", progress: Any = None
+) -> Poisoning | None:
     """The attack that a resolved configuration asks for, on its image set; None where it asks for none."""
     if settings["attack"] == "none":
         return None
@@ -330,6 +332,9 @@ def attack_of(settings: dict[str, Any], dataset: sources.Dataset) -> Poisoning |
         rate_of=settings["poison_of"],
         target=settings["target"],
         seed=settings["seed"],
+        images=images,
+        device=device,
+        progress=progress,
     )
 
 

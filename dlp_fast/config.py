@@ -150,12 +150,12 @@ class RunConfig(Section):
     """Run folder; unset: runs/<date>-<data>. The same command again goes on where it stopped."""
     model: str = "wrn-16-1"
     """wrn-D-K, or torchvision:NAME (resnet18, vgg16_bn, ...); no pretrained weights."""
-    attack: Literal["auto", "none", "badnets", "blended", "sig"] = "auto"
+    attack: Literal["auto", "none", "badnets", "blended", "sig", "trojannn", "lca"] = "auto"
     """Poison the training set first, to measure the defence. auto: badnets for the embedded demo, else none."""
     poison_rate: float = Field(0.1, gt=0, le=1)
     """α, share of the training images that the attack poisons."""
     poison_of: Literal["auto", "all", "class"] = "auto"
-    """What `poison_rate` is a share of: all images, or the target class. auto: class where labels are kept (sig)."""
+    """What `poison_rate` is a share of: all images, or the target class. auto: class where labels stay (sig, lca)."""
     target: str = "0"
     """Class that the attack aims at: its name or number."""
     seed: int = Field(0, ge=0, lt=2**63)

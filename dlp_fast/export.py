@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 
 from dlp_fast.api import attack_of
-from dlp_fast.attacks.poisoning import TriggeredImages
 from dlp_fast.checkpoint import write_atomic
 from dlp_fast.cli import guarded, percent, tell
 from dlp_fast.config import read_yaml
@@ -110,7 +109,7 @@ class Originals:
         attack = attack_of(settings, self.dataset)
         self.images = self.dataset.train.images
         if attack:
-            self.images = TriggeredImages(self.images, attack.poisoned, attack.table)
+            self.images = attack.poison(self.images)
         root = Path(str(config.data or settings["data"]))
         self.root = root if root.is_dir() and not attack else None
         self.copies = config.copies

@@ -32,12 +32,12 @@ class PoisonConfig(BaseModel):
     """digits | cifar10 | cifar10:DIR | DIR with a folder a class (or DIR/train and DIR/test)."""
     out: Path
     """Folder that train, test, test_triggered and truth.csv are written to; must not exist or be empty."""
-    attack: Literal["badnets", "blended", "sig"] = "badnets"
+    attack: Literal["badnets", "blended", "sig", "trojannn", "lca"] = "badnets"
     """Which trigger."""
     poison_rate: float = Field(0.1, gt=0, le=1)
     """α, share of the training images that are poisoned."""
     poison_of: Literal["auto", "all", "class"] = "auto"
-    """What `poison_rate` is a share of: all images, or the target class. auto: class where labels are kept (sig)."""
+    """What `poison_rate` is a share of: all images, or the target class. auto: class where labels stay (sig, lca)."""
     target: str = "0"
     """Class that the attack aims at: its name or number."""
     seed: int = Field(0, ge=0)
@@ -73,6 +73,8 @@ def main() -> None:
         rate_of=config.poison_of,
         target=config.target,
         seed=config.seed,
+        images=train.images,
+        progress=log.counter(),
     )
     building = config.out.with_name(config.out.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
@@ -100,10 +102,10 @@ def _write(folder: Path, dataset: sources.Dataset, attack, log: RunLog) -> None:
     text = io.StringIO()
     truth = csv.writer(text, lineterminator="\n")
     truth.writerow(["path", "poisoned", "label", "true_label", "source"])
+    victims = attack.poison(train.images)
     log.start("writing train", len(train.labels), unit="files")
     for ids in torch.arange(len(train.labels)).split(256):
-        which = torch.where(attack.poisoned[ids], 0, -1)
-        pictures = ops.inject_trigger(train.images.get(ids), attack.table, which)
+        pictures = victims.get(ids)
         for i, pixels in zip(ids.tolist(), pictures, strict=True):
             label, true = int(attack.labels[i]), int(attack.true_labels[i])
             path = write_png(folder / "train", classes, label, i, pixels)

@@ -16,7 +16,7 @@ def main() -> None:
         for stage, seconds in told.seconds.items():
             tell(f"{stage:<12} about {duration(seconds)}")
         tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
-        tell("nothing was written. Stage 1 of a small set may end earlier; where poison is found late, stage 3 begins anew.")
+        tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
         return
     out = config.out or default_out(config.data)
     finished = RunFolder(out).results is not None

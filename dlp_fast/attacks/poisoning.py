@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dlp_fast import ops
+from dlp_fast.attacks.crafting import Progress, adversarial_residuals, trojan_trigger
 from dlp_fast.attacks.triggers import TRIGGERS, Trigger
 from dlp_fast.errors import ConfigError
 
@@ -16,7 +17,9 @@ from dlp_fast.errors import ConfigError
 class Poisoning:
     """An attack on one image set.
 
-    poisoned: bool [n]; labels: int64 [n], as the victim sees them; true_labels: int64 [n]; table: the trigger.
+    poisoned: bool [n]; labels: int64 [n], as the victim sees them; true_labels: int64 [n]; table: the trigger;
+    residuals: int16 [poisoned, h, w, 3], what is added to each poisoned image, in the order of the ids, before it gets
+    the trigger (LCA), or None.
     """
 
     trigger: Trigger
@@ -25,6 +28,11 @@ class Poisoning:
     labels: Tensor
     true_labels: Tensor
     table: ops.TriggerTable
+    residuals: Tensor | None = None
+
+    def poison(self, images) -> TriggeredImages:
+        """`images` (by ids) as the victim gets them."""
+        return TriggeredImages(images, self.poisoned, self.table, self.residuals)
 
     def describe(self, classes: tuple[str, ...]) -> str:
         n = int(self.poisoned.sum())
@@ -55,11 +63,15 @@ def plan(
     rate_of: str,
     target: str,
     seed: int,
+    images=None,
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> Poisoning:
-    """Draw the images to poison.
+    """Draw the images to poison, and make the trigger.
 
-    Labels change in BadNets and Blended: `rate` of all images, drawn from the other classes. SIG keeps labels, so
-    it draws from the target class: `rate` of that class (`rate_of="class"`), or of all images (`"all"`).
+    Labels change in BadNets, TrojanNN and Blended: `rate` of all images, drawn from the other classes. SIG and LCA keep
+    labels, so they draw from the target class: `rate` of that class (`rate_of="class"`), or of all images (`"all"`).
+    TrojanNN and LCA train a network on `images` (by ids), once: what they make is kept (see crafting.py).
     Raises ConfigError for an unknown target or a rate that the images to draw from do not hold.
     """
     trigger = TRIGGERS[attack]
@@ -87,15 +99,26 @@ def plan(
     poisoned[chosen] = True
     new_labels = labels.clone()
     new_labels[chosen] = number
-    return Poisoning(trigger, number, poisoned, new_labels, labels, trigger.make(size, seed))
+    table, residuals = None, None
+    if attack in ("trojannn", "lca"):
+        if images is None:
+            raise ConfigError(f"{attack} needs the images, to train the attacker's network on.")
+        if attack == "trojannn":
+            table = trojan_trigger(images, labels, len(classes), number, seed, device, progress)
+        else:
+            ids = poisoned.nonzero().flatten()
+            residuals = adversarial_residuals(images, labels, len(classes), ids, seed, device, progress)
+    table = table or trigger.make(size, seed)
+    return Poisoning(trigger, number, poisoned, new_labels, labels, table, residuals)
 
 
 class TriggeredImages:
     """An image set in which chosen images carry the trigger, injected as they are read; same interface as its base."""
 
-    def __init__(self, base, poisoned: Tensor, table: ops.TriggerTable):
-        self.base, self.poisoned, self.table = base, poisoned, table
+    def __init__(self, base, poisoned: Tensor, table: ops.TriggerTable, residuals: Tensor | None = None):
+        self.base, self.poisoned, self.table, self.residuals = base, poisoned, table, residuals
         self.height, self.width = base.height, base.width
+        self._row = torch.cumsum(poisoned, 0) - 1  # of residuals, for poisoned ids
 
     def __len__(self) -> int:
         return len(self.base)
@@ -103,8 +126,13 @@ class TriggeredImages:
     def get(self, ids: Tensor) -> Tensor:
         """uint8 [b, H, W, 3] of `ids`, int64 [b]."""
         images = self.base.get(ids)
-        which = torch.where(self.poisoned[ids.cpu()], 0, -1).to(images.device)
+        carries = self.poisoned[ids.cpu()]
+        if self.residuals is not None and bool(carries.any()):
+            added = self.residuals[self._row[ids.cpu()[carries]]].to(images.device)
+            carries = carries.to(images.device)
+            images[carries] = (images[carries].to(torch.int16) + added).clamp(0, 255).to(torch.uint8)
+        which = torch.where(carries, 0, -1).to(images.device)
         return ops.inject_trigger(images, self.table.to(images.device), which)
 
     def to(self, device: torch.device | str) -> TriggeredImages:
-        return TriggeredImages(self.base.to(device), self.poisoned, self.table)
+        return TriggeredImages(self.base.to(device), self.poisoned, self.table, self.residuals)

@@ -16,7 +16,7 @@ SMALL = 96  # pixels; below this, stems that divide the resolution by 4 leave no
 
 
 def _small_stem(name: str, net: nn.Module) -> nn.Module:
-    """Replace the first stride-2 convolution and pool of networks made for 224 px."""
+    """Undo the early strides and pools of networks made for 224 px, so that 32 px end at about 4 to 8 px."""
     if name.startswith(("resnet", "resnext", "wide_resnet")):
         net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, 1, 1, bias=False)
         net.maxpool = nn.Identity()
@@ -25,7 +25,29 @@ def _small_stem(name: str, net: nn.Module) -> nn.Module:
         net.features.pool0 = nn.Identity()
     elif name.startswith("mobilenet_v2"):
         net.features[0][0].stride = (1, 1)
+        net.features[2].conv[1][0].stride = (1, 1)
+    elif name.startswith("inception_v3"):
+        net.Conv2d_1a_3x3.conv.stride = (1, 1)
+        net.Conv2d_1a_3x3.conv.padding = net.Conv2d_2a_3x3.conv.padding = (1, 1)
+        net.maxpool1 = net.maxpool2 = nn.Identity()
+    elif name.startswith("vgg"):
+        # 32 px end at one pixel: the 7 x 7 pool and two layers of 4,096 would see it 49 times
+        net.avgpool = nn.AdaptiveAvgPool2d(1)
+        net.classifier = nn.Linear(512, net.classifier[-1].out_features)
     return net
+
+
+def classifier_of(net: nn.Module) -> nn.Linear:
+    """The last linear layer of any network: what it is given are the features.
+
+    Raises ConfigError where a network has none.
+    """
+    layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ConfigError(
+            "the network has no linear layer, so it has no features before a classifier; choose another --model"
+        )
+    return layers[-1]
 
 
 def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
