@@ -61,8 +61,11 @@ class SupervisedConfig(Section):
 class FilterConfig(Section):
     """The choice of both suspected sets (DLP Eq. 5)."""
 
-    score: Literal["trajectory", "snapshot"] = "trajectory"
-    """snapshot: entropy at epoch E1, as published. trajectory: clusters of learning curves, see docs/filter.md."""
+    score: Literal["trajectory", "snapshot", "loss", "activation_clustering", "spectral_signatures"] = (
+        "trajectory"
+    )
+    """trajectory: clusters of learning curves, see docs/filter.md. snapshot: entropy at epoch E1, as published. The
+    others are those that the paper compares with."""
     rate: float = Field(0.01, gt=0, le=0.5)
     """γ, share of all images taken as suspected poisoned, and again as suspected clean (balanced over classes)."""
     floor: int = Field(10, ge=1)

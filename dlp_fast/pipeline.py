@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from dlp_fast.config import RunConfig
 from dlp_fast.engine.batches import TrainingData
+from dlp_fast.engine.features import features
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import DataError
 from dlp_fast.filtering.curves import Split, split_classes
 from dlp_fast.filtering.decisions import Overrides, apply, nobody
+from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection, counts, select
-from dlp_fast.filtering.suspicion import suspicion
 from dlp_fast.models.registry import build_model
 from dlp_fast.stages.finetuning import finetuning
 from dlp_fast.stages.supervised import Supervised, supervised
@@ -64,7 +65,7 @@ class Pipeline:
     def run(self) -> Defense:
         model = self._new_model(self.data.seed)
         first = self._supervised(model)
-        selection = self._filter(first)
+        selection = self._filter(model, first)
         figures = {"supervised": self.session.completed("supervised")["figures"]}
         for key in self.config.order.split("-")[1:]:
             if key == "au":
@@ -97,9 +98,16 @@ class Pipeline:
             images_per_second=kept["figures"]["images_per_second"],
         )
 
-    def _filter(self, first: Supervised) -> Selection:
+    def _filter(self, model: nn.Module, first: Supervised) -> Selection:
         data, config = self.data, self.config.filter
-        of = suspicion(first.entropy, first.loss, data.labels, data.classes, config)
+        of = suspicion(
+            first.entropy,
+            first.loss,
+            data.labels,
+            data.classes,
+            config,
+            lambda: features(self.session, model, data),
+        )
         new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
         for split in of.splits:
             if split.found(config.min_distance, config.max_doubt):

@@ -76,10 +76,3 @@ def trajectory(
         torch.from_numpy(unlearnt),
         splits,
     )
-
-
-def suspicion(entropy: Tensor, loss: Tensor, labels: Tensor, classes: int, config: FilterConfig) -> Suspicion:
-    """The Suspicion that `config.score` asks for."""
-    if config.score == "snapshot":
-        return snapshot(entropy)
-    return trajectory(entropy, loss, labels, classes, config)

@@ -4,8 +4,9 @@ import torch
 
 from dlp_fast.config import FilterConfig
 from dlp_fast.errors import NumericError
+from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import counts, select
-from dlp_fast.filtering.suspicion import snapshot, suspicion
+from dlp_fast.filtering.suspicion import snapshot
 
 N, CLASSES = 2000, 4
 

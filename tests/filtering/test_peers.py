@@ -1,0 +1,98 @@
+"""Each peer filter finds what it is known for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import session, training_data
+
+from dlp_fast.config import FilterConfig
+from dlp_fast.engine.features import features
+from dlp_fast.filtering.peers import activation_clustering, spectral_signatures, training_loss
+from dlp_fast.filtering.scores import suspicion
+from dlp_fast.filtering.selection import select
+from dlp_fast.models.registry import build_model, classifier_of
+
+N, CLASSES = 600, 3
+
+
+def planted(shift=6.0):
+    """(features, labels, poisoned): class 1 holds 40 images that lie elsewhere in feature space."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(N) % CLASSES
+    x = rng.normal(size=(N, 16)) + 4 * np.eye(16)[labels]
+    poisoned = np.zeros(N, dtype=bool)
+    poisoned[np.flatnonzero(labels == 1)[:40]] = True
+    x[poisoned, 9] += shift
+    return torch.from_numpy(x).float(), torch.from_numpy(labels), torch.from_numpy(poisoned)
+
+
+def top(of, labels, rate=0.05):
+    config = FilterConfig(score="loss", rate=rate)
+    return select(of, labels, CLASSES, config).suspected_poisoned
+
+
+@pytest.mark.parametrize("filter_", [activation_clustering, spectral_signatures])
+def test_finds_the_group(filter_):
+    x, labels, poisoned = planted()
+    found = top(filter_(x, labels, CLASSES), labels)
+    assert len(found) == 30
+    assert float(poisoned[found].float().mean()) > 0.9
+
+
+@pytest.mark.parametrize("filter_", [activation_clustering, spectral_signatures])
+def test_repeats_itself(filter_):
+    x, labels, _ = planted()
+    assert torch.equal(filter_(x, labels, CLASSES).score, filter_(x, labels, CLASSES).score)
+
+
+def test_spectral_signatures_by_hand():
+    x, labels, _ = planted()
+    score = spectral_signatures(x, labels, CLASSES).score.double()
+    inside = (labels == 2).nonzero().flatten()
+    centred = x[inside].double() - x[inside].double().mean(0)
+    _, _, v = torch.linalg.svd(centred, full_matrices=False)
+    expected = (centred @ v[0]) ** 2
+    mine = score[inside]
+    torch.testing.assert_close(mine.max() - mine, expected - expected.min(), rtol=1e-4, atol=1e-3)
+
+
+def test_loss_ranks_by_the_last_epoch():
+    loss = torch.tensor([[0.0, 1.0, 2.0], [0.5, 0.1, 0.9]])
+    assert training_loss(loss).score.argsort().tolist() == [1, 0, 2]
+
+
+def test_small_classes_are_not_split():
+    x, labels, _ = planted()
+    labels = labels.clone()
+    labels[:4] = 3
+    of = activation_clustering(x, labels, 4)
+    assert (of.score[:4] == of.score.max()).all()
+
+
+def test_by_configuration():
+    x, labels, _ = planted()
+    entropy = loss = torch.rand(3, N)
+    for name, expected in (
+        ("activation_clustering", activation_clustering(x, labels, CLASSES)),
+        ("spectral_signatures", spectral_signatures(x, labels, CLASSES)),
+        ("loss", training_loss(loss)),
+    ):
+        found = suspicion(entropy, loss, labels, CLASSES, FilterConfig(score=name), lambda: x)
+        assert torch.equal(found.score, expected.score)
+    with pytest.raises(ValueError, match="features are needed"):
+        suspicion(entropy, loss, labels, CLASSES, FilterConfig(score="spectral_signatures"))
+
+
+@pytest.mark.parametrize("name", ["wrn-10-1", "torchvision:mobilenet_v2", "torchvision:vgg11_bn"])
+def test_features_of_any_network(name):
+    data = training_data(n=20, side=32)
+    model = build_model(name, 3, 32, 0)
+    found = features(session(), model, data)
+    assert found.shape == (20, classifier_of(model).in_features)
+    with torch.no_grad():
+        logits = model.eval()(data.plain(torch.arange(20)))
+    again = torch.nn.functional.linear(found, classifier_of(model).weight, classifier_of(model).bias)
+    torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-5)
+    assert not classifier_of(model)._forward_pre_hooks
