@@ -1,0 +1,117 @@
+"""What a rival is given, and the training that several of them share."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlp_fast.engine.batches import TrainingData, training_order
+from dlp_fast.engine.scoring_pass import BATCH
+from dlp_fast.engine.session import Session
+from dlp_fast.errors import DataError
+
+STREAM = 16  # of the training order, beside those of the stages
+HELD_OUT = 0.2  # of the clean subset: thresholds and stops are decided on it, and on nothing else
+LEAST_CLEAN = 20  # images of a clean subset that is worth the name
+
+
+@dataclass(frozen=True)
+class Setting:
+    """model: trained on `data` without a defence; data: the poisoned training set; clean: a small set known to be clean
+    (None for a method that needs none); new_model: a network with new weights; effort: multiplies every number of
+    epochs and steps, for small machines (1: as published).
+    """
+
+    session: Session
+    model: nn.Module
+    data: TrainingData
+    clean: TrainingData | None
+    new_model: Callable[[], nn.Module]
+    effort: float = 1.0
+
+    def epochs(self, published: int) -> int:
+        return max(1, round(published * self.effort))
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """(ids to tune on, ids held out to decide on) of the clean subset; DataError where it is too small."""
+        if self.clean is None or len(self.clean) < LEAST_CLEAN:
+            have = 0 if self.clean is None else len(self.clean)
+            raise DataError(
+                f"this defence needs at least {LEAST_CLEAN} clean images, got {have}; give a larger test set or share"
+            )
+        order = training_order(self.clean.seed, STREAM, 0, len(self.clean))
+        held = max(1, round(HELD_OUT * len(order)))
+        return order[held:], order[:held]
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).train()
+
+
+@torch.no_grad()
+def accuracy_on(model: nn.Module, data: TrainingData, ids: Tensor) -> float:
+    """Share of `ids` that are predicted as labeled, in eval mode."""
+    was_training = model.training
+    model.eval()
+    right = 0
+    for part in ids.split(BATCH[data.device.type]):
+        right += int((model(data.plain(part)).argmax(1) == data.target(part)).sum())
+    model.train(was_training)
+    return right / max(len(ids), 1)
+
+
+def tune(
+    setting: Setting,
+    model: nn.Module,
+    data: TrainingData,
+    ids: Tensor,
+    *,
+    title: str,
+    epochs: int,
+    rate: Callable[[float], float],
+    batch: int = 64,
+    weight_decay: float = 1e-4,
+    loss_of: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    weak: bool = True,
+    stream: int = STREAM + 1,
+) -> nn.Module:
+    """SGD with Nesterov momentum on `ids` of `data`, in place; `rate`: step size from the share of the training done.
+
+    `loss_of`: (logits fp32, targets, network input) -> loss; none: cross-entropy.
+    """
+    batch = min(batch, len(ids))
+    per_epoch = math.ceil(len(ids) / batch)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=rate(0.0), momentum=0.9, nesterov=True, weight_decay=weight_decay
+    )
+    model.train()
+    log = setting.session.log
+    log.start(title, epochs * per_epoch)
+    for epoch in range(epochs):
+        order = ids[training_order(data.seed, stream, epoch, len(ids))]
+        for k, part in enumerate(order.split(batch)):
+            setting.session.poll()
+            step = epoch * per_epoch + k
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step / (epochs * per_epoch))
+            x = data.views(part, epoch, strong=False)[0] if weak else data.plain(part)
+            with setting.session.compute.forward():
+                logits = model(x)
+            target = data.target(part)
+            loss = (
+                F.cross_entropy(logits.float(), target)
+                if loss_of is None
+                else loss_of(logits.float(), target, x)
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            log.advance(step + 1, batch)
+    log.finish()
+    return model
