@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlp_fast import ops
-from dlp_fast.engine.batches import Images, normalise
+from dlp_fast.engine.batches import Images, TrainingData, normalise
 from dlp_fast.engine.scoring_pass import BATCH, accuracy
 
 
@@ -56,6 +56,19 @@ class TestSet:
             others = everything[self.labels != self.target]
             rate = accuracy(model, self._batches(others, device, mean, std, triggered=True))
         return {"clean_accuracy": clean, "attack_success_rate": rate}
+
+
+@torch.no_grad()
+def per_class_accuracy(model: nn.Module, of: TestSet, data: TrainingData, classes: int) -> list[float | None]:
+    """Clean accuracy of each class, 0..1; None for a class without a test image."""
+    model.eval()
+    right, seen = torch.zeros(classes), torch.zeros(classes)
+    for part in torch.arange(len(of.labels)).split(BATCH[data.device.type]):
+        x = normalise(of.images.get(part).to(data.device), data.mean, data.std)
+        hit = (model(x).argmax(1).cpu() == of.labels[part]).float()
+        right.index_add_(0, of.labels[part], hit)
+        seen.index_add_(0, of.labels[part], torch.ones(len(part)))
+    return [float(r / s) if s else None for r, s in zip(right, seen)]
 
 
 def precision(ids: Tensor, right: Tensor) -> float | None:

@@ -1,0 +1,103 @@
+"""python -m dlp_fast.reproduce table1|...|table6|fig1|fig3|fig4|fig5: the paper's tables and figures, cell by cell.
+
+What is done is kept: the same command goes on where it stopped, and tables share their cells.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, Field
+
+from dlp_fast.api import dry_run
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.cli import duration, guarded, tell
+from dlp_fast.config import build
+from dlp_fast.reproduce import figures
+from dlp_fast.reproduce.cells import Bench, Cell
+from dlp_fast.reproduce.scales import SCALES
+from dlp_fast.reproduce.tables import TABLES, Figures, with_seeds
+from dlp_fast.runlog import RunLog
+
+What = Literal["table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig3", "fig4", "fig5"]
+FIGURES = {"fig1": figures.figure1, "fig3": figures.figure3, "fig5": figures.figure5}
+
+
+class ReproduceConfig(BaseModel):
+    """Which table or figure, on what, and how much of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    what: Annotated[What, tyro.conf.Positional]
+    """Tables 1, 3, 5, 6 and the figures are the paper's on CIFAR-10; 2 and 4 on an ImageNet subset."""
+    data: str = "digits"
+    """digits | cifar10 | cifar10:DIR | DIR with train and test. The paper's are photographs; digits is for trying."""
+    scale: Literal["smoke", "small", "full"] = "small"
+    """smoke: to see that it works; small: an afternoon on a CPU, 5,000 images; full: all images, for a GPU."""
+    seeds: int = Field(3, ge=1)
+    """Repetitions with other weights, poisoned images and patterns; tables have mean and deviation."""
+    out: Path | None = None
+    """Folder; unset: runs/reproduce-<scale>."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one."""
+    attacks: tuple[Literal["badnets", "trojannn", "blended", "lca", "sig"], ...] | None = None
+    """Only these attacks; unset: the scale's."""
+
+
+def reckon(bench: Bench, cells: list[Cell], done: list[dict[str, Any]]) -> str:
+    """A time estimate: from cells that are done where there are any, else from two batches of our own method."""
+    left = [c for c in cells if not (bench.out / "cells" / f"{c.name()}.json").is_file()]
+    if not left:
+        return "all cells are done already"
+    if done:
+        each = mean(f["seconds"] for f in done)
+    else:
+        ours = build(bench.configured(Cell("dlp_fast", "none", 0)), "reproduce")
+        each = dry_run(ours, bench.dataset, quiet=True).total
+    return f"{len(left)} of {len(cells)} cells to run, about {duration(each * len(left))}"
+
+
+def run_table(name: str, bench: Bench, seeds: int) -> str:
+    table = TABLES[name]
+    cells = with_seeds(table.cells(bench.scale), seeds)
+    done = [bench.run(c) for c in cells if (bench.out / "cells" / f"{c.name()}.json").is_file()]
+    tell(reckon(bench, cells, done))
+    found: Figures = {}
+    for number, cell in enumerate(cells, start=1):
+        bench.log.say(f"cell {number} of {len(cells)}: {cell.name()}")
+        found[cell] = bench.run(cell)
+    if name == "fig4":
+        figures.figure4(bench, seeds, found)
+    return table.write(bench.scale, found)
+
+
+def main() -> None:
+    config = tyro.cli(ReproduceConfig, prog="python -m dlp_fast.reproduce", description=__doc__)
+    scale = SCALES[config.scale]
+    if config.attacks:
+        scale = scale.__class__(**{**vars(scale), "attacks": config.attacks})
+    log = RunLog(None)
+    out = config.out or Path("runs") / f"reproduce-{config.scale}"
+    bench = Bench(config.data, config.scale, scale, out, log, config.device)
+    if config.what in FIGURES:
+        text, title = FIGURES[config.what](bench, config.seeds), config.what
+    else:
+        text, title = run_table(config.what, bench, config.seeds), TABLES[config.what].title
+    train, (_, few) = bench.dataset.train, bench.parts_of_test()
+    facts = (
+        f"{len(train.labels):,} training images of {config.data}, {scale.model}, scale {config.scale}, {config.seeds} "
+        f"seeds, {bench.compute.describe()}. CA and ASR in %, mean ± deviation; {len(few)} images of "
+        "the test set went to the rivals and are not tested on."
+    )
+    page = f"# {title}\n\n{facts}\n\n{text}"
+    write_atomic(out / f"{config.what}.md", page.encode())
+    log.close()
+    tell(text)
+    tell(f"written to {out / config.what}.md")
+
+
+if __name__ == "__main__":
+    guarded(main)

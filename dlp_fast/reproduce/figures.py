@@ -1,0 +1,179 @@
+"""Figures 1, 3, 4 and 5: data as JSON, a Markdown table, and a PNG."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.config import FilterConfig, SupervisedConfig
+from dlp_fast.engine.features import features
+from dlp_fast.engine.session import Session
+from dlp_fast.filtering import peers
+from dlp_fast.filtering.scores import suspicion
+from dlp_fast.filtering.selection import select
+from dlp_fast.models.registry import build_model
+from dlp_fast.reproduce.cells import Bench, Cell
+from dlp_fast.reproduce.tables import ORDERS, Figures, orders_cells, rate_of, spread
+from dlp_fast.scoring import precision
+from dlp_fast.stages.supervised import supervised
+
+FILTERS = ("activation_clustering", "spectral_signatures", "loss", "snapshot", "trajectory")
+SHOWN = 4  # images of each attack in Figure 3
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=140)
+
+
+def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
+    """Stage 1 as published under `cell.attack`, kept: accuracy of poisoned and clean samples by epoch, and precision of
+    every filter by epoch.
+    """
+    file = bench.out / "cells" / f"stage1-{cell.name()}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    attack = bench.attack(cell)
+    data = bench.training_data(cell, attack)
+    size = max(data.images.height, data.images.width)
+    model = build_model(bench.network(cell), data.classes, size, cell.seed).to(bench.compute.device)
+    config = SupervisedConfig(**bench.scale.config.get("supervised", {}))
+    poisoned = attack.poisoned
+    with Session(cell.seed, bench.compute, bench.log) as session:
+        first = supervised(session, model, data, config)
+        x = features(session, model, data)
+    epochs = []
+    for epoch in range(1, len(first.loss) + 1):
+        entropy, loss = first.entropy[:epoch], first.loss[:epoch]
+        right = loss[-1] < np.log(2)  # more than half of the probability: predicted as labeled
+        found: dict[str, float | None] = {}
+        for name in ("loss", "snapshot", "trajectory"):
+            of = FilterConfig(score=name, nothing_found="suspect")
+            chosen = select(
+                suspicion(entropy, loss, data.labels, data.classes, of), data.labels, data.classes, of
+            )
+            found[name] = precision(chosen.to_unlearn, poisoned)
+        epochs.append(
+            {
+                "poisoned": float(right[poisoned].float().mean()),
+                "clean": float(right[~poisoned].float().mean()),
+                "precision": found,
+            }
+        )
+    for name in ("activation_clustering", "spectral_signatures"):
+        of = FilterConfig(score=name)
+        scored = getattr(peers, name)(x, data.labels, data.classes)
+        chosen = select(scored, data.labels, data.classes, of)
+        epochs[-1]["precision"][name] = precision(chosen.to_unlearn, poisoned)
+    result = {"cell": dataclasses.asdict(cell), "epochs": epochs}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, json.dumps(result).encode())
+    return result
+
+
+def figure1(bench: Bench, seeds: int) -> str:
+    """Training accuracy of poisoned and of clean samples over the epochs."""
+    attacks = [a for a in ("badnets", "sig") if a in bench.scale.attacks]
+    figure = Figure(figsize=(4.5 * len(attacks), 3.2), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(attacks)))
+    lines = ["| attack | epoch | poisoned | clean |", "|---|---:|---:|---:|"]
+    for axis, attack in zip(axes, attacks):
+        runs = [learn(bench, Cell("none", attack, seed, rate_of(attack)))["epochs"] for seed in range(seeds)]
+        count = min(map(len, runs))
+        for kind, colour in (("poisoned", "#d1495b"), ("clean", "#2a9d8f")):
+            curves = 100 * np.array([[e[kind] for e in run[:count]] for run in runs])
+            axis.plot(range(1, count + 1), curves.mean(0), color=colour, label=f"{kind} samples")
+            axis.fill_between(range(1, count + 1), curves.min(0), curves.max(0), color=colour, alpha=0.2)
+        axis.set_title(attack)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("training accuracy (%)")
+        axis.legend()
+        for epoch in range(count):
+            pair = [spread([run[epoch][kind] for run in runs]) for kind in ("poisoned", "clean")]
+            lines.append(f"| {attack} | {epoch + 1} | {pair[0]} | {pair[1]} |")
+    _save(figure, bench.out / "fig1.png")
+    return "\n".join(lines) + "\n"
+
+
+def figure3(bench: Bench, _seeds: int) -> str:
+    """The same images clean and under each attack."""
+    attacks = bench.scale.attacks
+    figure = Figure(figsize=(1.4 * (len(attacks) + 1), 1.5 * SHOWN), layout="constrained")
+    axes = figure.subplots(SHOWN, len(attacks) + 1, squeeze=False)
+    told = ["| attack | definition | mean change of 255 |", "|---|---|---:|"]
+    for column, attack in enumerate(("clean", *attacks)):
+        if attack == "clean":
+            # of the class that clean-label attacks draw from, so that every column shows the same kind of image
+            pictures = bench.dataset.train.images.get(torch.arange(SHOWN))
+        else:
+            of = bench.attack(Cell("none", attack, 0, rate_of(attack)))
+            ids = of.poisoned.nonzero().flatten()[:SHOWN]
+            pictures = of.poison(bench.dataset.train.images).get(ids)
+            change = (pictures.int() - bench.dataset.train.images.get(ids).int()).abs().float().mean()
+            told.append(f"| {attack} | {of.trigger.parameters} | {float(change):.2f} |")
+        for row in range(SHOWN):
+            axis = axes[row][column]
+            axis.axis("off")
+            if row < len(pictures):
+                axis.imshow(pictures[row].cpu().numpy())
+            if row == 0:
+                axis.set_title(attack, fontsize=9)
+    _save(figure, bench.out / "fig3.png")
+    return "\n".join(told) + "\n"
+
+
+def figure4(bench: Bench, _seeds: int, figures: Figures) -> None:
+    """Bars of CA and ASR for each order of the stages, of our default."""
+    cells = [c for c in orders_cells(bench.scale) if c.method == "dlp_fast"]
+    found = {c: f for c, f in figures.items() if dataclasses.replace(c, seed=0) in cells}
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots(2, 1)
+    attacks = bench.scale.attacks
+    for axis, key, title in (
+        (axes[0], "clean_accuracy", "clean accuracy (%)"),
+        (axes[1], "attack_success_rate", "attack success rate (%)"),
+    ):
+        for k, order in enumerate(ORDERS):
+            heights = []
+            for attack in attacks:
+                of = [f[key] for c, f in found.items() if (c.attack, c.order) == (attack, order)]
+                heights.append(100 * float(np.mean(of)) if of else 0.0)
+            axis.bar(np.arange(len(attacks)) + 0.2 * k, heights, 0.18, label=order)
+        axis.set_xticks(np.arange(len(attacks)) + 0.3, attacks)
+        axis.set_ylabel(title)
+    axes[0].legend(fontsize=8)
+    _save(figure, bench.out / "fig4.png")
+
+
+def figure5(bench: Bench, seeds: int) -> str:
+    """Precision of every filter's γ most suspicious, and its spread over epochs (second half) and seeds."""
+    attacks = bench.scale.attacks
+    lines = [
+        "| attack | filter | last epoch | worst of the second half of the epochs |",
+        "|---|---|---:|---:|",
+    ]
+    heights: dict[str, list[float]] = {name: [] for name in FILTERS}
+    for attack in attacks:
+        runs = [learn(bench, Cell("none", attack, seed, rate_of(attack)))["epochs"] for seed in range(seeds)]
+        for name in FILTERS:
+            last = [run[-1]["precision"][name] for run in runs]
+            late = [e["precision"].get(name) for run in runs for e in run[len(run) // 2 :]]
+            known = [v for v in late if v is not None]
+            worst = f"{100 * min(known):.2f}" if len(known) > len(runs) else "–"
+            lines.append(f"| {attack} | {name} | {spread(last)} | {worst} |")
+            heights[name].append(100 * float(np.mean([v for v in last if v is not None] or [0])))
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for k, name in enumerate(FILTERS):
+        axis.bar(np.arange(len(attacks)) + 0.16 * k, heights[name], 0.15, label=name)
+    axis.set_xticks(np.arange(len(attacks)) + 0.32, attacks)
+    axis.set_ylabel("precision (%)")
+    axis.legend(fontsize=8)
+    _save(figure, bench.out / "fig5.png")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,64 @@
+"""How much of the paper a machine can do: smoke for CI, small for an afternoon on a CPU, full for a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Scale:
+    """images: of the training set, the same number of each class (None: all); test: of the test set; model: network;
+    effort: multiplies the rivals' epochs; config: sections of RunConfig for our method; paper_steps: of FixMatch in the
+    row "as published"; attacks: which; networks: of Table 6.
+    """
+
+    images: int | None
+    test: int | None
+    model: str
+    effort: float
+    paper_steps: int
+    attacks: tuple[str, ...]
+    networks: tuple[str, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+NETWORKS = tuple(
+    f"torchvision:{name}" for name in ("vgg16_bn", "resnet18", "inception_v3", "mobilenet_v2", "densenet121")
+)
+ATTACKS = ("badnets", "trojannn", "blended", "lca", "sig")
+SCALES = {
+    "smoke": Scale(
+        images=None,
+        test=None,
+        model="wrn-10-1",
+        effort=0.02,
+        paper_steps=6,
+        attacks=("badnets", "sig"),
+        networks=("torchvision:mobilenet_v2",),
+        config={
+            "supervised": {"epochs": 3, "min_steps": 0},
+            "unlearn": {"epochs": 1},
+            "finetune": {"steps": 12, "rounds": 1},
+        },
+    ),
+    "small": Scale(
+        images=5000,
+        test=2000,
+        model="wrn-16-1",
+        effort=0.15,
+        paper_steps=400,
+        attacks=ATTACKS,
+        networks=NETWORKS,
+        config={"finetune": {"epochs": 20}},
+    ),
+    "full": Scale(
+        images=None,
+        test=None,
+        model="wrn-16-1",
+        effort=1.0,
+        paper_steps=16384,
+        attacks=ATTACKS,
+        networks=NETWORKS,
+    ),
+}

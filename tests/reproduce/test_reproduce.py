@@ -1,0 +1,134 @@
+"""Tables and figures at the smallest scale, cell by cell."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny import command, threads_kept
+
+from dlp_fast.reproduce.cells import Bench, Cell
+from dlp_fast.reproduce.published import TABLE3
+from dlp_fast.reproduce.scales import SCALES
+from dlp_fast.reproduce.tables import TABLES, rate_of, spread, with_seeds
+from dlp_fast.runlog import RunLog
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduce") / "out"
+
+
+def reproduce(what, out, *more):
+    with threads_kept():
+        return command("reproduce.__main__", what, "--scale", "smoke", "--seeds", "1", "--out", out, *more)
+
+
+@pytest.fixture(scope="module")
+def bench(out):
+    return Bench("digits", "smoke", SCALES["smoke"], out, RunLog(None, quiet=True), "cpu")
+
+
+class TestCells:
+    def test_a_rival_and_its_rows(self, bench):
+        """The victim is trained once; a cell is kept, and not measured again."""
+        for method in ("none", "fp", "clean"):
+            figures = bench.run(Cell(method, "badnets", 0))
+            assert 0 <= figures["clean_accuracy"] <= 1
+            assert 0 <= figures["attack_success_rate"] <= 1
+            assert len(figures["per_class_accuracy"]) == 10
+            assert figures["environment"]["torch"]
+        assert len(list((bench.out / "victims").iterdir())) == 2
+        again = bench.run(Cell("fp", "badnets", 0))
+        assert again["seconds"] == bench.run(Cell("fp", "badnets", 0))["seconds"]
+
+    def test_the_clean_subset_is_not_tested_on(self, bench):
+        tested, few = bench.parts_of_test()
+        assert not set(tested.tolist()) & set(few.tolist())
+        assert len(tested) + len(few) == len(bench.dataset.test.labels)
+
+    def test_ours(self, bench):
+        figures = bench.run(Cell("dlp_fast", "badnets", 0))
+        assert set(figures["stages"]) == {"supervised", "unlearning", "finetuning"}
+        assert figures["verdict"]["kind"]
+
+    def test_as_published(self, bench):
+        values = bench.configured(Cell("dlp", "badnets", 0, gamma=0.05))
+        assert values["filter"] == {"score": "snapshot", "rate": 0.05}
+        assert values["finetune"]["labeled"] == "hardest"
+        assert bench.configured(Cell("dlp_fast", "badnets", 0)).get("filter") == {"rate": 0.01}
+
+
+class TestTables:
+    @pytest.mark.parametrize("name", TABLES)
+    def test_every_cell_has_a_name_of_its_own(self, name):
+        cells = with_seeds(TABLES[name].cells(SCALES["full"]), 3)
+        assert len({c.name() for c in cells}) == len(cells) == len(set(cells))
+
+    @pytest.mark.parametrize("name", TABLES)
+    def test_written_from_what_is_there(self, name):
+        scale = SCALES["small"]
+        cells = TABLES[name].cells(scale)
+        stage = {"clean_accuracy": 0.5, "attack_success_rate": 0.25}
+        of = {
+            **stage,
+            "seconds": 3,
+            "stages": dict.fromkeys(("supervised", "unlearning", "finetuning"), stage),
+            "filter": {"poisoned_precision": 1.0},
+        }
+        text = TABLES[name].write(scale, dict.fromkeys(with_seeds(cells, 2), of))
+        rows = text.strip().splitlines()[2:]
+        assert len(rows) == len(cells)
+        assert all("50.00 ± 0.00 | 25.00 ± 0.00" in row for row in rows)
+        assert "not run" in TABLES[name].write(scale, {})
+
+    def test_spread(self):
+        assert spread([0.5, 0.7]) == "60.00 ± 14.14"
+        assert spread([None, 0.5]) == "50.00"
+        assert spread([]) == "–"
+
+    def test_the_papers_numbers(self):
+        assert TABLE3["dlp"]["badnets"] == (93.08, 0.24)
+        assert TABLE3["fp"]["sig"] == (83.14, 77.80)
+        assert {len(row) for row in TABLE3.values()} == {6}
+
+    def test_clean_label_rates_are_of_the_class(self):
+        assert (rate_of("badnets"), rate_of("sig"), rate_of("lca")) == (0.1, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("what", ["fig1", "fig3", "fig5"])
+def test_figures(out, what):
+    done = reproduce(what, out)
+    assert done.code == 0, done.text
+    assert (out / f"{what}.png").stat().st_size > 5000
+    text = (out / f"{what}.md").read_text()
+    assert "scale smoke" in text and "| badnets |" in text.replace("badnets | activation", "badnets |")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["table1", "table3", "table5", "table6", "fig4"])
+def test_tables(out, what):
+    done = reproduce(what, out)
+    assert done.code == 0, done.text
+    assert "not run" not in (out / f"{what}.md").read_text()
+
+
+class TestRefused:
+    def test_another_scale_in_the_same_folder(self, bench, out):
+        done = command("reproduce.__main__", "fig3", "--scale", "small", "--out", out)
+        assert done.code == 2
+        assert "another" in done.text and "nothing is overwritten" in " ".join(done.text.split())
+        assert json.loads((out / "reproduction.json").read_text())["scale"] == "smoke"
+
+    def test_unknown_table(self, tmp_path):
+        done = command("reproduce.__main__", "table9", "--out", tmp_path / "out")
+        assert done.code == 2
+        assert not (tmp_path / "out").exists()
+
+    def test_no_test_set(self, tmp_path):
+        from tiny import image_folder
+
+        image_folder(tmp_path / "data", each=4)
+        done = command("reproduce.__main__", "fig3", "--data", tmp_path / "data", "--out", tmp_path / "out")
+        assert done.code == 3
+        assert "has no test set" in done.text
