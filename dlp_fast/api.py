@@ -263,6 +263,7 @@ def _load(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.D
         return sources.load(
             config.data,
             image_size=options.image_size,
+            loader=config.loader,
             resident_limit_mb=options.resident_megabytes,
             max_megapixels=options.max_megapixels,
             max_megabytes=options.max_megabytes,
@@ -307,6 +308,7 @@ def _announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) -
         f"{of.images.width} x {of.images.height} px"
         + (f", {len(dataset.test.labels):,} test images" if dataset.test else ", no test set")
     )
+    log.say(f"loader {dataset.loader}")
     for warning in dataset.warnings:
         log.warn(warning)
     if folder:

@@ -151,6 +151,9 @@ class RunConfig(Section):
     """digits | cifar10 | cifar10:DIR | DIR with a folder a class (or DIR/train and DIR/test)."""
     out: Path | None = None
     """Run folder; unset: runs/<date>-<data>. The same command again goes on where it stopped."""
+    loader: Literal["auto", "resident", "dali", "torchvision"] = "auto"
+    """resident: images in memory; dali, torchvision: files decoded as needed, by DALI or by Pillow. auto: resident up
+    to `dataset.resident_megabytes`, else dali where it is installed. All show the same images."""
     model: str = "wrn-16-1"
     """wrn-D-K, or torchvision:NAME (resnet18, vgg16_bn, ...); no pretrained weights."""
     attack: Literal["auto", "none", "badnets", "blended", "sig", "trojannn", "lca"] = "auto"

@@ -44,6 +44,9 @@ class _Few:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def expect(self, ids: torch.Tensor) -> None:
+        self.images.expect(self.ids[ids.cpu()])
+
     def get(self, ids: torch.Tensor) -> torch.Tensor:
         return self.images.get(self.ids[ids.cpu()])
 

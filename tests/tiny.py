@@ -141,6 +141,9 @@ class Pixels:
     def get(self, ids: torch.Tensor) -> torch.Tensor:
         return self.pixels[ids]
 
+    def expect(self, ids: torch.Tensor) -> None:
+        pass
+
 
 def training_data(n: int = 96, classes: int = 3, side: int = 8, seed: int = 0) -> TrainingData:
     """Pictures of `classes` shades with noise: learnt in a few steps."""

@@ -134,5 +134,8 @@ class TriggeredImages:
         which = torch.where(carries, 0, -1).to(images.device)
         return ops.inject_trigger(images, self.table.to(images.device), which)
 
+    def expect(self, ids: Tensor) -> None:
+        self.base.expect(ids)
+
     def to(self, device: torch.device | str) -> TriggeredImages:
         return TriggeredImages(self.base.to(device), self.poisoned, self.table, self.residuals)

@@ -189,27 +189,35 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return _upright(_to_rgb(image), image)
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Resize so that the shorter side fits (bilinear with antialiasing), then crop the centre.
-
-    Only the part that the crop keeps is computed: a picture of 1 x 10,000,000 pixels costs no more than
-    another. An image that has the size already is returned as it is.
+def region(
+    source_width: int, source_height: int, height: int, width: int
+) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in pixels of a picture: what is left of it, unscaled, by resizing the shorter side to
+    fit `height` x `width` and cropping the centre.
     """
-    source_width, source_height = image.size
-    if (source_width, source_height) == (width, height):
-        return image
     if source_width * height >= source_height * width:
         whole_height, whole_width = height, max(width, source_width * height // source_height)
     else:
         whole_height, whole_width = max(height, source_height * width // source_width), width
     left, top = round((whole_width - width) / 2), round((whole_height - height) / 2)
     across, down = source_width / whole_width, source_height / whole_height
-    box = (
+    return (
         left * across,
         top * down,
         min((left + width) * across, source_width),
         min((top + height) * down, source_height),
     )
+
+
+def fit(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Resize so that the shorter side fits (bilinear with antialiasing), then crop the centre.
+
+    Only the part that the crop keeps is computed: a picture of 1 x 10,000,000 pixels costs no more than
+    another. An image that has the size already is returned as it is.
+    """
+    if image.size == (width, height):
+        return image
+    box = region(*image.size, height, width)
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dlp_fast.data import dali
 from dlp_fast.data.cifar import CLASSES as CIFAR10_CLASSES
 from dlp_fast.data.cifar import load_cifar10
 from dlp_fast.data.decode import ImageRejected, fit, to_rgb
@@ -62,6 +63,7 @@ class Dataset:
         quarantine: files that were left out, with reasons.
         warnings: what a person should know, one sentence each.
         flip: whether a mirrored image shows the same class (digits do not).
+        loader: which one reads the images, and why.
     """
 
     name: str
@@ -70,12 +72,14 @@ class Dataset:
     quarantine: tuple[Quarantined, ...] = ()
     warnings: tuple[str, ...] = ()
     flip: bool = True
+    loader: str = "resident: all images are in memory"
 
 
 def load(
     data: str | Path,
     *,
     image_size: int | None = None,
+    loader: str = "auto",
     resident_limit_mb: float = 2048,
     max_megapixels: float = 64,
     max_megabytes: float = 64,
@@ -89,8 +93,9 @@ def load(
         data: the source. A folder that is itself called digits or cifar10 is given as `./digits`.
         image_size: side of the square that every image is brought to (shorter side resized, centre cropped),
             in pixels. None: the images' own size where they all have one and it is at most 96, else 224.
-        resident_limit_mb: up to this many MiB of pixels (both splits) are held in memory; beyond it, files
-            are decoded when they are needed.
+        loader: resident (all pixels in memory), dali or torchvision (files are decoded when they are needed, by DALI
+            or by Pillow), or auto: resident up to `resident_limit_mb`, else dali where it is installed.
+        resident_limit_mb: MiB of pixels (both splits) that `auto` holds in memory.
         max_megapixels, max_megabytes: larger files go to quarantine; millions of pixels, millions of bytes.
         workers: processes that check files and threads that decode them; None: one a core.
         cache: a file that remembers what was checked, see `scan_files`.
@@ -126,9 +131,9 @@ def load(
     )
     height, width = _common_size(list(indices.values()), image_size)
     pixels = sum(len(index) for index in indices.values()) * height * width * 3
-    resident = pixels <= resident_limit_mb * (1 << 20)
+    chosen = choose_loader(loader, pixels, resident_limit_mb)
     sets = {
-        split: _folder_set(index, (height, width), resident, workers, max_megapixels, progress)
+        split: _folder_set(index, (height, width), chosen[0], workers, max_megapixels, progress)
         for split, index in indices.items()
     }
     warnings = [warning for index in indices.values() for warning in index.warnings]
@@ -141,7 +146,21 @@ def load(
         test=sets.get("test"),
         quarantine=tuple(quarantine),
         warnings=tuple(warnings),
+        loader=f"{chosen[0]}: {chosen[1]}",
     )
+
+
+def choose_loader(loader: str, pixels: int, limit_mb: float) -> tuple[str, str]:
+    """(resident | dali | torchvision, why) for `pixels` bytes of decoded images."""
+    if loader != "auto":
+        return loader, "as asked for"
+    size, limit = f"{pixels / (1 << 20):,.0f} MiB of pixels", f"{limit_mb:,.0f} MiB"
+    if pixels <= limit_mb * (1 << 20):
+        return "resident", f"{size} fit in {limit} (--dataset.resident-megabytes)"
+    missing = dali.available()
+    if missing:
+        return "torchvision", f"{size} do not fit in {limit}, and {missing}"
+    return "dali", f"{size} do not fit in {limit}"
 
 
 def load_split(
@@ -170,8 +189,9 @@ def load_split(
         progress=progress,
     )
     height, width = (size, size) if isinstance(size, int) else size
-    resident = len(indices[""]) * height * width * 3 <= resident_limit_mb * (1 << 20)
-    images = _folder_set(indices[""], (height, width), resident, workers, max_megapixels, progress)
+    pixels = len(indices[""]) * height * width * 3
+    kind, _ = choose_loader("auto", pixels, resident_limit_mb)
+    images = _folder_set(indices[""], (height, width), kind, workers, max_megapixels, progress)
     return images, quarantine
 
 
@@ -325,13 +345,14 @@ def _from_numpy(
 def _folder_set(
     index: ImageIndex,
     size: tuple[int, int],
-    resident: bool,
+    loader: str,
     workers: int | None,
     max_megapixels: float,
     progress: Progress | None,
 ) -> ImageSet:
-    images: Images = FileImages(index, size, workers, max_megapixels=max_megapixels)
-    if resident:
+    reader = dali.DaliImages if loader == "dali" else FileImages
+    images: Images = reader(index, size, workers, max_megapixels=max_megapixels)
+    if loader == "resident":
         images = _read_all(images, progress)
     return ImageSet(
         images=images,

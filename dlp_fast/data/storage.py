@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,14 @@ from dlp_fast.errors import DataError
 
 # Pillow's remarks about damaged metadata: the scan has seen these files, and the pixels are what counts.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
+
+MOST_EXPECTED = 4  # batches that are decoded ahead
+Pending = Callable[[], torch.Tensor]
+
+
+def _key(ids: torch.Tensor) -> bytes:
+    return ids.cpu().numpy().tobytes()
 
 
 class ResidentImages:
@@ -53,6 +62,9 @@ class ResidentImages:
     def get(self, ids: torch.Tensor) -> torch.Tensor:
         """uint8 [b, height, width, 3] on `device`, for int64 ids [b] on any device."""
         return self.pixels.index_select(0, ids.to(self.pixels.device))
+
+    def expect(self, ids: torch.Tensor) -> None:
+        """Nothing to prepare: all images are at hand."""
 
     def to(self, device: torch.device | str) -> ResidentImages:
         """The same images on `device`; itself where they are there already."""
@@ -95,6 +107,7 @@ class FileImages:
         self._max_pixels = int(max_megapixels * 1e6)
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._expected: dict[bytes, Pending] = {}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -105,7 +118,17 @@ class FileImages:
         Raises:
             DataError: a file has changed, vanished, or cannot be decoded any more.
         """
-        return self._finish(*self._begin(ids))
+        begun = self._expected.pop(_key(ids), None)
+        return (begun or self._begin(ids))()
+
+    def expect(self, ids: torch.Tensor) -> None:
+        """Begin to decode the batch that `get` will be asked for soon, while the network works on another."""
+        key = _key(ids)
+        if key in self._expected:
+            return
+        while len(self._expected) >= MOST_EXPECTED:  # what nobody came for
+            del self._expected[next(iter(self._expected))]
+        self._expected[key] = self._begin(ids)
 
     def to(self, device: torch.device | str) -> FileImages:
         """The same files, with batches on `device`."""
@@ -113,30 +136,29 @@ class FileImages:
         if device == self.device:
             return self
         size = (self.height, self.width)
-        return FileImages(
+        return type(self)(
             self.index, size, self.workers, max_megapixels=self._max_pixels / 1e6, device=device
         )
 
     def prefetch(self, batches: Iterable[torch.Tensor], depth: int = 2) -> Iterator[torch.Tensor]:
         """`get` for each of `batches`, with the next `depth` batches being decoded meanwhile."""
-        waiting: deque[tuple[torch.Tensor, list[Future]]] = deque()
-        try:
-            for ids in batches:
-                waiting.append(self._begin(ids))
-                if len(waiting) > depth:
-                    yield self._finish(*waiting.popleft())
-            while waiting:
-                yield self._finish(*waiting.popleft())
-        finally:
-            for _, futures in waiting:
-                for future in futures:
-                    future.cancel()
+        waiting: deque[Pending] = deque()
+        for ids in batches:
+            waiting.append(self._begin(ids))
+            if len(waiting) > depth:
+                yield waiting.popleft()()
+        while waiting:
+            yield waiting.popleft()()
 
-    def _begin(self, ids: torch.Tensor) -> tuple[torch.Tensor, list[Future]]:
+    def _wanted(self, ids: torch.Tensor) -> list[int]:
         wanted = ids.tolist()
         bad = [i for i in wanted if not 0 <= i < len(self)]
         if bad:
             raise IndexError(f"ids: expected 0 to {len(self) - 1}, got {bad[0]}")
+        return wanted
+
+    def _begin(self, ids: torch.Tensor) -> Pending:
+        wanted = self._wanted(ids)
         pinned = self.device.type == "cuda"
         batch = torch.empty((len(wanted), self.height, self.width, 3), dtype=torch.uint8, pin_memory=pinned)
         rows = batch.numpy()
@@ -149,7 +171,7 @@ class FileImages:
             self._pool.submit(self._decode_into, rows[i : i + step], wanted[i : i + step])
             for i in range(0, len(wanted), step)
         ]
-        return batch, futures
+        return lambda: self._finish(batch, futures)
 
     def _finish(self, batch: torch.Tensor, futures: list[Future]) -> torch.Tensor:
         try:
@@ -166,12 +188,16 @@ class FileImages:
             row[...] = np.asarray(fit(self._picture(i), self.height, self.width))
 
     def _picture(self, i: int):  # a Pillow image
+        return self._checked(i, lambda data: decode_picture(data, max_pixels=self._max_pixels).image)
+
+    def _checked(self, i: int, use: Callable[[bytes], Any]) -> Any:
+        """`use` on the bytes of file `i`, which are those that were scanned."""
         path, size = self.index.paths[i], int(self.index.byte_sizes[i])
         where = printable(f"{self.index.root}/{path}")
         try:
             data, status = read_regular(self.index.root, path, max_bytes=size)
             if status.st_size == size and status.st_mtime_ns == int(self.index.mtimes_ns[i]):
-                return decode_picture(data, max_pixels=self._max_pixels).image
+                return use(data)
         except ImageRejected as rejected:
             if rejected.reason not in ("too_large", "empty"):  # then it has changed, too
                 raise DataError(

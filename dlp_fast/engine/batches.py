@@ -23,6 +23,8 @@ class Images(Protocol):
 
     def get(self, ids: Tensor) -> Tensor: ...
 
+    def expect(self, ids: Tensor) -> None: ...
+
     def __len__(self) -> int: ...
 
 
@@ -75,6 +77,10 @@ class TrainingData:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def expect(self, ids: Tensor) -> None:
+        """Let the loader begin with the batch that comes next, while the network works on this one."""
+        self.images.expect(ids)
 
     def plain(self, ids: Tensor) -> Tensor:
         """Normalised fp32 [b, 3, H, W] in channels-last memory format."""

@@ -34,9 +34,13 @@ def score(session: Session, model: nn.Module, data: TrainingData) -> Scores:
     was_training = model.training
     model.eval()
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for ids in torch.arange(len(data)).split(BATCH[data.device.type]):
+    batches = torch.arange(len(data)).split(BATCH[data.device.type])
+    for ids, following in zip(batches, (*batches[1:], None)):
         session.poll()
-        logits = model(data.plain(ids)).float()
+        x = data.plain(ids)
+        if following is not None:
+            data.expect(following)
+        logits = model(x).float()
         loss = F.cross_entropy(logits, data.target(ids), reduction="none")
         parts.append((ops.row_entropy(logits), loss, logits.argmax(1)))
     model.train(was_training)

@@ -123,6 +123,9 @@ def finetuning(
             others = unlabeled_cycle.at(step)
             weak, strong = data.views(others, step, strong=True)
             x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
+        data.expect(labeled_cycle.at(step + 1))
+        if extra:
+            data.expect(unlabeled_cycle.at(step + 1))
         seed_step(model, data.seed, LABELED, step)
         with session.compute.forward():
             logits = model(x)

@@ -75,6 +75,8 @@ def supervised(
             stage.note = f"epoch {epoch + 1}/{epochs}"
         ids = order[1][k * batch : (k + 1) * batch]
         x = data.plain(ids) if config.augment == "none" else data.views(ids, epoch, strong=False)[0]
+        if k + 1 < per_epoch:
+            data.expect(order[1][(k + 1) * batch : (k + 2) * batch])
         seed_step(model, data.seed, STREAM, step)
         with session.compute.forward():
             logits = model(x)

@@ -1,0 +1,137 @@
+"""Files decoded and resized by DALI: on the CPU without a driver, on a GPU by nvJPEG. The only place that imports it.
+
+DALI is given bytes that we have read and checked, and which part of the picture to resize: the ids, their order and the
+views are ours (ops.augment), so every loader shows the same images for any batch size, thread or rank. What DALI's own
+random operators would draw depends on the batch size, and one bad file ends a pipeline: only scanned files come here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from dlp_fast.data.decode import region
+from dlp_fast.data.storage import FileImages, Pending
+from dlp_fast.errors import ResourceError
+
+MODES = (
+    "RGB",
+    "L",
+    "CMYK",
+)  # what DALI decodes as Pillow does (16 bits it scales otherwise); the rest goes to Pillow
+MOST = 512  # images a pipeline run; larger batches go in parts
+
+
+def available() -> str | None:
+    """None where DALI can be used, else why not."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except ModuleNotFoundError:
+        return "DALI is not installed (pip install dlp-fast[dali])"
+    except (ImportError, OSError, RuntimeError) as error:  # a driver too old for it, a library missing
+        return f"DALI does not load here ({str(error).splitlines()[0]})"
+    return None
+
+
+def build_pipeline(size: tuple[int, int], threads: int, device_id: int | None):
+    """Encoded bytes, and start and end of a region in pixels (y, x) -> uint8 [h, w, 3]: decode, then resize the region
+    to `size`, bilinear with antialiasing, as `fit` does.
+
+    Args: size: (height, width); device_id: GPU to decode and resize on; None: CPU, which needs no driver.
+    """
+    from nvidia.dali import fn, pipeline_def, types
+
+    # one batch at a time: overlap with the network comes from a thread of ours, so no batch is in flight unseen
+    @pipeline_def(
+        batch_size=MOST,
+        num_threads=threads,
+        device_id=device_id,
+        prefetch_queue_depth=1,
+        exec_pipelined=False,
+        exec_async=False,
+        enable_checkpointing=True,
+    )
+    def decoded():
+        data = fn.external_source(name="files", dtype=types.UINT8, ndim=1, batch=True)
+        start = fn.external_source(name="start", dtype=types.FLOAT, ndim=1, batch=True)
+        end = fn.external_source(name="end", dtype=types.FLOAT, ndim=1, batch=True)
+        pictures = fn.decoders.image(
+            data, device="cpu" if device_id is None else "mixed", output_type=types.RGB, use_fast_idct=False
+        )
+        return fn.resize(
+            pictures,
+            size=list(size),
+            roi_start=start,
+            roi_end=end,
+            interp_type=types.INTERP_LINEAR,
+            antialias=True,
+        )
+
+    pipeline = decoded()
+    pipeline.build()
+    return pipeline
+
+
+class DaliImages(FileImages):
+    """Images by id, decoded by DALI; else as FileImages. Pixels differ from Pillow's by rounding (docs/data.md)."""
+
+    def __init__(self, *args, **options):
+        reason = available()
+        if reason:
+            raise ResourceError(f"--loader dali: {reason}. Use --loader auto or torchvision.")
+        super().__init__(*args, **options)
+        self._pipeline = None
+        self._runner = ThreadPoolExecutor(1, thread_name_prefix="dali")
+        self._told = False
+
+    def _begin(self, ids: torch.Tensor) -> Pending:
+        return self._runner.submit(self._run, self._wanted(ids)).result
+
+    def _run(self, wanted: list[int]) -> torch.Tensor:
+        batch = torch.empty((len(wanted), self.height, self.width, 3), dtype=torch.uint8, device=self.device)
+        ours = [k for k, i in enumerate(wanted) if self.index.modes[i] not in MODES]
+        theirs = [k for k, i in enumerate(wanted) if self.index.modes[i] in MODES]
+        for start in range(0, len(theirs), MOST):
+            rows = theirs[start : start + MOST]
+            batch[torch.tensor(rows, device=self.device)] = self._decode([wanted[k] for k in rows])
+        if ours:
+            rest = np.empty((len(ours), self.height, self.width, 3), dtype=np.uint8)
+            self._decode_into(rest, [wanted[k] for k in ours])
+            batch[torch.tensor(ours, device=self.device)] = torch.from_numpy(rest).to(self.device)
+        return batch
+
+    def _decode(self, wanted: list[int]) -> torch.Tensor:
+        """uint8 [k, h, w, 3] of files that DALI reads; a batch that ends its pipeline is decoded by Pillow."""
+        if self._pipeline is None:
+            device_id = self.device.index or 0 if self.device.type == "cuda" else None
+            self._pipeline = build_pipeline((self.height, self.width), self.workers, device_id)
+        regions = []
+        for i in wanted:
+            left, top, right, bottom = region(
+                int(self.index.widths[i]), int(self.index.heights[i]), self.height, self.width
+            )
+            regions.append((np.float32([top, left]), np.float32([bottom, right])))
+        data = [self._checked(i, lambda content: np.frombuffer(content, dtype=np.uint8)) for i in wanted]
+        try:
+            self._pipeline.feed_input("files", data)
+            self._pipeline.feed_input("start", [start for start, _ in regions])
+            self._pipeline.feed_input("end", [end for _, end in regions])
+            (pictures,) = self._pipeline.run()
+        except RuntimeError as error:
+            self._pipeline = None
+            if not self._told:
+                self._told = True
+                reason = str(error).strip().splitlines()[-1]
+                warnings.warn(
+                    f"DALI could not decode a batch ({reason}); Pillow does it", RuntimeWarning, stacklevel=2
+                )
+            rest = np.empty((len(wanted), self.height, self.width, 3), dtype=np.uint8)
+            self._decode_into(rest, wanted)
+            return torch.from_numpy(rest).to(self.device)
+        tensor = pictures.as_tensor()
+        if self.device.type == "cuda":
+            return torch.from_dlpack(tensor).clone()
+        return torch.from_numpy(np.array(tensor))
