@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from dlp_fast.attacks.poisoning import plan
@@ -77,6 +77,8 @@ class Options:
     """K N: do every N-th cell from the K-th on, so that N processes share the work, each with its own --out."""
     keep: Path | None = None
     """Folder to keep the trajectories in (safetensors), to try another filter on them."""
+    rescore: bool = False
+    """Train nothing: score the kept trajectories of the cells that are done by the filter as it is now."""
     threads: int = 1
     """CPU threads."""
 
@@ -111,9 +113,10 @@ def at_epoch(
     found = of.found(config)
     facts: dict[str, object] = {
         "epoch": epoch,
-        "found": [{"label": s.label, "distance": s.distance, "doubt": s.doubt} for s in found],
-        "widest_other": max((s.distance for s in of.splits if s not in found), default=None),
-        "least_doubt_other": min((s.doubt for s in of.splits if s not in found), default=None),
+        "found": [{"label": s.label, "strength": s.strength(config.min_separation)} for s in found],
+        "strongest_other": max(
+            (s.strength(config.min_separation) for s in of.splits if s not in found), default=None
+        ),
         "clustered": int(of.clustered.sum()),
         "trusted": int(trusted.sum()),
         "poison_trusted": int((poisoned & trusted).sum()),
@@ -126,6 +129,21 @@ def at_epoch(
                 "auroc": float(roc_auc_score(poisoned, -score)),
             }
     return facts
+
+
+def scored(
+    entropy: torch.Tensor, loss: torch.Tensor, labels: torch.Tensor, poisoned: torch.Tensor, classes: int
+) -> list[dict[str, object]]:
+    """Figures after every third epoch, and after the last."""
+    last = len(loss)
+    return [
+        at_epoch(epoch, entropy, loss, labels, poisoned.numpy(), classes)
+        for epoch in sorted({*range(3, last + 1, 3), last})
+    ]
+
+
+def trajectory_file(options: Options, dataset: sources.Dataset, attack: str, rate: float, seed: int) -> Path:
+    return options.keep / f"{dataset.name}-{attack}-{rate:g}-{seed}.safetensors"
 
 
 def run_cell(
@@ -164,14 +182,11 @@ def run_cell(
         sources.ResidentImages(dataset.test.images.get(few)), dataset.test.labels[few], table, target
     )
     measured = test.measure(model, compute.device, mean, std)
+    epochs = scored(first.entropy, first.loss, labels, poisoned, classes)
     if options.keep:
         kept = {"entropy": first.entropy, "loss": first.loss, "labels": labels, "poisoned": poisoned}
         options.keep.mkdir(parents=True, exist_ok=True)
-        save_file(kept, options.keep / f"{dataset.name}-{attack}-{rate:g}-{seed}.safetensors")
-    epochs = [
-        at_epoch(epoch, first.entropy, first.loss, labels, poisoned.numpy(), classes)
-        for epoch in range(3, options.epochs + 1, 3)
-    ]
+        save_file(kept, trajectory_file(options, dataset, attack, rate, seed))
     seconds = round(time.monotonic() - began, 1)
     return {"attack": attack, "rate": rate, "seed": seed, "seconds": seconds, **measured, "epochs": epochs}
 
@@ -184,6 +199,14 @@ def main() -> None:
     if options.out.is_file():
         saved = json.loads(options.out.read_text())
     done = {(c["attack"], c["rate"], c["seed"]) for c in saved["cells"]}
+    if options.rescore:
+        for cell in saved["cells"]:
+            name = trajectory_file(options, dataset, cell["attack"], cell["rate"], cell["seed"])
+            kept = load_file(name)
+            of = (kept[k] for k in ("entropy", "loss", "labels", "poisoned"))
+            cell["epochs"] = scored(*of, len(dataset.train.classes))
+        write_atomic(options.out, json.dumps(saved).encode())
+        return
     saved["environment"] = environment(choose_compute("auto", "auto").describe())
     saved["options"] = {
         k: str(v) for k, v in vars(options).items() if k not in ("out", "data", "keep", "part")
@@ -198,8 +221,8 @@ def main() -> None:
         last = cell["epochs"][-1]
         print(
             f"{attack} {rate:g} seed {seed}: ASR {cell['attack_success_rate']}, found "
-            f"{[(f['label'], round(f['distance'], 1), round(f['doubt'], 3)) for f in last['found']]}, others "
-            f"{last['widest_other']:.2f} {last['least_doubt_other']:.3f}, poison trusted "
+            f"{[(f['label'], round(f['strength'], 2)) for f in last['found']]}, others "
+            f"{last['strongest_other']:.2f}, poison trusted "
             f"{last['poison_trusted']}/{last['trusted']}, "
             + ", ".join(
                 f"{n} {last[n]['precision']:.2f}"

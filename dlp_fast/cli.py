@@ -97,7 +97,7 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     if verdict["kind"] == "poisoned":
         return [
             f"verdict: poisoned, target class {t['class']}, about {t['share_of_all']:.1%} of all images "
-            f"({t['images']}; two groups {t['distance']:.1f} deviations apart)"
+            f"({t['images']} images; strength {t['strength']:.1f}, 1 counts)"
             for t in verdict["targets"]
         ]
     first = "no sign of poisoning found" if verdict["kind"] == "nothing found" else "cannot tell"

@@ -70,11 +70,10 @@ class FilterConfig(Section):
     """γ, share of all images taken as suspected poisoned, and again as suspected clean (balanced over classes)."""
     floor: int = Field(10, ge=1)
     """Least number of suspected clean and of trusted images a class, and of suspected poisoned ones in all."""
-    min_distance: float = Field(4.5, gt=0)
-    """With `trajectory`: a class has two clouds of curves where their centres are this many deviations apart, and"""
-    max_doubt: float = Field(0.12, gt=0, le=1)
-    """this few bits of doubt remain about which cloud an image is in (clean classes: below 3.3, above 0.16)."""
-    membership: float = Field(1e-4, gt=0, lt=1)
+    min_separation: float = Field(2.1, gt=0)
+    """With `trajectory`: a class has two clouds of curves from this Bhattacharyya distance on. Measured
+    (docs/filter.md): clean classes up to 1.5, poisoned ones whose trigger is learnt from 2.8 on."""
+    membership: float = Field(1e-5, gt=0, lt=1)
     """With `trajectory`: an image counts as clustered from this probability of being in the suspicious cloud."""
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `trajectory`, where no class has two clouds. skip: nobody is suspected, nothing is unlearnt, all labels are

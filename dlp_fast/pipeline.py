@@ -110,7 +110,7 @@ class Pipeline:
         )
         new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
         for split in of.splits:
-            if split.found(config.min_distance, config.max_doubt):
+            if split.found(config.min_separation):
                 self._tell(split, "supervised", int((split.posterior > 0.5).sum()), log=new)
         self.nearest = self._nearest(of.splits)
         selection = select(of, data.labels, data.classes, config)
@@ -123,7 +123,7 @@ class Pipeline:
                 suspected_clean=len(selection.suspected_clean),
                 trusted=len(selection.trusted),
                 unlabeled=len(selection.unlabeled),
-                widest_split=max((s.distance for s in of.splits), default=None),
+                widest_split=max((s.separation for s in of.splits), default=None),
             )
             self.session.complete("filter", {"overrides": self.overrides.fingerprint})
         return selection
@@ -134,19 +134,17 @@ class Pipeline:
             "stage": stage,
             "label": split.label,
             "images": images,
-            "distance": round(split.distance, 3),
+            "separation": round(split.separation, 3),
             "doubt": round(split.doubt, 4),
-            "strength": round(
-                split.strength(self.config.filter.min_distance, self.config.filter.max_doubt), 4
-            ),
+            "strength": round(split.strength(self.config.filter.min_separation), 4),
         }
         self.evidence.append(found)
         if log:
             self.session.log.event("split", **found)
 
     def _nearest(self, splits: list[Split]) -> float:
-        limits = self.config.filter.min_distance, self.config.filter.max_doubt
-        return max((s.strength(*limits) for s in splits if not s.found(*limits)), default=0.0)
+        least = self.config.filter.min_separation
+        return max((s.strength(least) for s in splits if not s.found(least)), default=0.0)
 
     def _unlearn(self, model: nn.Module, selection: Selection) -> dict[str, Any]:
         kept = self.session.completed("unlearning")
@@ -238,7 +236,7 @@ class Pipeline:
         """Ids among `labeled` whose curves in this round form a cloud of their own, and the evidence."""
         config, before, dropped = self.config.filter, len(self.evidence), []
         for split in splits:
-            if split.found(config.min_distance, config.max_doubt):
+            if split.found(config.min_separation):
                 inside = split.posterior > config.membership
                 ids = labeled[torch.from_numpy(split.members[inside])]
                 dropped.append(ids[~torch.isin(ids, self.overrides.keep)])

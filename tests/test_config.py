@@ -31,7 +31,7 @@ OPTIONS = {
     "": 17,
     "dataset": 5,
     "supervised": 8,
-    "filter": 8,
+    "filter": 7,
     "unlearn": 7,
     "finetune": 16,
 }

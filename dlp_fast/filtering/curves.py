@@ -1,6 +1,7 @@
 """Learning curves cluster: poisoned images share one shortcut, so a class that holds them falls into two groups.
 
-Every image has a curve: the logarithms of its loss and of its entropy after each epoch. Images of one class that
+Every image has a curve: after each epoch the log-odds of its label, and the logarithm of its entropy. Images of one
+class that
 were learnt for their own sake form one broad cloud of curves. Images that were learnt by one trigger were learnt
 at the same moment and to the same depth: a second, tight cloud, far from the first. Whether they were learnt
 early or late does not matter, which is where a snapshot, a mean and the size of a fall each fail (docs/filter.md).
@@ -16,11 +17,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._testing import ignore_warnings
 
-FLOOR = (
-    0.02  # nats and bits; below this a curve has nothing more to say, and the logarithm would only add noise
-)
+FLOOR = 0.02  # bits; below this an entropy has nothing more to say, and the logarithm would only add noise
+SURE, LOST = 1e-4, 1e-6  # probabilities that log-odds end at, above and below
 COMPONENTS = 3  # principal components that the clouds are looked for in
 LEAST = 40  # images; smaller classes have no clouds to tell apart
+LEAST_CLOUD = 10  # images; fewer are outliers
+MOST_SHARE = 0.9  # of a class that the deeper-learnt cloud may have: beyond, the other is a few that were not learnt
 LATE = 3  # epochs at the end that decide which of two clouds was learnt deeper
 
 
@@ -29,46 +31,60 @@ class Split:
     """The two clouds of one class.
 
     members: int64 ids of the class; posterior: probability of each to belong to the deeper-learnt cloud;
-    distance: between the centres, in standard deviations (Mahalanobis, mean covariance); doubt: mean binary entropy
-    of the posteriors, bits (0: every image clearly in one cloud); gain: of two clouds over one, BIC a sample, nats.
+    separation: Bhattacharyya distance of the clouds (0: the same cloud; the error of telling them apart is at most
+    exp(-separation) / 2); doubt: mean binary entropy of the posteriors, bits (0: every image clearly in one cloud).
     """
 
     label: int
     members: np.ndarray
     posterior: np.ndarray
-    distance: float
+    separation: float
     doubt: float
-    gain: float
 
-    def strength(self, min_distance: float, max_doubt: float) -> float:
+    def strength(self, min_separation: float) -> float:
         """How clearly these are two clouds rather than one cut in two: from 1 on they count as found."""
-        return min(self.distance / min_distance, max_doubt / max(self.doubt, 1e-6))
+        count = int((self.posterior > 0.5).sum())
+        if count < LEAST_CLOUD or count > MOST_SHARE * len(self.members):
+            return 0.0
+        return self.separation / min_separation
 
-    def found(self, min_distance: float, max_doubt: float) -> bool:
-        return self.strength(min_distance, max_doubt) >= 1
+    def found(self, min_separation: float) -> bool:
+        return self.strength(min_separation) >= 1
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """[n, 2 epochs] from entropy (bits) and loss (nats), each [epochs, n]."""
-    return np.concatenate([np.log(loss + FLOOR), np.log(entropy + FLOOR)]).T.astype(np.float64)
+    """[n, 2 epochs] from entropy (bits) and loss (nats), each [epochs, n].
+
+    Log-odds, not the loss itself: the logarithm of a loss flattens what sets a backdoor apart, that its images go on to
+    be surer and surer.
+    """
+    p = np.exp(-loss.astype(np.float64))
+    odds = np.log(np.clip(p, LOST, 1) / np.clip(1 - p, SURE, 1))
+    return np.concatenate([odds, np.log(entropy.astype(np.float64) + FLOOR)]).T
+
+
+def bhattacharyya(mixture: GaussianMixture) -> float:
+    """Distance of the two Gaussians of `mixture`: by their centres, and by how unlike their shapes are."""
+    one, two = mixture.covariances_
+    mean = (one + two) / 2
+    between = mixture.means_[0] - mixture.means_[1]
+    determinants = [np.linalg.slogdet(of)[1] for of in (mean, one, two)]
+    centres = between @ np.linalg.solve(mean, between) / 8
+    return float(centres + (determinants[0] - (determinants[1] + determinants[2]) / 2) / 2)
 
 
 @ignore_warnings(category=ConvergenceWarning)
 def split_class(label: int, members: np.ndarray, of: np.ndarray, late: np.ndarray) -> Split:
-    """Fit one and two Gaussian clouds to the curves `of` [n_c, d] of one class; `late` [n_c]: how deep each goes."""
+    """Fit two Gaussian clouds to the curves `of` [n_c, d] of one class; `late` [n_c]: how deep each goes."""
     points = PCA(min(COMPONENTS, of.shape[1]), random_state=0).fit_transform(of)
     points /= max(points[:, 0].std(), 1e-9)
-    one = GaussianMixture(1, reg_covar=1e-4).fit(points)
-    two = GaussianMixture(2, reg_covar=1e-4, n_init=3, random_state=0).fit(points)
-    posterior = two.predict_proba(points)
+    mixture = GaussianMixture(2, reg_covar=1e-4, n_init=3, random_state=0).fit(points)
+    posterior = mixture.predict_proba(points)
     depth = [np.average(late, weights=posterior[:, j] + 1e-12) for j in (0, 1)]
     deeper = int(np.argmin(depth))
-    between = two.means_[0] - two.means_[1]
-    distance = float(np.sqrt(between @ np.linalg.solve(two.covariances_.mean(0), between)))
     clipped = np.clip(posterior, 1e-12, 1)
     doubt = float(-(clipped * np.log2(clipped)).sum(1).mean())
-    gain = float((one.bic(points) - two.bic(points)) / (2 * len(points)))
-    return Split(label, members, posterior[:, deeper], distance, doubt, gain)
+    return Split(label, members, posterior[:, deeper], bhattacharyya(mixture), doubt)
 
 
 def split_classes(entropy: np.ndarray, loss: np.ndarray, labels: np.ndarray, classes: int) -> list[Split]:

@@ -28,7 +28,7 @@ class Suspicion:
 
     def found(self, config: FilterConfig) -> list[Split]:
         """Classes that fall into two clouds."""
-        return [s for s in self.splits if s.found(config.min_distance, config.max_doubt)]
+        return [s for s in self.splits if s.found(config.min_separation)]
 
 
 def _share_below(values: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def trajectory(
     core = np.zeros(len(y), dtype=bool)
     clustered = np.zeros(len(y), dtype=bool)
     for split in splits:
-        if split.found(config.min_distance, config.max_doubt):
+        if split.found(config.min_separation):
             core[split.members] = split.posterior > 0.5
             clustered[split.members] = split.posterior > config.membership
     mean_loss = loss.numpy().mean(0, dtype=np.float64)

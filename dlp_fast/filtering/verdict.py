@@ -38,8 +38,9 @@ def verdict(
 ) -> Verdict:
     """The Verdict of a run.
 
-    Args: evidence: for each class that fell into two clouds: stage, label, images, distance, doubt, strength; nearest:
-    the largest strength among classes that did not; class_sizes: images of each class; epochs: looks that stage 1 took.
+    Args: evidence: for each class that fell into two clouds: stage, label, images, separation, doubt, strength;
+    nearest: the largest strength among classes that did not; class_sizes: images of each class; epochs: looks that
+    stage 1 took.
     """
     classes = tuple(map(printable, classes))  # names are an attacker's text
     total = sum(class_sizes)
@@ -55,7 +56,7 @@ def verdict(
     if targets:
         reasons = [
             f"in class {t['class']} the learning curves of {t['images']} images form a cloud of their own, "
-            f"{t['distance']:.1f} standard deviations from the others ({t['stage']})."
+            f"apart from the others (separation {t['separation']:.1f}, stage: {t['stage']})."
             for t in targets
         ]
         return Verdict("poisoned", max(t["strength"] for t in targets), targets, reasons)

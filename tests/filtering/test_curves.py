@@ -1,46 +1,52 @@
 import numpy as np
 import pytest
+from sklearn.mixture import GaussianMixture
 
 from dlp_fast.config import FilterConfig
-from dlp_fast.filtering.curves import LEAST, curves, split_class, split_classes
+from dlp_fast.filtering.curves import LEAST, bhattacharyya, curves, split_class, split_classes
 
 CONFIG = FilterConfig()
 EPOCHS = 8
 
 
-def cloud(rng, n, learnt_at, spread):
-    """[epochs, n] losses that fall from 2.3 near epoch `learnt_at`, each by its own pace and depth."""
-    at = learnt_at + spread * rng.standard_normal(n)
-    depth = np.exp(0.5 * spread * rng.standard_normal(n))
+def cloud(rng, n, learnt_at=0.0, depth=0.0, spread=2.0):
+    """[epochs, n] losses of labels whose log-odds rise by and by, each at its own level, with noise as SGD makes it.
+
+    From epoch `learnt_at` on they lie `depth` higher: what a shortcut does to all that carry the trigger.
+    """
     epochs = np.arange(EPOCHS)[:, None]
-    return 2.3 / (1 + np.exp(2 * (epochs - at))) + 0.05 * depth
+    odds = -1 + 0.3 * epochs + spread * rng.standard_normal(n) + 0.7 * rng.standard_normal((EPOCHS, n))
+    odds += depth / (1 + np.exp(-3 * (epochs - learnt_at)))
+    return np.log1p(np.exp(-odds))
 
 
-def two_clouds(seed=0, clean=300, poisoned=60):
-    """Entropy, loss [epochs, n] of a class whose last images were learnt at once, early and deeply."""
+def two_clouds(seed=0, clean=300, poisoned=60, learnt_at=1.0):
+    """Entropy, loss [epochs, n] of a class whose last images were learnt together and deeply."""
     rng = np.random.default_rng(seed)
-    loss = np.concatenate([cloud(rng, clean, 5, 1.2), 0.01 * cloud(rng, poisoned, 1, 0.05)], axis=1)
+    loss = np.concatenate([cloud(rng, clean), cloud(rng, poisoned, learnt_at, 7.0, 0.7)], axis=1)
     return 0.8 * loss, loss
 
 
-def test_two_clouds_are_found():
-    entropy, loss = two_clouds()
+@pytest.mark.parametrize("learnt_at", [1.0, 4.0, 6.0])
+def test_two_clouds_are_found(learnt_at):
+    """However early or late the trigger was learnt."""
+    entropy, loss = two_clouds(learnt_at=learnt_at)
     (split,) = split_classes(entropy, loss, np.zeros(360, dtype=np.int64), 1)
-    assert split.found(CONFIG.min_distance, CONFIG.max_doubt)
+    assert split.found(CONFIG.min_separation)
     assert split.label == 0
     inside = split.posterior > 0.5
-    assert inside[300:].mean() == 1  # the deeper-learnt cloud is the one told
+    assert inside[300:].mean() > 0.98  # the deeper-learnt cloud is the one told
     assert inside[:300].mean() < 0.02
-    assert split.gain > 0
+    assert split.strength(CONFIG.min_separation) > 1.2
     assert 0 <= split.doubt <= 1
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_one_cloud_is_not_cut_in_two(seed):
     rng = np.random.default_rng(seed)
-    loss = cloud(rng, 400, 4, 1.2)
+    loss = cloud(rng, 400)
     (split,) = split_classes(0.8 * loss, loss, np.zeros(400, dtype=np.int64), 1)
-    assert not split.found(CONFIG.min_distance, CONFIG.max_doubt)
+    assert not split.found(CONFIG.min_separation)
 
 
 def test_members_are_ids_of_their_class():
@@ -61,7 +67,7 @@ def test_deterministic():
     np.random.seed(2)
     second = split_classes(entropy, loss, labels, 1)[0]
     np.testing.assert_array_equal(first.posterior, second.posterior)
-    assert (first.distance, first.doubt, first.gain) == (second.distance, second.doubt, second.gain)
+    assert (first.separation, first.doubt) == (second.separation, second.doubt)
 
 
 def test_tiny_classes_are_passed_over():
@@ -91,11 +97,35 @@ def test_curves():
     entropy, loss = np.ones((3, 5)), np.zeros((3, 5))
     found = curves(entropy, loss)
     assert found.shape == (5, 6)
-    np.testing.assert_allclose(found[:, :3], np.log(0.02))
+    np.testing.assert_allclose(found[:, :3], np.log(1e4))  # p = 1, as sure as log-odds are counted
     np.testing.assert_allclose(found[:, 3:], np.log(1.02))
+    half = curves(entropy, np.full((3, 5), np.log(2)))
+    np.testing.assert_allclose(half[:, :3], 0, atol=1e-12)
+    lost = curves(entropy, np.full((3, 5), 100.0))
+    np.testing.assert_allclose(lost[:, :3], np.log(1e-6))
+
+
+@pytest.mark.parametrize("few", [4, 30])
+def test_a_few_that_are_not_learnt_are_no_poison(few):
+    """Outliers are the smaller cloud, and the shallower one: the other is nearly the whole class."""
+    rng = np.random.default_rng(0)
+    loss = np.concatenate([cloud(rng, 400), 8 + 0.1 * rng.standard_normal((EPOCHS, few))], axis=1)
+    entropy = np.minimum(0.8 * loss, 3)
+    (split,) = split_classes(entropy, loss, np.zeros(400 + few, dtype=np.int64), 1)
+    assert split.separation > CONFIG.min_separation  # two clouds they are
+    assert not split.found(CONFIG.min_separation)
+
+
+def test_bhattacharyya_by_hand():
+    mixture = GaussianMixture(2)
+    mixture.means_ = np.array([[0.0, 0.0], [2.0, 0.0]])
+    mixture.covariances_ = np.array([np.eye(2), 4 * np.eye(2)])
+    # 1/8 d' S^-1 d + 1/2 ln(|S| / sqrt(|S1| |S2|)), S = 2.5 I
+    expected = 4 / 2.5 / 8 + 0.5 * np.log(6.25 / np.sqrt(1 * 16))
+    assert bhattacharyya(mixture) == pytest.approx(expected)
 
 
 def test_two_epochs_are_enough():
     entropy, loss = two_clouds()
     split = split_class(0, np.arange(360), curves(entropy[-2:], loss[-2:]), loss[-1])
-    assert np.isfinite(split.distance)
+    assert np.isfinite(split.separation)
