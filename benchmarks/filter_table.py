@@ -199,6 +199,9 @@ def main() -> None:
     if options.out.is_file():
         saved = json.loads(options.out.read_text())
     done = {(c["attack"], c["rate"], c["seed"]) for c in saved["cells"]}
+    images = dataset.train.images
+    saved["set"] = f"{options.images:,} of {dataset.name} at {images.width} px"
+    saved["classes"] = len(dataset.train.classes)
     if options.rescore:
         for cell in saved["cells"]:
             name = trajectory_file(options, dataset, cell["attack"], cell["rate"], cell["seed"])

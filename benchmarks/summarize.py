@@ -2,8 +2,8 @@
 
     python benchmarks/summarize.py RESULT.json [--write]
 
-A group's rows are told apart by the parameter ``contender``: "ours" and its peers. ``--write`` puts the table
-beside the result (RESULT.md) as well.
+A group's rows are told apart by the parameter ``contender``: "ours" (the fastest counts) and its peers. ``--write``
+puts the table beside the result (RESULT.md) as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ def duration(seconds: float) -> str:
 
 
 def contender(benchmark: dict) -> str:
-    return (benchmark.get("params") or {}).get("contender") or benchmark["name"]
+    """Who was timed: the parameter `contender` or `who`, else the test's name without what all tests have."""
+    params = benchmark.get("params") or {}
+    named = params.get("contender") or params.get("who")
+    return named or benchmark["name"].removeprefix("test_bench_").removeprefix("test_")
+
+
+def is_ours(name: str) -> bool:
+    return name.startswith("ours")
 
 
 def facts_line(facts: dict) -> str:
@@ -47,11 +54,11 @@ def summary(result: dict) -> str:
         "|---|---|---:|---:|---:|",
     ]
     for group in sorted(groups):
-        rows = sorted(groups[group], key=lambda b: (contender(b) != "ours", b["stats"]["median"]))
-        ours = next((b["stats"]["median"] for b in rows if contender(b) == "ours"), None)
+        rows = sorted(groups[group], key=lambda b: (not is_ours(contender(b)), b["stats"]["median"]))
+        ours = next((b["stats"]["median"] for b in rows if is_ours(contender(b))), None)
         for row in rows:
             stats, name = row["stats"], contender(row)
-            ratio = "" if ours is None or name == "ours" else f"{stats['median'] / ours:.2f}×"
+            ratio = "" if ours is None or is_ours(name) else f"{stats['median'] / ours:.2f}×"
             lines.append(
                 f"| {group} | {name} | {duration(stats['median'])} | {duration(stats['min'])} | {ratio} |"
             )

@@ -7,21 +7,16 @@ peer draws by `random` as FixMatch's reference does; that our views are Pillow's
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
-from torch.utils.data import DataLoader, Dataset
+from reference_loader import CIFAR, PillowViews
+from torch.utils.data import DataLoader
 
+from dlp_fast.data import dali
 from dlp_fast.ops import augment, augment_reference
-from dlp_fast.ops.augment_parameters import OPERATIONS
-from dlp_fast.ops.augment_reference import apply_operation, flip_and_crop
 
 CASES = {32: 448, 224: 16}
 BATCHES = 4
-CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)}
 
 
 def pictures(n: int, size: int) -> torch.Tensor:
@@ -31,41 +26,6 @@ def pictures(n: int, size: int) -> torch.Tensor:
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear") * 235
     noise = torch.randint(0, 20, (n, 3, size, size), generator=generator)
     return (smooth + noise).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-class PillowViews(Dataset):
-    """Both views of one image at a time as FixMatch's reference makes them: Pillow, then a normalised tensor."""
-
-    def __init__(self, images: torch.Tensor):
-        self.images = [Image.fromarray(image.numpy()) for image in images]
-        self.mean, self.std = (torch.tensor(CIFAR[k]).view(3, 1, 1) for k in ("mean", "std"))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def weak(self, image: Image.Image) -> Image.Image:
-        pad = image.width // 8
-        return flip_and_crop(
-            image, random.random() < 0.5, random.randint(0, 2 * pad), random.randint(0, 2 * pad), pad
-        )
-
-    def strong(self, image: Image.Image) -> Image.Image:
-        image = self.weak(image)
-        for _ in range(2):
-            operation, level = random.choice(OPERATIONS), random.randint(1, 9)
-            if random.random() < 0.5:
-                image = apply_operation(image, operation, level, random.random() < 0.5)
-        image = image.copy()
-        x, y = (int(max(0, random.uniform(0, side) - 8)) for side in image.size)
-        box = (x, y, min(image.width, x + 16), min(image.height, y + 16))
-        ImageDraw.Draw(image).rectangle(box, (127, 127, 127))
-        return image
-
-    def tensor(self, image: Image.Image) -> torch.Tensor:
-        return (torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255) - self.mean) / self.std
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.tensor(self.weak(self.images[i])), self.tensor(self.strong(self.images[i]))
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +87,54 @@ def test_bench_pillow_two_workers(benchmark, images):
     loader = DataLoader(views, len(images), num_workers=2, persistent_workers=True)
     batches = benchmark.pedantic(lambda: sum(1 for _ in loader), rounds=3, warmup_rounds=1)
     assert batches == BATCHES
+
+
+@pytest.mark.skipif(dali.available() is not None, reason=str(dali.available()))
+def test_bench_dali(benchmark, images):
+    """DALI's own operators on the CPU: flip, padded crop, its rand_augment(2, 10) (one magnitude for all), cutout."""
+    benchmark.group = group(images)
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.auto_aug import rand_augment
+
+    size, batch = images.shape[1], images.numpy()
+    pad = size // 8
+
+    def views(pictures):
+        flipped = fn.flip(pictures, horizontal=fn.random.coin_flip())
+        padded = fn.paste(flipped, ratio=(size + 2 * pad) / size, fill_value=0, paste_x=0.5, paste_y=0.5)
+        where = {"crop_pos_x": fn.random.uniform(range=[0, 1]), "crop_pos_y": fn.random.uniform(range=[0, 1])}
+        return fn.crop(padded, crop=(size, size), **where)
+
+    def normalised(pictures):
+        mean, std = ([255 * v for v in CIFAR[k]] for k in ("mean", "std"))
+        return fn.crop_mirror_normalize(pictures, dtype=types.FLOAT, output_layout="CHW", mean=mean, std=std)
+
+    @pipeline_def(
+        batch_size=len(batch),
+        num_threads=2,
+        device_id=None,
+        seed=1,
+        enable_conditionals=True,
+        prefetch_queue_depth=1,
+        exec_pipelined=False,
+        exec_async=False,
+    )
+    def both():
+        pictures = fn.external_source(source=lambda: batch, layout="HWC", batch=True)
+        strong = rand_augment.rand_augment(views(pictures), n=2, m=10, monotonic_mag=True)
+        corner = fn.random.uniform(range=[0, 1], shape=[2])
+        strong = fn.erase(
+            strong, anchor=corner, shape=[16 / size] * 2, normalized=True, axis_names="HW", fill_value=127
+        )
+        return normalised(views(pictures)), normalised(strong)
+
+    pipeline = both()
+    pipeline.build()
+
+    def batches():
+        for _ in range(BATCHES):
+            weak, strong = (torch.from_numpy(part.as_array()) for part in pipeline.run())
+        return weak, strong
+
+    weak, strong = benchmark.pedantic(batches, rounds=3, warmup_rounds=1)
+    assert weak.shape == strong.shape == (len(images), 3, size, size)

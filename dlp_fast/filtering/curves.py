@@ -22,7 +22,9 @@ SURE, LOST = 1e-4, 1e-6  # probabilities that log-odds end at, above and below
 COMPONENTS = 3  # principal components that the clouds are looked for in
 LEAST = 40  # images; smaller classes have no clouds to tell apart
 LEAST_CLOUD = 10  # images; fewer are outliers
-MOST_SHARE = 0.9  # of a class that the deeper-learnt cloud may have: beyond, the other is a few that were not learnt
+MOST_SHARE = (
+    0.9  # of a class that the deeper-learnt cloud may have: beyond, the other is a few that were not learnt
+)
 LATE = 3  # epochs at the end that decide which of two clouds was learnt deeper
 
 
