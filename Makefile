@@ -2,6 +2,7 @@
 # make test  environment, build, and the tests
 # make bench     every benchmark, one at a time; JSON and a table with ratios into benchmarks/results/
 # make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests
+# make docs      the documentation as a site in build/site
 # make ptxas     registers, spills and shared memory of the CUDA kernels (needs nvcc, no GPU)
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ STAMPS := .stamps
 DATE := $(shell date +%F)
 RESULTS := benchmarks/results
 
-.PHONY: env build demo test test-slow bench sanitize ptxas gpu lint clean
+.PHONY: env build demo test test-slow docs bench sanitize ptxas gpu lint clean
 env: $(STAMPS)/env
 $(STAMPS)/env: pyproject.toml
 	@mkdir -p $(STAMPS)
@@ -41,6 +42,10 @@ gpu:
 
 lint: build
 	$(BIN)/ruff check . && $(BIN)/ruff format --check dlp_fast tests benchmarks setup.py && $(BIN)/lint-imports
+
+docs: build
+	@$(BIN)/pip install -q "mkdocs-material>=9.5" "mkdocstrings[python]>=0.25"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "build/site/index.html"
 
 clean:
 	rm -rf build dist *.egg-info .stamps dlp_fast/*.so

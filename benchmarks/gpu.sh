@@ -38,6 +38,17 @@ if [ -f "$pack" ]; then
 else
   failed+=("CIFAR-10 runs: $pack is not there")
 fi
+tiny=data/tinyimagenet20_jpeg.npz
+[ -f "$tiny" ] || tiny="${DLP_FAST_TEST_DATA:-.}/tinyimagenet20_jpeg.npz"
+if [ -f "$tiny" ] && "$PYTHON" -c "import nvidia.dali" 2> /dev/null; then
+  files=$(mktemp -d)
+  step "unpack the ImageNet subset" "$PYTHON" benchmarks/unpack_pack.py "$tiny" "$files"
+  step "ImageNet subset, 224 px, JPEG files through DALI" "$PYTHON" -m dlp_fast.run --data "$files" --out "$files/run" \
+    --loader dali --dataset.image-size 224 --model torchvision:resnet18 --attack badnets
+  cp "$files/run/results.json" "$results/imagenet_subset_dali_${device}_$day.json"
+else
+  failed+=("ImageNet subset through DALI: $tiny or DALI is not there")
+fi
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}" >&2
   exit 1

@@ -33,7 +33,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = (
     "--device cpu --precision fp32 --threads 1 --supervised.epochs 2 --supervised.min-steps 40 --unlearn.epochs 8 "
-    "--finetune.steps 40 --finetune.batch 64 --checkpoint-seconds 0.2"
+    "--finetune.steps 40 --finetune.batch 64 --filter.nothing-found suspect --checkpoint-seconds 0.2"
 )
 
 
