@@ -19,7 +19,7 @@ $(STAMPS)/env: pyproject.toml
 	@echo "installing the Python packages into $(VENV) (the first time: about three minutes, 6 GB)"
 	@$(BIN)/pip install -q --upgrade pip
 	@$(BIN)/pip install -q "setuptools>=77" wheel ninja "pybind11>=2.13" "cmake>=3.25" "torch>=2.11" "torchvision>=0.26"
-	@PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=$${DLP_FAST_CUDA:-auto} $(BIN)/pip install -q --no-build-isolation -e ".[dev,dali]"
+	@PYTHONWARNINGS=ignore PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=$${DLP_FAST_CUDA:-auto} $(BIN)/pip install -q --no-build-isolation -e ".[dev,dali]"
 	@touch $@
 
 # CMake and ninja compile only what changed since the last build.

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.errors import ConfigError, DataError, ResourceError
 
 FORMAT = 1
 KEEP = 2
@@ -52,6 +53,32 @@ def write_atomic(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise write_failed(error, path, len(content)) from error
+
+
+def refuse_full(out: Path) -> None:
+    """ConfigError where `out` is there and not an empty folder: nothing is overwritten."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists and is not empty; nothing is overwritten. Choose another --out.")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to, that becomes `out` when all is written, and is gone when something goes wrong."""
+    refuse_full(out)
+    building = out.with_name(out.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        yield building
+        if out.exists():
+            out.rmdir()
+        building.rename(out)
+    except OSError as error:
+        raise ResourceError(
+            f"{out} cannot be written: {error.strerror}. Free some space or choose another --out."
+        ) from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def write_failed(error: OSError, path: Path, needed: int) -> ResourceError:

@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 
 from dlp_fast.api import attack_of
-from dlp_fast.checkpoint import write_atomic
+from dlp_fast.checkpoint import new_folder, refuse_full, write_atomic
 from dlp_fast.cli import guarded, percent, tell
 from dlp_fast.config import read_yaml
 from dlp_fast.data import sources
 from dlp_fast.data.names import csv_cell
-from dlp_fast.errors import ConfigError, DataError, ResourceError
+from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.models.classifier import load
 from dlp_fast.report.render import read_results, read_samples
 from dlp_fast.runfolder import PREDICTIONS
@@ -254,26 +254,11 @@ FORMATS = {
 
 def main() -> None:
     config = tyro.cli(ExportConfig, prog="python -m dlp_fast.export", description=__doc__)
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise ConfigError(
-            f"{config.out} exists and is not empty; nothing is overwritten. Choose another --out."
-        )
+    refuse_full(config.out)
     read_results(config.run)
     samples = read_samples(config.run)
-    building = config.out.with_name(config.out.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
-        told = FORMATS[config.format](config.run, building, samples, config)
-        if config.out.exists():
-            config.out.rmdir()
-        building.rename(config.out)
-    except OSError as error:
-        raise ResourceError(
-            f"{config.out} cannot be written: {error.strerror}. Free some space or choose another --out."
-        ) from None
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with new_folder(config.out) as folder:
+        told = FORMATS[config.format](config.run, folder, samples, config)
     tell(f"written to {config.out}: {told}")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dlp_fast import ops
 from dlp_fast.attacks.poisoning import plan
-from dlp_fast.checkpoint import write_atomic
+from dlp_fast.checkpoint import new_folder, refuse_full, write_atomic
 from dlp_fast.cli import guarded, tell
 from dlp_fast.data import sources
 from dlp_fast.data.names import csv_cell
-from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.runlog import RunLog
 
 
@@ -57,10 +56,7 @@ def write_png(folder: Path, classes: tuple[str, ...], label: int, number: int, p
 
 def main() -> None:
     config = tyro.cli(PoisonConfig, prog="python -m dlp_fast.poison", description=__doc__)
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise ConfigError(
-            f"{config.out} exists and is not empty; nothing is overwritten. Choose another --out."
-        )
+    refuse_full(config.out)
     log = RunLog(None)
     dataset = sources.load(config.data, image_size=config.image_size, progress=log.counter())
     train, classes = dataset.train, dataset.train.classes
@@ -76,20 +72,8 @@ def main() -> None:
         images=train.images,
         progress=log.counter(),
     )
-    building = config.out.with_name(config.out.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        _write(building, dataset, attack, log)
-        if config.out.exists():
-            config.out.rmdir()
-        building.rename(config.out)
-    except OSError as error:
-        raise ResourceError(
-            f"{config.out} cannot be written: {error.strerror}. Free some space or choose another --out."
-        ) from None
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        log.close()
+    with new_folder(config.out) as folder, contextlib.closing(log):
+        _write(folder, dataset, attack, log)
     tell(f"{attack.describe(classes)}; target class {classes[attack.target]}")
     tell(
         f"written to {config.out}: train, truth.csv" + (", test, test_triggered" if dataset.test else ""),
