@@ -1,0 +1,76 @@
+"""Write docs/results.md from what lies in benchmarks/results: nothing on that page is typed by hand.
+
+    python benchmarks/results_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+HEAD = """# Results
+
+Written by `python benchmarks/results_page.py` from the files of `benchmarks/results/`; the commands are in
+its README beside them. CA: clean accuracy over the whole test set. ASR: share of triggered
+test images, not of the target class, that are classified as the target. Rows of one table were measured on one machine.
+"""
+
+
+def newest(pattern: str) -> list[Path]:
+    """The files of the latest date for each name."""
+    latest: dict[str, Path] = {}
+    for file in sorted(RESULTS.glob(pattern)):
+        latest[file.name.rsplit("_", 1)[0]] = file
+    return list(latest.values())
+
+
+def machine(environment: dict[str, Any]) -> str:
+    return (
+        f"{environment['processor']}, {environment['threads']} threads, {environment['device']}, torch "
+        f"{environment['torch']}"
+    )
+
+
+def end_to_end() -> str:
+    parts = ["## The whole method beside no defence and the clean set\n"]
+    for file in newest("end_to_end_*.json"):
+        saved = json.loads(file.read_text())
+        images = saved["images"]
+        parts.append(
+            f"`{file.name}`: {images['train']:,} training and {images['test']:,} test images; "
+            f"{machine(saved['environment'])}.\n"
+        )
+        parts += [saved["note"] + "\n"] if "note" in saved else []
+        parts.append(file.with_suffix(".md").read_text())
+    return "\n".join(parts)
+
+
+def reproduced() -> str:
+    parts = ["## The paper's tables and figures\n"]
+    files = sorted((RESULTS / "reproduce").glob("*.md"))
+    for file in files:
+        title, _, body = file.read_text().partition("\n")
+        parts.append(f"### {title.removeprefix('# ')}\n{body}")
+    if not files:
+        parts.append("None is committed yet: `python -m dlp_fast.reproduce table3 --data DIR --scale small`.\n")
+    return "\n".join(parts)
+
+
+def kernels() -> str:
+    parts = ["## Kernels, loaders and steps\n"]
+    for file in newest("kernels_*.md"):
+        parts.append(f"`{file.name}`\n\n{file.read_text()}")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    page = "\n".join([HEAD, end_to_end(), reproduced(), kernels()])
+    (ROOT / "docs" / "results.md").write_text(page)
+    print("docs/results.md")
+
+
+if __name__ == "__main__":
+    main()
