@@ -1,6 +1,6 @@
 """Write docs/results.md from what lies in benchmarks/results: nothing on that page is typed by hand.
 
-    python benchmarks/results_page.py
+python benchmarks/results_page.py
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def reproduced() -> str:
         title, _, body = file.read_text().partition("\n")
         parts.append(f"### {title.removeprefix('# ')}\n{body}")
     if not files:
-        parts.append("None is committed yet: `python -m dlp_fast.reproduce table3 --data DIR --scale small`.\n")
+        parts.append(
+            "None is committed yet: `python -m dlp_fast.reproduce table3 --data DIR --scale small`.\n"
+        )
     return "\n".join(parts)
 
 

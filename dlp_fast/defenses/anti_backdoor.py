@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from dlp_fast import ops
 from dlp_fast.defenses.setting import Setting, tune
-from dlp_fast.engine.scoring_pass import score
+from dlp_fast.engine.batches import TrainingData
+from dlp_fast.engine.scoring_pass import BATCH, score
 
 FLOOR = 0.5  # γ: the loss that local gradient ascent holds samples at
 ISOLATE = 0.01  # share of the images that are isolated
@@ -31,7 +32,9 @@ def isolated(setting: Setting, model: nn.Module) -> Tensor:
 
 
 def anti_backdoor(setting: Setting) -> nn.Module:
-    """Stop rule of the ascent: the loss of the isolated images passes that of chance, ln C."""
+    """Ours, where the paper has a fixed number of epochs: the ascent may end before, when the loss of the isolated
+    images passes that of chance, ln C.
+    """
     everything = torch.arange(len(setting.data))
     model = setting.new_model()
     tune(
@@ -59,20 +62,28 @@ def anti_backdoor(setting: Setting) -> nn.Module:
         batch=128,
     )
     chance = math.log(setting.data.classes)
-    for epoch in range(setting.epochs(UNLEARN)):
-        tune(
-            setting,
-            model,
-            setting.data,
-            suspects,
-            title=f"ABL, unlearning, epoch {epoch + 1}",
-            epochs=1,
-            rate=lambda done: UNLEARN_RATE,
-            batch=128,
-            loss_of=lambda logits, target, x: -F.cross_entropy(logits, target),
-            weak=False,
-            stream=64 + epoch,
-        )
-        if float(score(setting.session, model, setting.data).loss[suspects].mean()) > chance:
-            break
+    tune(  # one optimizer throughout: its momentum is most of what so small a step size does
+        setting,
+        model,
+        setting.data,
+        suspects,
+        title="ABL, unlearning",
+        epochs=UNLEARN,
+        rate=lambda done: UNLEARN_RATE,
+        batch=128,
+        loss_of=lambda logits, target, x: -F.cross_entropy(logits, target),
+        weak=False,
+        enough=lambda: loss_on(model, setting.data, suspects) > chance,
+    )
     return model
+
+
+@torch.no_grad()
+def loss_on(model: nn.Module, data: TrainingData, ids: Tensor) -> float:
+    """Mean loss of `ids` in eval mode, nats."""
+    model.eval()
+    total = 0.0
+    for part in ids.split(BATCH[data.device.type]):
+        total += float(F.cross_entropy(model(data.plain(part)).float(), data.target(part), reduction="sum"))
+    model.train()
+    return total / len(ids)

@@ -24,13 +24,18 @@ def attention(maps: Tensor) -> Tensor:
 
 
 class Depths:
-    """The last feature maps at each of the three deepest resolutions of any network, seen by hooks."""
+    """The last feature maps at each of the three deepest resolutions of any network, seen by hooks on its blocks.
+
+    A block is a module with parts of its own: what it gives is the sum that the next one reads, which is what NAD
+    compares. Networks without blocks (VGG) are looked at layer by layer.
+    """
 
     def __init__(self, model: nn.Module):
         self._maps: dict[tuple[int, int], Tensor] = {}
-        self._handles = [
-            m.register_forward_hook(self._see) for m in model.modules() if not list(m.children())
-        ]
+        inner = [m for m in model.modules() if list(m.children()) and m is not model]
+        blocks = [m for m in inner if not isinstance(m, nn.Sequential)]
+        seen = blocks or [m for m in model.modules() if not list(m.children())]
+        self._handles = [m.register_forward_hook(self._see) for m in seen]
 
     def _see(self, _module: nn.Module, _inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
@@ -55,21 +60,21 @@ def distillation_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
 def attention_distillation(setting: Setting) -> nn.Module:
     """Teacher: the model fine-tuned on the clean subset. Epochs are fixed; nothing is chosen."""
-    tuned, _ = setting.split()
+    tuned = setting.everything_clean()
     teacher = tune(
         setting,
         copy_of(setting.model),
         setting.clean,
         tuned,
         title="NAD, teacher",
-        epochs=setting.epochs(TEACHER_EPOCHS),
+        epochs=TEACHER_EPOCHS,
         rate=_rate,
     ).eval()
     student = copy_of(setting.model)
     of_student, of_teacher = Depths(student), Depths(teacher)
 
     def loss_of(logits: Tensor, target: Tensor, x: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), setting.session.compute.forward():
             teacher(x)
         return F.cross_entropy(logits, target) + distillation_loss(of_student.read(), of_teacher.read())
 
@@ -80,7 +85,7 @@ def attention_distillation(setting: Setting) -> nn.Module:
         setting.clean,
         tuned,
         title="NAD, student",
-        epochs=setting.epochs(EPOCHS),
+        epochs=EPOCHS,
         rate=_rate,
         loss_of=loss,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dlp_fast.defenses.setting import Setting, accuracy_on, copy_of, tune
+from dlp_fast.defenses.setting import Setting, accuracy_on, allowed_loss, copy_of, tune
 from dlp_fast.engine.features import features
 from dlp_fast.models.registry import classifier_of
 
@@ -26,9 +26,9 @@ def prune(model: nn.Module, channels: Tensor) -> None:
 
 def fine_pruning(setting: Setting) -> nn.Module:
     """Stop rule: the last pruning step before held-out clean accuracy falls by more than MOST_LOST."""
-    tuned, held = setting.split()
+    _, held = setting.split()
     order = dormant_first(setting, setting.model)
-    allowed = accuracy_on(setting.model, setting.clean, held) - MOST_LOST
+    allowed = allowed_loss(accuracy_on(setting.model, setting.clean, held), MOST_LOST)
     step, keep = max(1, len(order) // 32), 0
     for count in range(step, len(order), step):
         trial = copy_of(setting.model)
@@ -40,15 +40,18 @@ def fine_pruning(setting: Setting) -> nn.Module:
     weights = classifier_of(model).weight
     prune(model, order[:keep])
     # a pruned channel stays pruned while the others are tuned
-    weights.register_hook(lambda gradient: gradient.index_fill(1, order[:keep].to(gradient.device), 0))
+    handle = weights.register_hook(
+        lambda gradient: gradient.index_fill(1, order[:keep].to(gradient.device), 0)
+    )
     tune(
         setting,
         model,
         setting.clean,
-        tuned,
+        setting.everything_clean(),  # nothing is decided any more
         title="FP, fine-tuning",
-        epochs=setting.epochs(EPOCHS),
+        epochs=EPOCHS,
         rate=lambda done: RATE,
     )
+    handle.remove()
     prune(model, order[:keep])  # weight decay and momentum leave zeros zero; this says so
     return model

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from dlp_fast.defenses.setting import STREAM, Setting, accuracy_on, copy_of, tune
+from dlp_fast.defenses.setting import STREAM, Setting, accuracy_on, allowed_loss, copy_of, tune
 from dlp_fast.engine.batches import training_order
 
 END_EPOCHS, CURVE_EPOCHS, RATE = 100, 100, 0.01
@@ -60,14 +60,14 @@ def mode_connectivity(setting: Setting) -> nn.Module:
         setting.clean,
         tuned,
         title="MCR, the other end",
-        epochs=setting.epochs(END_EPOCHS),
+        epochs=END_EPOCHS,
         rate=lambda done: RATE * 0.5 * (1 + math.cos(math.pi * done)),
     )
     bend = train_bend(setting, (setting.model, end), tuned)
     points = [(t, at(setting, (setting.model, end), bend, t, tuned)) for t in POINTS]
     found = [(t, accuracy_on(model, setting.clean, held), model) for t, model in points]
     best = max(accuracy for _, accuracy, _ in found)
-    return max((t, model) for t, accuracy, model in found if accuracy >= best - MOST_LOST)[1]
+    return max((t, model) for t, accuracy, model in found if accuracy >= allowed_loss(best, MOST_LOST))[1]
 
 
 def train_bend(setting: Setting, ends: tuple[nn.Module, nn.Module], tuned: Tensor) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def train_bend(setting: Setting, ends: tuple[nn.Module, nn.Module], tuned: Tenso
     optimizer = torch.optim.SGD(list(bend.values()), lr=RATE, momentum=0.9, nesterov=True, weight_decay=1e-4)
     carrier = copy_of(ends[0])  # its buffers only
     generator = torch.Generator().manual_seed(setting.clean.seed + 0x3C2)
-    epochs = setting.epochs(CURVE_EPOCHS)
+    epochs = CURVE_EPOCHS
     setting.session.log.start("MCR, the curve", epochs)
     for epoch in range(epochs):
         for ids in tuned[training_order(setting.clean.seed, STREAM + 2, epoch, len(tuned))].split(64):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlp_fast.defenses.setting import STREAM, Setting, accuracy_on, copy_of
+from dlp_fast.defenses.setting import STREAM, Setting, accuracy_on, allowed_loss, copy_of
 from dlp_fast.engine.batches import Cycle
 from dlp_fast.errors import ConfigError
 
@@ -33,6 +33,11 @@ class Perturbed:
         self.shift_noise = [torch.zeros(s, device=device, requires_grad=True) for s in sizes]
         self.noisy = False
         self._handles = [m.register_forward_hook(self._hook(i)) for i, m in enumerate(self.norms)]
+        self._momenta = [m.momentum for m in self.norms]
+        for norm in self.norms:
+            norm.momentum = (
+                0.0  # its own forward pass, whose output is replaced, would move the running statistics
+            )
 
     def _hook(self, i: int):
         def replace(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
@@ -40,7 +45,8 @@ class Perturbed:
             if self.noisy:
                 scale = norm.weight * (self.masks[i] + self.scale_noise[i])
                 shift = norm.bias * (1 + self.shift_noise[i])
-            # running statistics: the clean subset is too small for its own
+            if norm.training:  # statistics of the batch, as published; the running ones stay as they are
+                return F.batch_norm(inputs[0], None, None, scale, shift, True, 0.0, norm.eps)
             return F.batch_norm(
                 inputs[0], norm.running_mean, norm.running_var, scale, shift, False, 0.0, norm.eps
             )
@@ -54,16 +60,18 @@ class Perturbed:
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
+        for norm, momentum in zip(self.norms, self._momenta):
+            norm.momentum = momentum
 
 
 def learn_masks(setting: Setting, model: nn.Module, tuned: Tensor) -> list[Tensor]:
     """Mask of each channel of each batch norm, 0..1: near 0 where noise on the channel hurts most."""
-    model.eval()
+    model.train()
     of = Perturbed(model)
     cycle = Cycle(tuned, min(BATCH, len(tuned)), setting.clean.seed, STREAM + 3)
     velocity = [torch.zeros_like(m) for m in of.masks]
     generator = torch.Generator(device=of.masks[0].device).manual_seed(setting.clean.seed + 0xA2B)
-    steps = setting.epochs(STEPS)
+    steps = STEPS
     setting.session.log.start("ANP, masks", steps)
 
     def loss_of(x: Tensor, y: Tensor) -> Tensor:
@@ -93,14 +101,16 @@ def learn_masks(setting: Setting, model: nn.Module, tuned: Tensor) -> list[Tenso
 
 
 def prune(model: nn.Module, masks: list[Tensor], threshold: float) -> int:
-    """Zero scale and shift of the channels whose mask is at most `threshold`, in place; returns how many."""
+    """Zero the scale of the channels whose mask is at most `threshold`, in place; returns how many.
+
+    The shift stays, as it was when the masks were learnt.
+    """
     count = 0
     norms = (m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     with torch.no_grad():
         for norm, mask in zip(norms, masks):
             gone = mask <= threshold
             norm.weight[gone] = 0
-            norm.bias[gone] = 0
             count += int(gone.sum())
     return count
 
@@ -109,7 +119,7 @@ def neuron_pruning(setting: Setting) -> nn.Module:
     """Stop rule: the largest threshold that costs at most MOST_LOST of held-out clean accuracy."""
     tuned, held = setting.split()
     masks = learn_masks(setting, copy_of(setting.model), tuned)
-    allowed = accuracy_on(setting.model, setting.clean, held) - MOST_LOST
+    allowed = allowed_loss(accuracy_on(setting.model, setting.clean, held), MOST_LOST)
     best = copy_of(setting.model)
     for threshold in THRESHOLDS:
         trial = copy_of(setting.model)

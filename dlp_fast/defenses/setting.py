@@ -24,8 +24,9 @@ LEAST_CLEAN = 20  # images of a clean subset that is worth the name
 @dataclass(frozen=True)
 class Setting:
     """model: trained on `data` without a defence; data: the poisoned training set; clean: a small set known to be clean
-    (None for a method that needs none); new_model: a network with new weights; effort: multiplies every number of
-    epochs and steps, for small machines (1: as published).
+    (None for a method that needs none); new_model: a network with new weights; effort: multiplies the epochs that are
+    trained on the whole of `data` (ABL's), for small machines. What is trained on the clean subset is as published: its
+    cost is small, and fewer steps would cripple the method.
     """
 
     session: Session
@@ -36,7 +37,12 @@ class Setting:
     effort: float = 1.0
 
     def epochs(self, published: int) -> int:
+        """Epochs over the whole of `data`."""
         return max(1, round(published * self.effort))
+
+    def everything_clean(self) -> Tensor:
+        """Ids of the whole clean subset, for training that chooses nothing; DataError where it is too small."""
+        return torch.cat(self.split()).sort().values
 
     def split(self) -> tuple[Tensor, Tensor]:
         """(ids to tune on, ids held out to decide on) of the clean subset; DataError where it is too small."""
@@ -52,6 +58,11 @@ class Setting:
 
 def copy_of(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).train()
+
+
+def allowed_loss(right: float, most_lost: float) -> float:
+    """Accuracy down to which a drop of `most_lost` from `right` is allowed, a drop of exactly that much included."""
+    return right - most_lost - 1e-9
 
 
 @torch.no_grad()
@@ -79,11 +90,12 @@ def tune(
     weight_decay: float = 1e-4,
     loss_of: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     weak: bool = True,
-    stream: int = STREAM + 1,
+    enough: Callable[[], bool] | None = None,
 ) -> nn.Module:
     """SGD with Nesterov momentum on `ids` of `data`, in place; `rate`: step size from the share of the training done.
 
-    `loss_of`: (logits fp32, targets, network input) -> loss; none: cross-entropy.
+    `loss_of`: (logits fp32, targets, network input) -> loss; none: cross-entropy. `enough`: asked after each epoch
+    whether to end.
     """
     batch = min(batch, len(ids))
     per_epoch = math.ceil(len(ids) / batch)
@@ -94,7 +106,7 @@ def tune(
     log = setting.session.log
     log.start(title, epochs * per_epoch)
     for epoch in range(epochs):
-        order = ids[training_order(data.seed, stream, epoch, len(ids))]
+        order = ids[training_order(data.seed, STREAM + 1, epoch, len(ids))]
         for k, part in enumerate(order.split(batch)):
             setting.session.poll()
             step = epoch * per_epoch + k
@@ -113,5 +125,7 @@ def tune(
             loss.backward()
             optimizer.step()
             log.advance(step + 1, batch)
+        if enough is not None and enough():
+            break
     log.finish()
     return model

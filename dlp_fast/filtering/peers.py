@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from dlp_fast.filtering.suspicion import Suspicion
 
 DIMENSIONS = 10  # of the space that activation clustering looks in
+SILHOUETTE_OF = 2000  # images of a class, at most: its cost is their square
 LEAST = 8  # images; smaller classes are not split
 
 
@@ -41,19 +43,26 @@ def _classes(features: Tensor, labels: Tensor, classes: int) -> Iterator[tuple[n
 
 
 def activation_clustering(features: Tensor, labels: Tensor, classes: int) -> Suspicion:
-    """Chen et al. 2019: in each class, ten components and two clusters; the smaller a cluster, the more suspicious.
+    """Chen et al. 2019: in each class, ten components and two clusters; classes whose clusters are clearest come first
+    (silhouette), and of each the smaller cluster.
 
     Within a cluster, images nearer to its centre, relative to the other's, come first.
     """
-    score = np.full(len(labels), 2.0)
+    score = np.full(len(labels), 9.0)
     for ids, x in _classes(features, labels, classes):
         points = PCA(min(DIMENSIONS, *x.shape), random_state=0).fit_transform(x)
         clusters = KMeans(2, n_init=4, random_state=0).fit(points)
         distance = clusters.transform(points)
         rows = np.arange(len(ids))
         near, far = distance[rows, clusters.labels_], distance[rows, 1 - clusters.labels_]
-        share = np.bincount(clusters.labels_, minlength=2) / len(ids)
-        score[ids] = share[clusters.labels_] + 0.01 * near / np.maximum(near + far, 1e-12)
+        sizes = np.bincount(clusters.labels_, minlength=2)
+        few = (
+            len(ids) <= SILHOUETTE_OF or sizes.min() < SILHOUETTE_OF // 40
+        )  # a sample might miss the small cluster
+        sample = None if few else SILHOUETTE_OF
+        clearness = silhouette_score(points, clusters.labels_, sample_size=sample, random_state=0)
+        larger = clusters.labels_ == np.argmax(sizes)
+        score[ids] = 4.0 * larger - clearness + 0.001 * near / np.maximum(near + far, 1e-12)
     return _ranked(score)
 
 

@@ -36,6 +36,7 @@ from dlp_fast.stages.finetuning import finetuning
 CLEAN_SHARE = (
     0.05  # of the test set: what rivals that need clean images are given; not tested on, by any method
 )
+VERSION = 2  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
 OURS = ("dlp_fast", "dlp")
@@ -71,7 +72,9 @@ class Bench:
         self.scale, self.out, self.log = scale, out, log
         self.compute = choose_compute(device, "auto")
         self.dataset = self._load(data)
-        self._facts = {"data": data, "scale": scale_name, "settings": dataclasses.asdict(scale)}
+        settings = dataclasses.asdict(scale)
+        del settings["attacks"]  # cells of one attack do not depend on which others are run
+        self._facts = {"version": VERSION, "data": data, "scale": scale_name, "settings": settings}
         self._check()
 
     def _load(self, data: str) -> sources.Dataset:
@@ -197,6 +200,7 @@ class Bench:
             "attack": cell.attack,
             "poison_rate": cell.rate,
             "seed": cell.seed,
+            "device": self.compute.device.type,
             "order": cell.order,
             "model": self.network(cell),
             "filter": {"rate": cell.gamma},

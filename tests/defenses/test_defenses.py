@@ -27,6 +27,17 @@ def new_model(seed=0):
     return build_model("wrn-10-1", 3, SIDE, seed)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short():
+    """Fewer steps than published: the tests are about what a method does, not about how far it gets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anp, "STEPS", 200)
+        patch.setattr(abl, "UNLEARN", 1)  # of two images only, more would unlearn everything
+        patch.setattr(mcr, "END_EPOCHS", 10)
+        patch.setattr(mcr, "CURVE_EPOCHS", 10)
+        yield
+
+
 @pytest.fixture(scope="module")
 def setting():
     """A network that has learnt three shades, and that a white corner means class 0."""
@@ -64,7 +75,7 @@ def test_the_victim_has_a_backdoor(setting):
 def test_gives_a_network_that_works_and_leaves_the_victim_alone(setting, name):
     of, _ = setting
     before = copy.deepcopy(of.model.state_dict())
-    model = DEFENSES[name](dataclasses.replace(of, effort=0.5) if name == "nad" else of)
+    model = DEFENSES[name](of)
     assert accuracy_on(model, of.clean, torch.arange(90)) > 0.6
     assert all(torch.isfinite(v).all() for v in model.state_dict().values())
     assert all(torch.equal(v, before[k]) for k, v in of.model.state_dict().items())
@@ -190,9 +201,9 @@ class TestNeuronPruning:
         expected = sum(int((m <= 0.3).sum()) for m in masks)
         assert anp.prune(model, masks, 0.3) == expected
         norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-        assert all(
-            (n.weight[m <= 0.3] == 0).all() and (n.bias[m <= 0.3] == 0).all() for n, m in zip(norms, masks)
-        )
+        assert all((n.weight[m <= 0.3] == 0).all() for n, m in zip(norms, masks))
+        before = [m for m in of.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert all(torch.equal(n.bias, b.bias) for n, b in zip(norms, before))
 
     def test_full_masks_and_no_noise_change_nothing(self, setting):
         of, _ = setting

@@ -41,6 +41,20 @@ def test_finds_the_group(filter_):
     assert float(poisoned[found].float().mean()) > 0.9
 
 
+def test_half_of_a_class():
+    """10 % of all images under one label double its class: the poison is no smaller cluster, but the clearest one."""
+    rng = np.random.default_rng(1)
+    labels = np.concatenate([np.arange(N) % CLASSES, np.ones(N // CLASSES, dtype=int)])
+    x = rng.normal(size=(len(labels), 16)) + 4 * np.eye(16)[labels]
+    x[N:, 9] += 9
+    poisoned = torch.arange(len(labels)) >= N
+    y = torch.from_numpy(labels)
+    found = top(activation_clustering(torch.from_numpy(x).float(), y, CLASSES), y)
+    assert set(y[found].tolist()) == {1}
+    share = float(poisoned[found].float().mean())
+    assert share > 0.98 or share < 0.02  # of two clusters of one size, which is the poison it cannot say
+
+
 @pytest.mark.parametrize("filter_", [activation_clustering, spectral_signatures])
 def test_repeats_itself(filter_):
     x, labels, _ = planted()
