@@ -153,7 +153,7 @@ def execute(
         session = Session(config.seed, compute, log, checkpoints, config.checkpoint_seconds)
         if session.resumed:
             log.say("going on from the last checkpoint")
-        _go_back(session, config, overrides, log)
+        _go_back(session, config, overrides, folder, log)
         with session:
             found = run_stages(session, data, config, observe, overrides)
             last = score(session, found.model, data)
@@ -240,6 +240,12 @@ def _prepare(
         log.say(f"attack: {attack.describe(dataset.train.classes)}")
         images = attack.poison(images)
     log.say(f"computing on {compute.describe()}")
+    for side in (images.height, images.width):
+        if not 8 <= side <= 256:
+            raise DataError(
+                f"images of {images.width} x {images.height} pixels: expected sides of 8 to 256 pixels. Resize "
+                "them, or give --dataset.image-size."
+            )
     mean, std = pixel_statistics(images)
     classes = len(dataset.train.classes)
     data = TrainingData(images, labels, classes, mean, std, dataset.flip, config.seed, compute.device)
@@ -287,9 +293,16 @@ def _overrides(config: RunConfig, dataset: sources.Dataset, log: RunLog) -> Over
     return overrides
 
 
-def _go_back(session: Session, config: RunConfig, overrides: Overrides, log: RunLog) -> None:
+def _go_back(
+    session: Session, config: RunConfig, overrides: Overrides, folder: RunFolder | None, log: RunLog
+) -> None:
     """Where a person has decided otherwise since the filter ran, what came after it is done anew."""
     before = session.completed("filter")
+    if config.decisions is None and folder and folder.has_overrides():
+        raise ConfigError(
+            f"{folder.path / 'samples.csv'} holds a person's decisions (column override) that would be lost. "
+            "Give it with --decisions, or take the column out."
+        )
     if before is None or before["overrides"] == overrides.fingerprint:
         return
     if config.decisions is None:
@@ -298,6 +311,8 @@ def _go_back(session: Session, config: RunConfig, overrides: Overrides, log: Run
             "holds them), or choose another --out."
         )
     session.keep_only(("supervised",))
+    if folder:
+        folder.unfinish()
     log.say("going on from the filter, with these decisions")
 
 

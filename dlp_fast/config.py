@@ -25,7 +25,7 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    image_size: int | None = Field(None, ge=8, le=1024)
+    image_size: int | None = Field(None, ge=8, le=256)
     """Side in pixels that images are resized to; unset: their own where all are equal and at most 96, else 224."""
     max_megapixels: float = Field(64, gt=0, le=89)
     """Larger pictures are quarantined, megapixels."""
@@ -107,7 +107,7 @@ class FinetuneConfig(Section):
 
     labeled: Literal["trusted", "hardest"] = "trusted"
     """Whose labels are used. hardest: the suspected clean, as published. trusted: all but the most suspected."""
-    rounds: int = Field(3, ge=1)
+    rounds: int = Field(2, ge=1)
     """With `trusted`: times that stage 3 may begin. After each, the curves of its own epochs are clustered too; a class
     that falls into two only now loses those labels, and the stage begins anew."""
     readmit: float = Field(0.5, gt=0, le=1)

@@ -68,6 +68,7 @@ def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimat
         return build_model(config.model, data.classes, size, data.seed).to(session.compute.device)
 
     def timed(action) -> float:
+        session.keep_only(())  # of an earlier trial under the same name
         began = time.monotonic()
         action()
         if session.compute.device.type == "cuda":

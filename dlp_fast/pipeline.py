@@ -237,7 +237,8 @@ class Pipeline:
         config, before, dropped = self.config.filter, len(self.evidence), []
         for split in splits:
             if split.found(config.min_separation):
-                inside = split.posterior > config.membership
+                # the clear ones only: here nobody is left to make up for a class that loses too many labels
+                inside = split.posterior > 0.5
                 ids = labeled[torch.from_numpy(split.members[inside])]
                 dropped.append(ids[~torch.isin(ids, self.overrides.keep)])
                 self._tell(split, "finetuning", int(inside.sum()))
@@ -251,6 +252,11 @@ def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tens
     """
     everything = torch.ones(len(selection.score), dtype=torch.bool)
     if config.finetune.labeled == "trusted":
+        if not len(selection.trusted):
+            raise DataError(
+                "no label is trusted, so stage 3 has nothing to learn from. Look at the overrides in the decisions "
+                "file, or raise filter.floor."
+            )
         suspected = everything.clone()
         for ids in (selection.trusted, selection.unlabeled, selection.left_out):
             suspected[ids] = False

@@ -41,7 +41,7 @@ class PoisonConfig(BaseModel):
     """Class that the attack aims at: its name or number."""
     seed: int = Field(0, ge=0)
     """Fixes which images are drawn, and patterns."""
-    image_size: int | None = Field(None, ge=8, le=1024)
+    image_size: int | None = Field(None, ge=8, le=256)
     """Side in pixels; unset: the images' own where all are equal and at most 96, else 224."""
 
 

@@ -19,10 +19,10 @@ def main() -> None:
         tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
         return
     out = config.out or default_out(config.data)
-    finished = RunFolder(out).results is not None
+    before = RunFolder(out).results
     result = execute(config.model_copy(update={"out": out}))
     tell("")
-    if finished:
+    if before and before["stages"] == result.results["stages"]:  # to the second: nothing was trained
         tell("this run was finished already; its results:")
     tell(results_table(result.results))
     of = result.results["filter"]

@@ -138,6 +138,19 @@ class RunFolder:
 
             parquet.write_table(arrow_csv.read_csv(io.BytesIO(content)), self.path / "samples.parquet")
 
+    def has_overrides(self) -> bool:
+        """Whether samples.csv has a word of a person's in a column `override`."""
+        try:
+            with (self.path / "samples.csv").open(encoding="utf-8", newline="") as file:
+                return any((row.get("override") or "").strip() for row in csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            return False
+
+    def unfinish(self) -> None:
+        """Take away what says that the run is finished: it goes on, and must not be taken for what it was."""
+        for name in ("results.json", "report.html", "model.safetensors", "classes.json", PREDICTIONS):
+            (self.path / name).unlink(missing_ok=True)
+
     def write_predictions(self, prediction: torch.Tensor, label_probability: torch.Tensor) -> None:
         """predictions.safetensors: of the clean model, for every image by id: class int64 [n], and the probability fp32
         [n] that it gives the image's label.

@@ -133,5 +133,7 @@ class DaliImages(FileImages):
             return torch.from_numpy(rest).to(self.device)
         tensor = pictures.as_tensor()
         if self.device.type == "cuda":
-            return torch.from_dlpack(tensor).clone()
+            kept = torch.from_dlpack(tensor).clone()
+            torch.cuda.current_stream().synchronize()  # before the next batch may be decoded into the same memory
+            return kept
         return torch.from_numpy(np.array(tensor))

@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from dlp_fast.checkpoint import Checkpoints
 from dlp_fast.engine.device import Compute
 from dlp_fast.errors import Interrupted, NumericError
 from dlp_fast.runlog import RunLog
+
+RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, StochasticDepth)
 
 
 class Session:
@@ -152,6 +155,12 @@ class StageRun:
 
     def save(self) -> None:
         self.check()
+        self._check_weights()
+        self.session._current = self._state()
+        self.session.save()
+        self._saved = time.monotonic()
+
+    def _check_weights(self) -> None:
         for item in self._tracked.values():
             # a finite loss can have an infinite gradient: such weights are caught here, before they are kept
             if isinstance(item, nn.Module) and not all(bool(p.isfinite().all()) for p in item.parameters()):
@@ -159,9 +168,6 @@ class StageRun:
                     f"{self.name}: the weights are not finite at step {self.done} of {self.total}. The last "
                     f"checkpoint is sound. Lower {self.name}.learning_rate (a change needs another --out)."
                 )
-        self.session._current = self._state()
-        self.session.save()
-        self._saved = time.monotonic()
 
     def observe(self, loss: Tensor) -> None:
         """Add a loss to the running sum; call it before the backward pass.
@@ -202,11 +208,12 @@ class StageRun:
                     self.session.poll()
                 if time.monotonic() - self._saved >= self.session.every:
                     self.save()
+            self._check_weights()
         finally:
             self.session.log.finish()
 
 
 def seed_step(model: nn.Module, seed: int, stage: int, step: int) -> None:
     """Give random layers their own stream a step, so that a resumed run draws the same; others need none."""
-    if any(isinstance(m, (nn.Dropout, nn.Dropout2d)) and m.p > 0 for m in model.modules()):
+    if any(getattr(m, "p", 0) for m in model.modules() if isinstance(m, RANDOM_LAYERS)):
         torch.manual_seed(((seed * 4 + stage) * 1_000_003 + step) % 2**63)

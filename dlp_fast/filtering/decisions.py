@@ -131,14 +131,14 @@ def apply(chosen: Selection, over: Overrides, to_unlearn: int) -> Selection:
     trusted = (mask(chosen.trusted) | keep) & ~suspect & ~drop
     unlabeled = mask(chosen.unlabeled) & ~keep & ~suspect & ~drop
     poisoned = order[suspected[order]]
-    was_unlearnt = len(chosen.to_unlearn) or to_unlearn
+    unlearnt = (mask(chosen.to_unlearn) | suspect) & ~keep & ~drop
     return replace(
         chosen,
         score=score,
         rank=places(order),
         suspected_poisoned=poisoned,
         suspected_clean=clean[~suspect[clean] & ~drop[clean]],
-        to_unlearn=poisoned[:was_unlearnt],
+        to_unlearn=order[unlearnt[order]][: len(chosen.to_unlearn) or to_unlearn],
         trusted=trusted.nonzero().flatten(),
         unlabeled=unlabeled.nonzero().flatten(),
         left_out=over.drop,

@@ -41,7 +41,8 @@ class Selection:
             return self
         inside = torch.zeros(len(self.score), dtype=torch.bool)
         inside[late] = True
-        score = torch.where(inside & (self.score >= 0), self.score - 1, self.score)
+        above = max(1.0, float(self.score.max()) * 1.001)  # whatever the filter's scale, they rank first
+        score = torch.where(inside & (self.score >= 0), self.score - above, self.score)
         order = ops.select(score, len(score)).lowest
         suspected = inside.clone()
         suspected[self.suspected_poisoned] = True

@@ -61,9 +61,9 @@ def verdict(
         ]
         return Verdict("poisoned", max(t["strength"] for t in targets), targets, reasons)
     reasons = []
-    if config.score == "snapshot":
+    if config.score != "trajectory":
         reasons.append(
-            "the snapshot filter ranks images and says nothing of the set (filter.score = trajectory)."
+            f"the filter {config.score} ranks images and says nothing of the set; trajectory does."
         )
     elif epochs < 2:
         reasons.append("one epoch shows no learning curves; train longer.")

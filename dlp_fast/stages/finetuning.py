@@ -50,7 +50,11 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int
     batch = min(config.batch, labeled)
     if config.mu is not None:
         return round(config.mu * batch)
-    return 7 * batch if config.labeled == "hardest" else max(1, round(batch * unlabeled / labeled))
+    return (
+        7 * batch
+        if config.labeled == "hardest"
+        else max(1, min(7 * batch, round(batch * unlabeled / labeled)))
+    )
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

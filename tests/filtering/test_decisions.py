@@ -111,4 +111,5 @@ def test_a_run_goes_on_from_the_filter(tmp_path):
     assert "this run was finished already" in again.text
     without = command("run", "--out", run, *options())
     assert without.code == 2
-    assert "give them again with --decisions" in " ".join(without.text.split())
+    assert "Give it with --decisions" in " ".join(without.text.split())
+    assert (run / "results.json").exists()

@@ -1,0 +1,63 @@
+"""What is said of a set, and when nothing can be said."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlp_fast.config import FilterConfig
+from dlp_fast.filtering.verdict import NEAR, verdict
+
+SIZES, CLASSES = [100, 300, 100], ("cat", "dog", "emu\nx")
+
+
+def found(label=1, **over):
+    return {
+        "stage": "supervised",
+        "label": label,
+        "images": 150,
+        "separation": 5.0,
+        "doubt": 0.01,
+        "strength": 2.4,
+        **over,
+    }
+
+
+def said(evidence=(), nearest=0.3, sizes=SIZES, epochs=10, **config):
+    return verdict(list(evidence), nearest, sizes, CLASSES, epochs, FilterConfig(**config))
+
+
+def test_poisoned():
+    of = said([found()])
+    assert (of.kind, of.score) == ("poisoned", 2.4)
+    (target,) = of.targets
+    assert (target["class"], target["share_of_class"], target["share_of_all"]) == ("dog", 0.5, 0.3)
+    assert "class dog" in of.reasons[0]
+
+
+def test_names_are_escaped():
+    assert said([found(label=2)]).targets[0]["class"] == "emu\\nx"
+
+
+def test_nothing_found():
+    of = said()
+    assert (of.kind, of.score, of.targets, of.reasons) == ("nothing found", 0.3, [], [])
+
+
+@pytest.mark.parametrize(
+    ("over", "reason"),
+    [
+        ({"nearest": NEAR}, "nearly falls into two"),
+        ({"sizes": [100, 300, 20]}, "1 of 3 classes have under 40 images"),
+        ({"epochs": 1}, "one epoch shows no learning curves"),
+        ({"score": "snapshot"}, "the filter snapshot ranks images"),
+        ({"score": "spectral_signatures"}, "the filter spectral_signatures ranks images"),
+    ],
+)
+def test_cannot_tell(over, reason):
+    of = said(**over)
+    assert of.kind == "cannot tell"
+    assert reason in " ".join(of.reasons)
+
+
+def test_what_is_found_outweighs_what_cannot_be_told():
+    assert said([found()], nearest=0.9, sizes=[100, 300, 20]).kind == "poisoned"
