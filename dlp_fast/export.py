@@ -24,6 +24,7 @@ from dlp_fast.config import read_yaml
 from dlp_fast.data import sources
 from dlp_fast.data.names import csv_cell
 from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.filtering.decisions import WORDS, shorten
 from dlp_fast.models.classifier import load
 from dlp_fast.report.render import read_results, read_samples
 from dlp_fast.runfolder import PREDICTIONS
@@ -49,12 +50,20 @@ class ExportConfig(BaseModel):
 
 
 def kept(samples: dict[str, list[str]]) -> list[int]:
-    """Ids of the images that are neither suspected nor dropped by a person."""
-    words = samples.get("override") or [""] * len(samples["decision"])
+    """Ids of the images that are kept: a person's word, where there is one, else whatever is not suspected.
+
+    Raises DataError for a word that is unknown.
+    """
+    words = [word.strip() for word in samples["override"] or [""] * len(samples["decision"])]
+    unknown = {word for word in words if word and word not in WORDS}
+    if unknown:
+        raise DataError(
+            f"samples.csv: override {shorten(min(unknown))} is unknown; write keep, drop, suspect or nothing"
+        )
     return [
         i
         for i, (decision, word) in enumerate(zip(samples["decision"], words))
-        if decision != "suspected_poisoned" and word != "drop"
+        if word == "keep" or (decision != "suspected_poisoned" and not word)
     ]
 
 
@@ -134,7 +143,7 @@ class Originals:
         try:
             if self.copies:
                 raise OSError
-            os.link(source, target)
+            os.link(os.path.realpath(source), target)
         except OSError:
             shutil.copy2(source, target)
         return target
@@ -235,7 +244,8 @@ Image classifier ({name}), trained by dlp_fast {results["environment"]["dlp_fast
 - Input: uint8 RGB, [n, {size[0]}, {size[1]}, 3]; output: probabilities of {len(classes)} classes, in this order:
   {", ".join(csv_cell(c) for c in classes)}
 - Verdict on the training images: {verdict["kind"]} (strength {verdict["score"]:.2f}; 1 counts as found)
-- {found["suspected_poisoned"]} images were suspected poisoned and not trained on under their labels
+- {found["suspected_poisoned"]} images were suspected poisoned and (but for any found in the last round of
+  stage 3) not trained on under their labels
 - Clean accuracy: {percent(last["clean_accuracy"])}; attack success rate of the known trigger:
   {percent(last["attack_success_rate"])} (– where unknown)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -109,6 +110,55 @@ def test_onnx(folder_run, tmp_path):
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
     assert "Attack success rate" not in (out / "README.md").read_text().split("\n")[0]
     assert "cannot be excluded" in (out / "README.md").read_text()
+
+
+def edited(run, tmp_path, change):
+    """A copy of `run` whose samples.csv went through `change` (rows -> rows), with a column override."""
+    copy = tmp_path / "edited"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    rows = change([{**row, "override": ""} for row in rows_of(copy / "samples.csv")])
+    with (copy / "samples.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return copy
+
+
+def test_a_persons_words_count(folder_run, tmp_path):
+    def change(rows):
+        suspect = next(r for r in rows if r["decision"] == "suspected_poisoned")
+        others = [r for r in rows if r["decision"] == "undecided"][:2]
+        suspect["override"], others[0]["override"], others[1]["override"] = "keep", "suspect", "drop"
+        change.words = {r["path"]: r["override"] for r in (suspect, *others)}
+        return rows
+
+    out = export(edited(folder_run[1], tmp_path, change), "csv", tmp_path / "out")
+    kept = {r["path"] for r in rows_of(out / "kept.csv")}
+    assert {p: p in kept for p in change.words} == {p: w == "keep" for p, w in change.words.items()}
+
+
+def test_rows_in_another_order(folder_run, tmp_path):
+    """As a spreadsheet leaves them, sorted by rank: every figure still belongs to its image."""
+    run = edited(folder_run[1], tmp_path, lambda rows: sorted(rows, key=lambda r: int(r["rank"])))
+    ours = rows_of(export(run, "cleanlab", tmp_path / "a") / "label_issues.csv")
+    theirs = rows_of(export(folder_run[1], "cleanlab", tmp_path / "b") / "label_issues.csv")
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-1] + [{**rows[-1], "override": "Drop"}], "override 'Drop' is unknown"),
+        (lambda rows: rows[1:], "ids are missing or doubled"),
+        (lambda rows: [*rows, rows[0]], "ids are missing or doubled"),
+    ],
+)
+def test_an_edited_list_that_cannot_be_used(folder_run, tmp_path, change, message):
+    done = command(
+        "export", edited(folder_run[1], tmp_path, change), "--format", "csv", "--out", tmp_path / "out"
+    )
+    assert done.code == 3
+    assert message in " ".join(done.text.split())
 
 
 class TestRefused:

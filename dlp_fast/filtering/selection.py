@@ -85,6 +85,8 @@ def select(of: Suspicion, labels: Tensor, classes: int, config: FilterConfig) ->
     named = int((of.score < 0).sum())
     if config.score == "trajectory" and not named and config.nothing_found == "skip":
         lowest = 0
+    if named:
+        lowest = min(lowest, named)  # nobody outside of a cloud loses a label
     poisoned, to_unlearn = order[: named or lowest], order[:lowest]
     clean = ops.select(of.clean_score, 0, per_class, labels, num_classes=classes).highest
     clean = clean[~torch.isin(clean, poisoned) & (of.clean_score[clean] >= 0)]

@@ -38,10 +38,12 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     Raises DataError where the folder holds no finished run of this version, or a damaged one.
     """
     target = target or run / "report.html"
-    page = _environment().get_template("report.html.j2").render(**context(run))
-    content = page.encode("utf-8")
-    if len(content) > MOST_BYTES:
-        raise DataError(f"the report of {run} would have {len(content):,} bytes, more than {MOST_BYTES:,}")
+    shown = context(run)
+    template = _environment().get_template("report.html.j2")
+    content = template.render(**shown).encode("utf-8")
+    while len(content) > MOST_BYTES and shown["gallery"]:  # the most suspicious stay
+        shown["gallery"] = shown["gallery"][: len(shown["gallery"]) // 2]
+        content = template.render(**shown).encode("utf-8")
     write_atomic(target, content)
     return target
 
@@ -83,8 +85,12 @@ def read_samples(run: Path) -> dict[str, list[str]]:
     try:
         with (run / "samples.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file))
-        names = rows[0]
-        columns = list(zip(*rows[1:], strict=True))
+        names, rows = rows[0], rows[1:]
+        place = names.index("sample_id")
+        rows.sort(key=lambda row: int(row[place]))  # a spreadsheet may have sorted them otherwise
+        if [int(row[place]) for row in rows] != list(range(len(rows))):
+            raise ValueError("ids are missing or doubled")
+        columns = list(zip(*rows, strict=True))
         table = {name: list(column) for name, column in zip(names, columns, strict=True)}
         for name in ("score", "entropy", "rank"):
             list(map(float, table[name]))

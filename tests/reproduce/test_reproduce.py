@@ -54,7 +54,7 @@ class TestCells:
 
     def test_as_published(self, bench):
         values = bench.configured(Cell("dlp", "badnets", 0, gamma=0.05))
-        assert values["filter"] == {"score": "snapshot", "rate": 0.05}
+        assert values["filter"] == {"score": "snapshot", "rate": 0.05, "floor": 1}
         assert values["finetune"]["labeled"] == "hardest"
         assert bench.configured(Cell("dlp_fast", "badnets", 0)).get("filter") == {"rate": 0.01}
 
