@@ -63,7 +63,7 @@ def reproduced() -> str:
 
 def kernels() -> str:
     parts = ["## Kernels, loaders and steps\n"]
-    for file in newest("kernels_*.md"):
+    for file in [*newest("kernels_*.md"), *newest("loaders_*.md")]:
         parts.append(f"`{file.name}`\n\n{file.read_text()}")
     return "\n".join(parts)
 

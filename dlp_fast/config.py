@@ -67,8 +67,8 @@ class FilterConfig(Section):
     """trajectory: clusters of learning curves, see docs/filter.md. snapshot: entropy at epoch E1, as published. The
     others are those that the paper compares with."""
     rate: float = Field(0.01, gt=0, le=0.5)
-    """γ, share of all images that is unlearnt, and again suspected clean (balanced over classes). With a filter that only
-    ranks, it is also the share that is suspected poisoned."""
+    """γ, share of all images that is unlearnt, and again of the suspected clean (balanced over classes). With filters
+    that only rank, it is the share of the suspected poisoned too."""
     floor: int = Field(10, ge=1)
     """Least number of suspected clean and of trusted images a class, and of suspected poisoned ones in all."""
     min_separation: float = Field(2.1, gt=0)
