@@ -15,7 +15,8 @@ HEAD = """# Results
 
 Written by `python benchmarks/results_page.py` from the files of `benchmarks/results/`; the commands are in
 its README beside them. CA: clean accuracy over the whole test set. ASR: share of triggered
-test images, not of the target class, that are classified as the target. Rows of one table were measured on one machine.
+test images, not of the target class, that are classified as the target. Where rows of a
+table come from different machines, a note above it says so.
 """
 
 

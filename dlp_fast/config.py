@@ -73,7 +73,7 @@ class FilterConfig(Section):
     """Least number of suspected clean and of trusted images a class, and of suspected poisoned ones in all."""
     min_separation: float = Field(2.1, gt=0)
     """With `trajectory`: a class has two clouds of curves from this Bhattacharyya distance on. Measured
-    (docs/filter.md): clean classes up to 1.5, poisoned ones whose trigger is learnt from 2.8 on."""
+    (docs/filter.md): clean classes up to 1.5, poisoned ones whose trigger is well learnt from 2.8 on."""
     membership: float = Field(1e-5, gt=0, lt=1)
     """With `trajectory`: an image counts as clustered from this probability of being in the suspicious cloud."""
     nothing_found: Literal["skip", "suspect"] = "skip"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 # A cell beginning with one of these is run as a formula by spreadsheet programs.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(name: str) -> str:
@@ -30,4 +30,4 @@ def _escape(c: str) -> str:
 
 def csv_cell(text: str) -> str:
     """`printable(text)`, made harmless to spreadsheet programs by a leading apostrophe where it needs one."""
-    return ("'" if text.startswith(_FORMULA_STARTS) else "") + printable(text)
+    return ("'" if text.startswith(FORMULA_STARTS) else "") + printable(text)

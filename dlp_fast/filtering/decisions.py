@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from dlp_fast import ops
-from dlp_fast.data.names import csv_cell, printable
+from dlp_fast.data.names import FORMULA_STARTS, csv_cell, printable
 from dlp_fast.errors import DataError
 from dlp_fast.filtering.selection import Selection, places
 
 WORDS = ("keep", "drop", "suspect")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
         if row.get("override") is None or row.get(None) or any(value is None for value in row.values()):
             raise wrong(number, f"expected {len(names)} cells")
         word = row["override"].strip()
-        if word.startswith(FORMULA):
+        if word.startswith(FORMULA_STARTS):
             raise wrong(
                 number, f"override {shorten(word)} begins like a formula; write keep, drop or suspect"
             )
@@ -142,5 +141,4 @@ def apply(chosen: Selection, over: Overrides, to_unlearn: int) -> Selection:
         trusted=trusted.nonzero().flatten(),
         unlabeled=unlabeled.nonzero().flatten(),
         left_out=over.drop,
-        kept=over.keep,
     )

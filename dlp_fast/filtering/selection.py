@@ -21,8 +21,7 @@ class Selection:
     """score: fp32 [n], ascending = more suspicious; rank: int64 [n], 0 = most suspicious (ties: smaller id first);
     suspected_poisoned, suspected_clean: int64 ids; to_unlearn: int64 ids, the γ most suspicious, or none; trusted,
     unlabeled: int64 ids, ascending, of the images whose labels stage 3 may use, and of those whose labels it may come
-    to use; left_out, kept: int64 ids that a person took out, and whose label a person vouches for. What is in none of
-    trusted, unlabeled and left_out is suspected.
+    to use; left_out: int64 ids that a person took out. What is in none of trusted, unlabeled and left_out is suspected.
     """
 
     score: Tensor
@@ -33,7 +32,6 @@ class Selection:
     trusted: Tensor
     unlabeled: Tensor
     left_out: Tensor = field(default_factory=_nobody)
-    kept: Tensor = field(default_factory=_nobody)
 
     def with_late(self, late: Tensor) -> Selection:
         """The same with the images `late`, int64 ids that stage 3 gave away, suspected as well and ranked first."""

@@ -208,7 +208,6 @@ def _targets(of: Exhibits, classes: list[str]) -> list[dict[str, Any]]:
     for k, label in enumerate(of.class_labels.tolist()):
         difference = of.difference[k].numpy()
         widest = max(float(np.abs(difference).max()), 1e-6)
-        groups = of.duplicate_of[of.duplicate_of >= 0]
         shown.append(
             {
                 "name": classes[label],
@@ -220,7 +219,6 @@ def _targets(of: Exhibits, classes: list[str]) -> list[dict[str, Any]]:
                 "widest": widest,
                 "where": _where(difference),
                 "curve": Markup(plots.learning_curves(of.curves[k].numpy(), f"curve{k}")),
-                "duplicates": len(set(groups.tolist())),
             }
         )
     return shown
