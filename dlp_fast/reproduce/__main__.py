@@ -5,10 +5,12 @@ What is done is kept: the same command goes on where it stopped, and tables shar
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,7 +38,8 @@ class ReproduceConfig(BaseModel):
     data: str = "digits"
     """digits | cifar10 | cifar10:DIR | DIR with train and test. The paper's are photographs; digits is for trying."""
     scale: Literal["smoke", "small", "full"] = "small"
-    """smoke: to see that it works; small: an afternoon on a CPU, 5,000 images; full: all images, for a GPU."""
+    """smoke: to see that it works; small: an afternoon a table on a CPU, 5,000 images of 16 px; full: all images, for a
+    GPU."""
     seeds: int = Field(3, ge=1)
     """Repetitions with other weights, poisoned images and patterns; tables have mean and deviation."""
     out: Path | None = None
@@ -45,6 +48,10 @@ class ReproduceConfig(BaseModel):
     """auto: a GPU where there is one."""
     attacks: tuple[Literal["badnets", "trojannn", "blended", "lca", "sig"], ...] | None = None
     """Only these attacks; unset: the scale's."""
+    networks: tuple[str, ...] | None = None
+    """Only these networks in Table 6; unset: the scale's."""
+    image_size: int | None = Field(None, ge=8, le=256)
+    """Side in pixels; unset: the scale's."""
 
 
 def reckon(bench: Bench, cells: list[Cell], done: list[dict[str, Any]]) -> str:
@@ -53,7 +60,7 @@ def reckon(bench: Bench, cells: list[Cell], done: list[dict[str, Any]]) -> str:
     if not left:
         return "all cells are done already"
     if done:
-        each = mean(f["seconds"] for f in done)
+        each = mean(f.get("seconds", 0.0) for f in done)
     else:
         ours = build(bench.configured(Cell("dlp_fast", "none", 0)), "reproduce")
         each = dry_run(ours, bench.dataset, quiet=True).total
@@ -77,8 +84,8 @@ def run_table(name: str, bench: Bench, seeds: int) -> str:
 def main() -> None:
     config = tyro.cli(ReproduceConfig, prog="python -m dlp_fast.reproduce", description=__doc__)
     scale = SCALES[config.scale]
-    if config.attacks:
-        scale = scale.__class__(**{**vars(scale), "attacks": config.attacks})
+    chosen = {key: getattr(config, key) for key in ("attacks", "networks", "image_size")}
+    scale = dataclasses.replace(scale, **{key: value for key, value in chosen.items() if value})
     log = RunLog(None)
     out = config.out or Path("runs") / f"reproduce-{config.scale}"
     bench = Bench(config.data, config.scale, scale, out, log, config.device)
@@ -86,11 +93,12 @@ def main() -> None:
         text, title = FIGURES[config.what](bench, config.seeds), config.what
     else:
         text, title = run_table(config.what, bench, config.seeds), TABLES[config.what].title
-    train, (_, few) = bench.dataset.train, bench.parts_of_test()
+    train, test, few = bench.dataset.train, bench.dataset.test, bench.clean_images
     facts = (
-        f"{len(train.labels):,} training images of {config.data}, {scale.model}, scale {config.scale}, {config.seeds} "
-        f"seeds, {bench.compute.describe()}. CA and ASR in %, mean ± deviation; {len(few)} images of "
-        "the test set went to the rivals and are not tested on."
+        f"{len(train.labels):,} training images of {bench.dataset.name}, {train.images.width} px, {len(test.labels):,} "
+        f"test images, {scale.model}, scale {config.scale}, {config.seeds} seed{'s' * (config.seeds > 1)}, "
+        f"{bench.compute.describe()}, {torch.get_num_threads()} threads, torch {torch.__version__}. CA and ASR in %, "
+        f"mean ± deviation; {len(few.labels)} other clean images went to the rivals that need some."
     )
     page = f"# {title}\n\n{facts}\n\n{text}"
     write_atomic(out / f"{config.what}.md", page.encode())

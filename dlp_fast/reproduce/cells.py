@@ -25,7 +25,7 @@ from dlp_fast.defenses.setting import Setting
 from dlp_fast.engine.batches import TrainingData, pixel_statistics, training_order
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
-from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.errors import ConfigError, DataError, NumericError
 from dlp_fast.models.registry import build_model
 from dlp_fast.reproduce.scales import Scale
 from dlp_fast.runfolder import environment, fingerprint
@@ -33,13 +33,14 @@ from dlp_fast.runlog import RunLog
 from dlp_fast.scoring import TestSet, per_class_accuracy
 from dlp_fast.stages.finetuning import finetuning
 
-CLEAN_SHARE = (
-    0.05  # of the test set: what rivals that need clean images are given; not tested on, by any method
-)
-VERSION = 2  # of the methods: cells of an older one are not mixed with new ones
+# What rivals that need clean images are given: as many as this share of the training set, as in their papers, taken
+# from the test set (at most this share of it) and tested on by no method.
+CLEAN_SHARE, MOST_OF_TEST = 0.05, 0.25
+VERSION = 3  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
 OURS = ("dlp_fast", "dlp")
+FROM_SCRATCH = ("abl",)  # trains its own network, so the victim's training is not its cost
 
 
 @dataclass(frozen=True)
@@ -71,22 +72,25 @@ class Bench:
     ):
         self.scale, self.out, self.log = scale, out, log
         self.compute = choose_compute(device, "auto")
-        self.dataset = self._load(data)
+        self.dataset, self.clean_images = self._load(data)
         settings = dataclasses.asdict(scale)
-        del settings["attacks"]  # cells of one attack do not depend on which others are run
+        del settings["attacks"], settings["networks"]  # cells do not depend on which others are run
         self._facts = {"version": VERSION, "data": data, "scale": scale_name, "settings": settings}
         self._check()
 
-    def _load(self, data: str) -> sources.Dataset:
-        dataset = sources.load(data, progress=self.log.counter())
+    def _load(self, data: str) -> tuple[sources.Dataset, sources.ImageSet]:
+        """(what is trained and tested on, the clean images that rivals are given)."""
+        dataset = sources.load(data, image_size=self.scale.image_size, progress=self.log.counter())
         if dataset.test is None:
             raise DataError(
                 f"{data} has no test set; a reproduction measures on one. Give DIR/train and DIR/test."
             )
-        chosen = []
-        for of, limit in ((dataset.train, self.scale.images), (dataset.test, self.scale.test)):
-            chosen.append(_part(of, limit))
-        return dataclasses.replace(dataset, train=chosen[0], test=chosen[1])
+        train, test = _part(dataset.train, self.scale.images), dataset.test
+        tested, few = parts_of_test(len(test.labels), len(train.labels))
+        return (
+            dataclasses.replace(dataset, train=train, test=_part(_chosen(test, tested), self.scale.test)),
+            _chosen(test, few),
+        )
 
     def _check(self) -> None:
         """A folder holds one reproduction: another scale or image set is refused, never mixed."""
@@ -107,13 +111,6 @@ class Bench:
         write_atomic(file, json.dumps(facts, indent=1).encode())
 
     # what is measured on
-
-    def parts_of_test(self) -> tuple[Tensor, Tensor]:
-        """(ids of the test set that are tested on, ids of the clean subset that rivals are given)."""
-        n = len(self.dataset.test.labels)
-        order = training_order(0, 21, 0, n)
-        few = min(n // 2, max(LEAST_CLEAN, round(CLEAN_SHARE * n)))
-        return order[few:].sort().values, order[:few].sort().values
 
     def attack(self, cell: Cell) -> Poisoning | None:
         if cell.attack == "none":
@@ -145,16 +142,13 @@ class Bench:
         )
 
     def clean_subset(self, data: TrainingData) -> TrainingData:
-        _, few = self.parts_of_test()
-        test = self.dataset.test
-        images = ResidentImages(test.images.get(few)).to(self.compute.device)
-        return dataclasses.replace(data, images=images, labels=test.labels[few])
+        few = self.clean_images
+        return dataclasses.replace(data, images=few.images.to(self.compute.device), labels=few.labels)
 
     def measure(self, model: nn.Module, data: TrainingData, attack: Poisoning | None) -> dict[str, Any]:
-        ids, _ = self.parts_of_test()
         test = self.dataset.test
-        images = ResidentImages(test.images.get(ids)).to(self.compute.device)
-        of = TestSet(images, test.labels[ids], attack and attack.table, attack and attack.target)
+        images = test.images.to(self.compute.device)
+        of = TestSet(images, test.labels, attack and attack.table, attack and attack.target)
         figures = of.measure(model, self.compute.device, data.mean, data.std)
         of_class = per_class_accuracy(model, of, data, len(self.dataset.train.classes))
         return figures | {"per_class_accuracy": of_class}
@@ -164,8 +158,12 @@ class Bench:
     def network(self, cell: Cell) -> str:
         return cell.model or self.scale.model
 
-    def victim(self, cell: Cell, attack: Poisoning | None, poisoned: bool) -> tuple[nn.Module, TrainingData]:
-        """The recipe of our stage 3 on all images with all labels; trained once for all the rivals."""
+    def victim(
+        self, cell: Cell, attack: Poisoning | None, poisoned: bool
+    ) -> tuple[nn.Module, TrainingData, float]:
+        """The recipe of our stage 3 on all images with all labels, trained once for all the rivals; the data; and the
+        seconds of its training, which every rival is charged.
+        """
         data = self.training_data(cell, attack, poisoned)
         size = max(data.images.height, data.images.width)
         model = build_model(self.network(cell), data.classes, size, cell.seed + 1).to(self.compute.device)
@@ -175,18 +173,22 @@ class Bench:
             / "victims"
             / (hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24] + ".safetensors")
         )
-        if file.is_file():
+        taken = file.with_suffix(".json")
+        if file.is_file() and taken.is_file():
             model.load_state_dict(load_file(file))
-            return model.to(self.compute.device), data
+            return model.to(self.compute.device), data, json.loads(taken.read_text())["seconds"]
         everything, nobody = torch.arange(len(data)), torch.empty(0, dtype=torch.int64)
         config = FinetuneConfig(
             **{k: v for k, v in self.scale.config.get("finetune", {}).items() if k != "rounds"}
         )
+        began = time.monotonic()
         with Session(cell.seed, self.compute, self.log) as session:
             finetuning(session, model, data, everything, nobody, config)
+        seconds = time.monotonic() - began
         file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(taken, json.dumps({"seconds": seconds, "of": key}).encode())
         write_atomic(file, save({k: v.contiguous() for k, v in model.state_dict().items()}))
-        return model, data
+        return model, data, seconds
 
     def configured(self, cell: Cell) -> dict[str, Any]:
         """RunConfig values of our method for `cell`."""
@@ -208,46 +210,39 @@ class Bench:
         return merge(values, over)
 
     def run(self, cell: Cell) -> dict[str, Any]:
-        """The figures of `cell`: from its file, or measured and kept."""
+        """The figures of `cell`: from its file, or measured and kept. A method that diverges is a result too:
+        {"failed": why} stands in place of the figures.
+        """
         file = self.out / "cells" / f"{cell.name()}.json"
         if file.is_file():
             return json.loads(file.read_text())
-        began = time.monotonic()
-        figures = self._measure(cell)
+        attack = self.attack(cell)  # what the attacker spends is nobody's cost
+        try:
+            figures = self._ours(cell, attack) if cell.method in OURS else self._theirs(cell, attack)
+        except NumericError as error:
+            self.log.warn(f"{cell.name()}: {error}")
+            figures = {"failed": str(error)}
         figures = {
             "cell": dataclasses.asdict(cell),
             **figures,
-            "seconds": time.monotonic() - began,
             "environment": environment(self.compute.describe()),
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(figures, indent=1).encode())
         return figures
 
-    def _measure(self, cell: Cell) -> dict[str, Any]:
-        if cell.method in OURS:
-            ids, _ = self.parts_of_test()
-            test = self.dataset.test
-            tested = dataclasses.replace(
-                test,
-                images=ResidentImages(test.images.get(ids)),
-                labels=test.labels[ids],
-                paths=tuple(test.paths[i] for i in ids.tolist()),
-                sha256=tuple(test.sha256[i] for i in ids.tolist()),
-            )
-            dataset = dataclasses.replace(self.dataset, test=tested)
-            result = execute(build(self.configured(cell), "reproduce"), dataset, quiet=True, keep=False)
-            last = list(result.results["stages"].values())[-1]
-            kept = ("stages", "filter", "verdict")
-            return {k: last[k] for k in ("clean_accuracy", "attack_success_rate")} | {
-                k: result.results[k] for k in kept
-            }
-        attack = self.attack(cell)
-        if cell.method == "clean":
-            model, data = self.victim(cell, attack, poisoned=False)
-            return self.measure(model, data, attack)
-        model, data = self.victim(cell, attack, poisoned=True)
-        if cell.method != "none":
+    def _ours(self, cell: Cell, attack: Poisoning | None) -> dict[str, Any]:
+        began = time.monotonic()
+        config = build(self.configured(cell), "reproduce")
+        result = execute(config, self.dataset, quiet=True, keep=False)
+        seconds = time.monotonic() - began
+        data = self.training_data(cell, attack)
+        kept = {k: result.results[k] for k in ("stages", "filter", "verdict")}
+        return self.measure(result.model.net, data, attack) | kept | {"seconds": seconds}
+
+    def _theirs(self, cell: Cell, attack: Poisoning | None) -> dict[str, Any]:
+        model, data, seconds = self.victim(cell, attack, poisoned=cell.method != "clean")
+        if cell.method in DEFENSES:
             size = max(data.images.height, data.images.width)
 
             def new_model() -> nn.Module:
@@ -255,19 +250,23 @@ class Bench:
                     self.compute.device
                 )
 
+            began = time.monotonic()
             with Session(cell.seed, self.compute, self.log) as session:
                 setting = Setting(session, model, data, self.clean_subset(data), new_model, self.scale.effort)
                 model = DEFENSES[cell.method](setting)
-        return self.measure(model, data, attack)
+            own = time.monotonic() - began
+            seconds = own if cell.method in FROM_SCRATCH else seconds + own
+        return self.measure(model, data, attack) | {"seconds": seconds}
 
 
-def _part(of: sources.ImageSet, limit: int | None) -> sources.ImageSet:
-    """The first limit // classes images of each class."""
-    if limit is None or limit >= len(of.labels):
-        return of
-    classes = len(of.classes)
-    parts = [(of.labels == c).nonzero().flatten()[: limit // classes] for c in range(classes)]
-    ids = torch.cat(parts).sort().values
+def parts_of_test(test: int, train: int) -> tuple[Tensor, Tensor]:
+    """(ids of the test set that are tested on, ids of the clean subset that rivals are given)."""
+    order = training_order(0, 21, 0, test)
+    few = min(test // 2, max(LEAST_CLEAN, min(round(CLEAN_SHARE * train), round(MOST_OF_TEST * test))))
+    return order[few:].sort().values, order[:few].sort().values
+
+
+def _chosen(of: sources.ImageSet, ids: Tensor) -> sources.ImageSet:
     return dataclasses.replace(
         of,
         images=ResidentImages(of.images.get(ids)),
@@ -276,3 +275,12 @@ def _part(of: sources.ImageSet, limit: int | None) -> sources.ImageSet:
         sha256=tuple(of.sha256[i] for i in ids.tolist()),
         conflicts=(),
     )
+
+
+def _part(of: sources.ImageSet, limit: int | None) -> sources.ImageSet:
+    """The first limit // classes images of each class."""
+    if limit is None or limit >= len(of.labels):
+        return of
+    classes = len(of.classes)
+    parts = [(of.labels == c).nonzero().flatten()[: limit // classes] for c in range(classes)]
+    return _chosen(of, torch.cat(parts).sort().values)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from dlp_fast.attacks.poisoning import TriggeredImages
 from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FilterConfig, SupervisedConfig, read_preset
 from dlp_fast.engine.features import features
@@ -47,13 +48,15 @@ def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
         **(read_preset("paper")["supervised"] | bench.scale.config.get("supervised", {}))
     )
     poisoned = attack.poisoned
+    right: list[torch.Tensor] = []  # after each epoch, bool [n]: predicted as labeled
     with Session(cell.seed, bench.compute, bench.log) as session:
-        first = supervised(session, model, data, config)
+        first = supervised(
+            session, model, data, config, lambda scores: right.append(scores.prediction == data.labels)
+        )
         x = features(session, model, data)
     epochs = []
     for epoch in range(1, len(first.loss) + 1):
         entropy, loss = first.entropy[:epoch], first.loss[:epoch]
-        right = loss[-1] < np.log(2)  # more than half of the probability: predicted as labeled
         found: dict[str, float | None] = {}
         for name in ("loss", "snapshot", "trajectory"):
             of = FilterConfig(score=name, nothing_found="suspect")
@@ -63,8 +66,8 @@ def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
             found[name] = precision(chosen.to_unlearn, poisoned)
         epochs.append(
             {
-                "poisoned": float(right[poisoned].float().mean()),
-                "clean": float(right[~poisoned].float().mean()),
+                "poisoned": float(right[epoch - 1][poisoned].float().mean()),
+                "clean": float(right[epoch - 1][~poisoned].float().mean()),
                 "precision": found,
             }
         )
@@ -104,20 +107,28 @@ def figure1(bench: Bench, seeds: int) -> str:
 
 
 def figure3(bench: Bench, _seeds: int) -> str:
-    """The same images clean and under each attack."""
+    """The same images of the target class clean and under each attack, those that LCA prepares where it is among them:
+    the others could carry their trigger on any.
+    """
     attacks = bench.scale.attacks
+    base = bench.dataset.train.images
+    of_attack = {a: bench.attack(Cell("none", a, 0, rate_of(a))) for a in attacks}
+    target = next(iter(of_attack.values())).target
+    of_class = (bench.dataset.train.labels == target).nonzero().flatten()
+    ids = (of_attack["lca"].poisoned.nonzero().flatten() if "lca" in attacks else of_class)[:SHOWN]
+    shown = torch.zeros(len(base), dtype=torch.bool)
+    shown[ids] = True
+    clean = base.get(ids)
     figure = Figure(figsize=(1.4 * (len(attacks) + 1), 1.5 * SHOWN), layout="constrained")
     axes = figure.subplots(SHOWN, len(attacks) + 1, squeeze=False)
     told = ["| attack | definition | mean change of 255 |", "|---|---|---:|"]
     for column, attack in enumerate(("clean", *attacks)):
-        if attack == "clean":
-            # of the class that clean-label attacks draw from, so that every column shows the same kind of image
-            pictures = bench.dataset.train.images.get(torch.arange(SHOWN))
-        else:
-            of = bench.attack(Cell("none", attack, 0, rate_of(attack)))
-            ids = of.poisoned.nonzero().flatten()[:SHOWN]
-            pictures = of.poison(bench.dataset.train.images).get(ids)
-            change = (pictures.int() - bench.dataset.train.images.get(ids).int()).abs().float().mean()
+        pictures = clean
+        if attack != "clean":
+            of = of_attack[attack]
+            carrying = of.poison(base) if attack == "lca" else TriggeredImages(base, shown, of.table)
+            pictures = carrying.get(ids)
+            change = (pictures.int() - clean.int()).abs().float().mean()
             told.append(f"| {attack} | {of.trigger.parameters} | {float(change):.2f} |")
         for row in range(SHOWN):
             axis = axes[row][column]

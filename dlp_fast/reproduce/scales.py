@@ -8,13 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scale:
-    """images: of the training set, the same number of each class (None: all); test: of the test set; model: network;
-    effort: multiplies the rivals' epochs; config: sections of RunConfig for our method; paper_steps: of FixMatch in the
-    row "as published"; attacks: which; networks: of Table 6.
+    """images: of the training set, the same number of each class (None: all); test: images tested on (None: all);
+    image_size: side in pixels (None: their own); model: network; effort: multiplies the epochs that a rival trains on
+    the whole set; config: sections of RunConfig for our method; paper_steps: of FixMatch in the row "as published";
+    attacks: which; networks: of Table 6.
     """
 
     images: int | None
     test: int | None
+    image_size: int | None
     model: str
     effort: float
     paper_steps: int
@@ -31,6 +33,7 @@ SCALES = {
     "smoke": Scale(
         images=None,
         test=None,
+        image_size=None,
         model="wrn-10-1",
         effort=0.02,
         paper_steps=6,
@@ -45,8 +48,9 @@ SCALES = {
     "small": Scale(
         images=5000,
         test=2000,
+        image_size=16,
         model="wrn-16-1",
-        effort=0.15,
+        effort=0.5,
         paper_steps=400,
         attacks=ATTACKS,
         networks=NETWORKS,
@@ -55,6 +59,7 @@ SCALES = {
     "full": Scale(
         images=None,
         test=None,
+        image_size=None,
         model="wrn-16-1",
         effort=1.0,
         paper_steps=16384,

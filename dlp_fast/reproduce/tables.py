@@ -58,12 +58,22 @@ def _same(figures: Figures, wanted: Cell) -> list[dict[str, Any]]:
     return [of for cell, of in figures.items() if dataclasses.replace(cell, seed=0) == wanted]
 
 
+def _of(found: list[dict[str, Any]], key: str) -> str:
+    """Mean ± deviation of `key` over the seeds, and how many of them diverged."""
+    done = [f[key] for f in found if "failed" not in f]
+    failed = len(found) - len(done)
+    return spread(done) + (f" ({failed} of {len(found)} failed)" if failed else "")
+
+
 def _pair(found: list[dict[str, Any]]) -> str:
-    return (
-        f"{spread([f['clean_accuracy'] for f in found])} | {spread([f['attack_success_rate'] for f in found])}"
-        if found
-        else "not run | not run"
-    )
+    if not found:
+        return "not run | not run"
+    return f"{_of(found, 'clean_accuracy')} | {_of(found, 'attack_success_rate')}"
+
+
+def _seconds(found: list[dict[str, Any]]) -> str:
+    known = [f["seconds"] for f in found if "seconds" in f]
+    return f"{mean(known):.0f}" if known else "–"
 
 
 def _lines(header: list[str], rows: list[str]) -> str:
@@ -79,12 +89,34 @@ def _stages(scale: Scale, figures: Figures) -> str:
     for cell in _stages_cells(scale):
         found = _same(figures, cell)
         pairs = [
-            _pair([f["stages"][s] for f in found if s in f["stages"]])
+            _pair([f["stages"][s] if "stages" in f else f for f in found if s in f.get("stages", {s: 0})])
             for s in ("supervised", "unlearning", "finetuning")
         ]
         rows.append(f"| {cell.attack} | {NAMES[cell.method]} | {' | '.join(pairs)} |")
     header = ["attack", "method", "SL: CA", "ASR", "AU: CA", "ASR", "ASSFT: CA", "ASR"]
-    return _lines(header, rows)
+    return _lines(header, rows) + "\n" + _costs(scale, figures)
+
+
+def _costs(scale: Scale, figures: Figures) -> str:
+    """What the paper does not tell: precision of both sets, the weakest class, and the pace of each stage."""
+    rows = []
+    for cell in _stages_cells(scale):
+        found = [f for f in _same(figures, cell) if "failed" not in f]
+        sets = [
+            spread([f["filter"][key] for f in found])
+            for key in ("poisoned_precision", "poisoned_recall", "clean_precision")
+        ]
+        worst = spread([min(v for v in f["per_class_accuracy"] if v is not None) for f in found])
+        paces = [
+            f"{mean([f['stages'][s]['seconds'] for f in found]):.0f} s, "
+            f"{mean([f['stages'][s]['images_per_second'] for f in found]):,.0f}/s"
+            if found
+            else "–"
+            for s in ("supervised", "unlearning", "finetuning")
+        ]
+        rows.append(f"| {cell.attack} | {NAMES[cell.method]} | {' | '.join([*sets, worst, *paces])} |")
+    header = ["attack", "method", "suspects: precision", "recall", "suspected clean: precision"]
+    return _lines([*header, "CA of the weakest class", "SL", "AU", "ASSFT"], rows)
 
 
 def _rivals_cells(scale: Scale) -> list[Cell]:
@@ -103,7 +135,7 @@ def _rivals(scale: Scale, figures: Figures, published: dict[str, dict[str, tuple
         found = _same(figures, cell)
         paper = published.get({"dlp_fast": "dlp"}.get(cell.method, cell.method), {}).get(cell.attack)
         told = f"{paper[0]:g}, {paper[1]:g}" if paper else "–"
-        seconds = f"{mean([f['seconds'] for f in found]):.0f}" if found else "–"
+        seconds = _seconds(found)
         attack = "no attack" if cell.attack == "none" else cell.attack
         rows.append(f"| {attack} | {NAMES[cell.method]} | {_pair(found)} | {told} | {seconds} |")
     header = ["attack", "defence", "CA", "ASR", "the paper's DLP or rival: CA, ASR", "s"]
@@ -111,13 +143,16 @@ def _rivals(scale: Scale, figures: Figures, published: dict[str, dict[str, tuple
 
 
 def _rates_cells(_: Scale) -> list[Cell]:
-    return [Cell(m, "badnets", 0, r, g) for m in ("dlp", "dlp_fast") for r in RATES for g in GAMMAS]
+    """Ours finds the size of the suspected set by itself: γ does not enter its result."""
+    ours = [Cell("dlp_fast", "badnets", 0, r) for r in RATES]
+    return [Cell("dlp", "badnets", 0, r, g) for r in RATES for g in GAMMAS] + ours
 
 
 def _rates(scale: Scale, figures: Figures) -> str:
     rows = [
-        f"| {NAMES[c.method]} | {c.rate:.0%} | {c.gamma:.1%} | {_pair(_same(figures, c))} | "
-        f"{spread([f['filter']['poisoned_precision'] for f in _same(figures, c)])} |"
+        f"| {NAMES[c.method]} | {c.rate:.0%} | {f'{c.gamma:.1%}' if c.method == 'dlp' else 'its own'} | "
+        f"{_pair(_same(figures, c))} | "
+        f"{spread([f['filter']['poisoned_precision'] for f in _same(figures, c) if 'filter' in f])} |"
         for c in _rates_cells(scale)
     ]
     return _lines(

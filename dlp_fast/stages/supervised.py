@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from dlp_fast.config import SupervisedConfig
 from dlp_fast.engine.batches import TrainingData, training_order
-from dlp_fast.engine.scoring_pass import score
+from dlp_fast.engine.scoring_pass import Scores, score
 from dlp_fast.engine.session import Session, seed_step
 
 STREAM = 1
@@ -36,9 +37,14 @@ def plan(n: int, config: SupervisedConfig) -> tuple[int, int, int]:
 
 
 def supervised(
-    session: Session, model: nn.Module, data: TrainingData, config: SupervisedConfig
+    session: Session,
+    model: nn.Module,
+    data: TrainingData,
+    config: SupervisedConfig,
+    watch: Callable[[Scores], None] | None = None,
 ) -> Supervised:
-    """Train `model` in place on all images with their labels as given; score every image after each epoch.
+    """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
+    the scores to `watch`.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
@@ -89,6 +95,8 @@ def supervised(
             scores = score(session, model, data)
             entropy[epoch], loss_of[epoch] = scores.entropy, scores.loss
             prediction.copy_(scores.prediction)
+            if watch:
+                watch(scores)
             agreement = float((scores.prediction == data.labels).float().mean())
             facts["epochs"] = epoch + 1
             facts["stopped"] = epoch + 1 >= config.epochs and agreement >= config.enough

@@ -7,7 +7,9 @@ import json
 import pytest
 from tiny import command, threads_kept
 
-from dlp_fast.reproduce.cells import Bench, Cell
+from dlp_fast.defenses.registry import DEFENSES
+from dlp_fast.errors import NumericError
+from dlp_fast.reproduce.cells import LEAST_CLEAN, Bench, Cell, parts_of_test
 from dlp_fast.reproduce.published import TABLE3
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import TABLES, rate_of, spread, with_seeds
@@ -38,19 +40,41 @@ class TestCells:
             assert 0 <= figures["attack_success_rate"] <= 1
             assert len(figures["per_class_accuracy"]) == 10
             assert figures["environment"]["torch"]
-        assert len(list((bench.out / "victims").iterdir())) == 2
+        assert len(list((bench.out / "victims").glob("*.safetensors"))) == 2
         again = bench.run(Cell("fp", "badnets", 0))
         assert again["seconds"] == bench.run(Cell("fp", "badnets", 0))["seconds"]
 
     def test_the_clean_subset_is_not_tested_on(self, bench):
-        tested, few = bench.parts_of_test()
+        tested, few = parts_of_test(10_000, 5000)
         assert not set(tested.tolist()) & set(few.tolist())
-        assert len(tested) + len(few) == len(bench.dataset.test.labels)
+        assert (len(tested), len(few)) == (9750, 250)
+        assert len(parts_of_test(1000, 10_000)[1]) == 250  # at most a quarter of the test set
+        assert not set(bench.clean_images.paths) & set(bench.dataset.test.paths)
+        assert len(bench.clean_images.labels) >= LEAST_CLEAN
 
     def test_ours(self, bench):
         figures = bench.run(Cell("dlp_fast", "badnets", 0))
+        last = figures["stages"]["finetuning"]
+        assert figures["clean_accuracy"] == pytest.approx(last["clean_accuracy"])
+        assert figures["attack_success_rate"] == pytest.approx(last["attack_success_rate"])
+        assert len(figures["per_class_accuracy"]) == 10
         assert set(figures["stages"]) == {"supervised", "unlearning", "finetuning"}
         assert figures["verdict"]["kind"]
+
+    def test_every_rival_is_charged_the_victims_training(self, bench):
+        alone, repaired = bench.run(Cell("none", "badnets", 0)), bench.run(Cell("fp", "badnets", 0))
+        assert repaired["seconds"] > alone["seconds"] > 0
+
+    def test_a_method_that_diverges_is_a_row_and_not_the_end(self, bench, monkeypatch):
+        def diverge(_setting):
+            raise NumericError("loss is inf")
+
+        monkeypatch.setitem(DEFENSES, "anp", diverge)
+        cell = Cell("anp", "badnets", 0)
+        assert bench.run(cell)["failed"] == "loss is inf"
+        text = TABLES["table3"].write(bench.scale, {cell: bench.run(cell)})
+        assert "(1 of 1 failed)" in text
+        (bench.out / "cells" / f"{cell.name()}.json").unlink()
 
     def test_as_published(self, bench):
         values = bench.configured(Cell("dlp", "badnets", 0, gamma=0.05))
@@ -69,16 +93,25 @@ class TestTables:
     def test_written_from_what_is_there(self, name):
         scale = SCALES["small"]
         cells = TABLES[name].cells(scale)
-        stage = {"clean_accuracy": 0.5, "attack_success_rate": 0.25}
+        stage = {
+            "clean_accuracy": 0.5,
+            "attack_success_rate": 0.25,
+            "seconds": 2.0,
+            "images_per_second": 1500.0,
+        }
         of = {
             **stage,
             "seconds": 3,
             "stages": dict.fromkeys(("supervised", "unlearning", "finetuning"), stage),
-            "filter": {"poisoned_precision": 1.0},
+            "per_class_accuracy": [0.75, None, 0.25],
+            "filter": {"poisoned_precision": 1.0, "poisoned_recall": 0.5, "clean_precision": None},
         }
         text = TABLES[name].write(scale, dict.fromkeys(with_seeds(cells, 2), of))
-        rows = text.strip().splitlines()[2:]
+        first, *more = text.split("\n\n")
+        rows = first.strip().splitlines()[2:]
         assert len(rows) == len(cells)
+        for of_costs in more:
+            assert all("25.00 ± 0.00 | 2 s, 1,500/s" in row for row in of_costs.strip().splitlines()[2:])
         assert all("50.00 ± 0.00 | 25.00 ± 0.00" in row for row in rows)
         assert "not run" in TABLES[name].write(scale, {})
 
