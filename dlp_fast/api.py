@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import glob
 import html
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ import torch
 
 from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.checkpoint import Checkpoints
-from dlp_fast.cli import percent, verdict_lines
-from dlp_fast.config import RunConfig, build, merge, read_preset, resolve
+from dlp_fast.cli import notes, percent, verdict_lines
+from dlp_fast.config import RunConfig, build, differences, merge, read_preset, read_yaml, resolve
 from dlp_fast.data import sources
 from dlp_fast.data.index import write_quarantine
 from dlp_fast.dryrun import Estimate, estimate
@@ -24,19 +25,18 @@ from dlp_fast.engine.device import Compute, choose_compute
 from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError, DataError
-from dlp_fast.filtering.decisions import WORDS, Overrides, nobody, read_decisions
+from dlp_fast.filtering.decisions import Overrides, nobody, read_decisions
 from dlp_fast.filtering.verdict import verdict
 from dlp_fast.models.classifier import Classifier, load
 from dlp_fast.pipeline import Defense
 from dlp_fast.pipeline import defend as run_stages
 from dlp_fast.report.exhibits import gather
 from dlp_fast.report.render import write_report
+from dlp_fast.runfiles import SCHEMA
 from dlp_fast.runfolder import RunFolder, environment, fingerprint
 from dlp_fast.runlog import RunLog
 from dlp_fast.scoring import TestSet, precision, recall
 from dlp_fast.tracking import start_trackers
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Result:
             f"<td>{percent(of['attack_success_rate'])}</td><td>{of['seconds']:.0f} s</td></tr>"
             for stage, of in self.results["stages"].items()
         )
-        said = "<br>".join(map(html.escape, verdict_lines(self.results["verdict"])))
+        lines = [*verdict_lines(self.results["verdict"]), *notes(self.results)]
+        said = "<br>".join(map(html.escape, lines))
         where = f"<p>report: {html.escape(str(self.out / 'report.html'))}</p>" if self.out else ""
         return (
             f"<p><b>{said}</b><br>{len(self.suspected_poisoned)} of {len(self.paths)} images are suspected poisoned</p>"
@@ -116,8 +117,15 @@ def defend(
     return execute(settings, dataset, quiet=quiet, keep=out is not None)
 
 
-def default_out(data: str) -> Path:
-    name = Path(data).name if Path(data).exists() else data.split(":")[0]
+def default_out(settings: dict[str, Any]) -> Path:
+    """runs/<date>-<data>: of today, or of the day on which an unfinished run of these settings was begun."""
+    data = settings["data"]
+    name = Path(data).resolve().name if Path(data).exists() else data.split(":")[0]
+    for folder in sorted(Path("runs").glob(f"????-??-??-{glob.escape(name)}"), reverse=True):
+        begun = (folder / "checkpoints").is_dir() and not (folder / "results.json").exists()
+        resolved = folder / "config.resolved.yaml"
+        if begun and resolved.is_file() and not differences(read_yaml(resolved), settings):
+            return folder
     return Path("runs") / f"{datetime.date.today():%Y-%m-%d}-{name}"
 
 
@@ -129,7 +137,7 @@ def execute(
         torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision)
     settings = resolve(config)
-    folder = RunFolder(config.out or default_out(config.data)) if keep else None
+    folder = RunFolder(config.out or default_out(settings)) if keep else None
     log = RunLog(None, quiet=quiet)
     with contextlib.ExitStack() as stack:
         if folder:
@@ -178,6 +186,8 @@ def execute(
             "verdict": said.as_json(),
             "stages": found.stages,
             "filter": _filter_figures(found, attack),
+            "decisions": overrides.counts,
+            "late": found.late,
             "environment": environment(compute.describe()),
             "config": settings,
         }
@@ -288,7 +298,7 @@ def _overrides(config: RunConfig, dataset: sources.Dataset, log: RunLog) -> Over
     if config.decisions is None:
         return nobody()
     overrides = read_decisions(config.decisions, dataset.train.paths)
-    counted = ", ".join(f"{len(getattr(overrides, word))} {word}" for word in WORDS)
+    counted = ", ".join(f"{count} {word}" for word, count in overrides.counts.items())
     log.say(f"decisions from {config.decisions}: {counted}")
     return overrides
 
@@ -298,10 +308,11 @@ def _go_back(
 ) -> None:
     """Where a person has decided otherwise since the filter ran, what came after it is done anew."""
     before = session.completed("filter")
-    if config.decisions is None and folder and folder.has_overrides():
+    edited = folder.edited() if folder and config.decisions is None else None
+    if edited:
         raise ConfigError(
-            f"{folder.path / 'samples.csv'} holds a person's decisions (column override) that would be lost. "
-            "Give it with --decisions, or take the column out."
+            f"{edited} holds a person's decisions (column override) that would be lost. Give it with --decisions, or "
+            "take the column out."
         )
     if before is None or before["overrides"] == overrides.fingerprint:
         return
@@ -311,6 +322,7 @@ def _go_back(
             "holds them), or choose another --out."
         )
     session.keep_only(("supervised",))
+    log.rewind(before["log_position"])  # what metrics.jsonl tells of the stages that are done anew
     if folder:
         folder.unfinish()
     log.say("going on from the filter, with these decisions")

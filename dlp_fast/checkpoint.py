@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,20 +66,32 @@ def refuse_full(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, that becomes `out` when all is written, and is gone when something goes wrong."""
     refuse_full(out)
-    building = out.with_name(out.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
+    out = out.resolve()  # `.` has no name of its own
+    building = None
     try:
-        building.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", dir=out.parent))
+        building.chmod(0o777 & ~_umask())
         yield building
-        if out.exists():
-            out.rmdir()
-        building.rename(out)
+        if out.exists():  # somebody may stand in it: it stays, and is filled
+            for entry in building.iterdir():
+                entry.rename(out / entry.name)
+        else:
+            building.rename(out)
     except OSError as error:
         raise ResourceError(
             f"{out} cannot be written: {error.strerror}. Free some space or choose another --out."
         ) from None
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The process's mask of permissions; mkdtemp goes by its own."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def write_failed(error: OSError, path: Path, needed: int) -> ResourceError:

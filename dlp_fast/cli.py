@@ -104,6 +104,23 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     return [f"verdict: {first} (strongest sign {verdict['score']:.2f}, 1 counts)", *verdict["reasons"]]
 
 
+def notes(results: dict[str, Any]) -> list[str]:
+    """What a person must know to read the results: their own decisions in them, and what was found too late."""
+    said = []
+    given = {word: count for word, count in results["decisions"].items() if count}
+    if given:
+        told = ", ".join(f"{count} {word}" for word, count in given.items())
+        said.append(
+            f"a person's decisions were obeyed ({told}); the verdict is of what was measured with them."
+        )
+    if results["late"]:
+        said.append(
+            f"{results['late']} of the suspected images were found only in the last round of stage 3, after the model "
+            "had learnt their labels: raise finetune.rounds (in another --out)."
+        )
+    return said
+
+
 def results_table(results: dict[str, Any]) -> Table:
     """CA and ASR after each stage, with time and rate."""
     table = Table(title=None, show_edge=False, pad_edge=False)

@@ -67,7 +67,10 @@ def driver() -> str:
     if shutil.which("nvidia-smi") is None:
         return "none (no nvidia-smi)"
     command = ["nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown (nvidia-smi does not answer)"
     return (
         done.stdout.strip().replace("\n", "; ") if done.returncode == 0 else "none (nvidia-smi finds no GPU)"
     )

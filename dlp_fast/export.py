@@ -15,20 +15,22 @@ import torch
 import tyro
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file
 
 from dlp_fast.api import attack_of
 from dlp_fast.checkpoint import new_folder, refuse_full, write_atomic
-from dlp_fast.cli import guarded, percent, tell
+from dlp_fast.cli import guarded, notes, percent, tell
 from dlp_fast.config import read_yaml
 from dlp_fast.data import sources
 from dlp_fast.data.names import csv_cell
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.filtering.decisions import WORDS, shorten
 from dlp_fast.models.classifier import load
-from dlp_fast.report.render import read_results, read_samples
-from dlp_fast.runfolder import PREDICTIONS
+from dlp_fast.runfiles import read_classes, read_predictions, read_results, read_samples
+from dlp_fast.runfolder import fingerprint
 from dlp_fast.runlog import RunLog
+
+# Pillow's names of formats to suffixes: those of the files themselves are an attacker's text
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
 
 
 class ExportConfig(BaseModel):
@@ -54,7 +56,7 @@ def kept(samples: dict[str, list[str]]) -> list[int]:
 
     Raises DataError for a word that is unknown.
     """
-    words = [word.strip() for word in samples["override"] or [""] * len(samples["decision"])]
+    words = [word.strip().lower() for word in samples["override"] or [""] * len(samples["decision"])]
     unknown = {word for word in words if word and word not in WORDS}
     if unknown:
         raise DataError(
@@ -86,14 +88,12 @@ def as_csv(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig)
 
 def as_cleanlab(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
     """The columns of cleanlab's label issues; label_quality: probability of the given label by the clean model."""
-    of = load_file(run / PREDICTIONS)
-    classes = [csv_cell(c) for c in load(run).classes]
+    classes = [csv_cell(c) for c in read_classes(run)]
+    prediction, probability = read_predictions(run, len(samples["path"]), len(classes))
     chosen = set(kept(samples))
     rows = [
         [i, samples["path"][i], i not in chosen, f"{quality:.6g}", samples["label"][i], classes[predicted]]
-        for i, (quality, predicted) in enumerate(
-            zip(of["label_probability"].tolist(), of["prediction"].tolist())
-        )
+        for i, (quality, predicted) in enumerate(zip(probability.tolist(), prediction.tolist()))
     ]
     header = ["index", "path", "is_label_issue", "label_quality", "given_label", "predicted_label"]
     write_atomic(out / "label_issues.csv", table([header, *rows]))
@@ -112,23 +112,31 @@ class Originals:
             )
         log = RunLog(None)
         options = settings["dataset"]
+        # absolute, so that a folder called digits is not taken for the embedded set
+        place = str(config.data.absolute()) if config.data else settings["data"]
         self.dataset = sources.load(
-            str(config.data or settings["data"]), image_size=options["image_size"], progress=log.counter()
+            place,
+            image_size=options["image_size"],
+            loader=settings["loader"],
+            resident_limit_mb=options["resident_megabytes"],
+            max_megapixels=options["max_megapixels"],
+            max_megabytes=options["max_megabytes"],
+            workers=options["workers"],
+            progress=log.counter(),
         )
         attack = attack_of(settings, self.dataset)
-        self.images = self.dataset.train.images
-        if attack:
-            self.images = attack.poison(self.images)
-        root = Path(str(config.data or settings["data"]))
-        self.root = root if root.is_dir() and not attack else None
+        train = self.dataset.train
+        self.images = attack.poison(train.images) if attack else train.images
+        self.labels = attack.labels if attack else train.labels
+        embedded = place == "digits" or place.partition(":")[0] == "cifar10"
+        self.root = None if attack or embedded else Path(place)
         self.copies = config.copies
-
-    def check(self, paths: list[str]) -> None:
-        found = [csv_cell(p) for p in self.dataset.train.paths]
-        if found != paths:
+        kept_hash = run / "data.sha256"
+        now = fingerprint(train.paths, self.labels, train.sha256)
+        if not kept_hash.is_file() or kept_hash.read_text(errors="replace").strip() != now:
             raise DataError(
-                "the image set has changed since the run: files were added, removed or renamed. Give the folder as it "
-                "was with --data, or run again."
+                "the image set is not the one of the run: files were added, removed, renamed or changed since. Give "
+                "the folder as it was with --data, or run again."
             )
 
     def place(self, i: int, target: Path) -> Path:
@@ -139,7 +147,9 @@ class Originals:
             Image.fromarray(self.images.get(torch.tensor([i]))[0].cpu().numpy()).save(target)
             return target
         source = self.root / self.dataset.train.paths[i]
-        target = target.with_name(target.name + source.suffix)
+        with Image.open(source) as picture:
+            suffix = SUFFIXES.get(picture.format or "", f".{(picture.format or 'img').lower()}")
+        target = target.with_name(target.name + suffix)
         try:
             if self.copies:
                 raise OSError
@@ -162,11 +172,9 @@ def _placed(
 
 def as_imagefolder(run: Path, out: Path, samples: dict[str, list[str]], config: ExportConfig) -> str:
     """out/<class>/<id>.<suffix> of the images that are kept, and the list of where each came from."""
-    originals = Originals(run, config)
-    originals.check(samples["path"])
-    train, chosen = originals.dataset.train, kept(samples)
-    labels = {name: c for c, name in enumerate(map(csv_cell, train.classes))}
-    folder = {i: train.classes[labels[samples["label"][i]]] for i in chosen}
+    chosen, originals = kept(samples), Originals(run, config)
+    classes, labels = originals.dataset.train.classes, originals.labels.tolist()
+    folder = {i: classes[labels[i]] for i in chosen}
     rows = [["file", "sample_id", "path", "label"]]
     for i, path in _placed(originals, chosen, out / "images", folder, "writing images"):
         rows.append([csv_cell(path.relative_to(out).as_posix()), i, samples["path"][i], samples["label"][i]])
@@ -177,7 +185,6 @@ def as_imagefolder(run: Path, out: Path, samples: dict[str, list[str]], config: 
 def as_fiftyone(run: Path, out: Path, samples: dict[str, list[str]], config: ExportConfig) -> str:
     """data/ and labels.json: every image with its label, and score, decision and rank as attributes."""
     originals = Originals(run, config)
-    originals.check(samples["path"])
     names = [csv_cell(c) for c in originals.dataset.train.classes]
     everybody = list(range(len(samples["path"])))
     labels = {}
@@ -185,7 +192,7 @@ def as_fiftyone(run: Path, out: Path, samples: dict[str, list[str]], config: Exp
         originals, everybody, out / "data", dict.fromkeys(everybody, ""), "writing images"
     ):
         labels[path.stem] = {
-            "label": names.index(samples["label"][i]),
+            "label": int(originals.labels[i]),
             "attributes": {
                 "decision": samples["decision"][i],
                 "score": float(samples["score"][i]),
@@ -237,19 +244,24 @@ def model_card(run: Path, classes: tuple[str, ...], size: tuple[int, int], name:
     last = list(results["stages"].values())[-1]
     verdict = results["verdict"]
     found = results["filter"]
+    said = "\n".join(f"- {note[0].upper()}{note[1:]}" for note in notes(results))
     return f"""# Model card
 
 Image classifier ({name}), trained by dlp_fast {results["environment"]["dlp_fast"]} on images that were not trusted.
 
-- Input: uint8 RGB, [n, {size[0]}, {size[1]}, 3]; output: probabilities of {len(classes)} classes, in this order:
-  {", ".join(csv_cell(c) for c in classes)}
+- Input: uint8 RGB, [n, {size[0]}, {size[1]}, 3]; output: probabilities of {len(classes)} classes, in the order below
 - Verdict on the training images: {verdict["kind"]} (strength {verdict["score"]:.2f}; 1 counts as found)
-- {found["suspected_poisoned"]} images were suspected poisoned and (but for any found in the last round of
-  stage 3) not trained on under their labels
+- {found["suspected_poisoned"] - results["late"]} images were suspected poisoned and not trained on under their labels
 - Clean accuracy: {percent(last["clean_accuracy"])}; attack success rate of the known trigger:
   {percent(last["attack_success_rate"])} (– where unknown)
-
+{said}
 An attack success rate is that of one trigger. A trigger that was not suspected cannot be excluded.
+
+Classes (names of folders, as JSON):
+
+```json
+{json.dumps(list(classes), indent=1)}
+```
 """
 
 

@@ -34,7 +34,8 @@ class Defense:
 
     stages: for each stage its figures (seconds, images_per_second, what the observer measured); first: what stage 1
     saw; evidence: for each class that falls into two clouds of curves, where and how far apart; nearest: strength of
-    the clearest split that does not count as found.
+    the clearest split that does not count as found; late: images that the last round of stage 3 gave away after it had
+    learnt their labels, among the suspected of `selection`.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Defense:
     stages: dict[str, dict[str, Any]]
     evidence: list[dict[str, Any]]
     nearest: float
+    late: int
 
 
 class Pipeline:
@@ -61,6 +63,7 @@ class Pipeline:
         self.evidence: list[dict[str, Any]] = []
         self.nearest = 0.0
         self.late = torch.empty(0, dtype=torch.int64)
+        self.late_learnt = 0
 
     def run(self) -> Defense:
         model = self._new_model(self.data.seed)
@@ -73,7 +76,7 @@ class Pipeline:
             else:
                 model, figures["finetuning"] = self._finetune(model, selection)
         selection = selection.with_late(self.late)
-        return Defense(model, selection, first, figures, self.evidence, self.nearest)
+        return Defense(model, selection, first, figures, self.evidence, self.nearest, self.late_learnt)
 
     def _new_model(self, seed: int) -> nn.Module:
         size = max(self.data.images.height, self.data.images.width)
@@ -109,6 +112,7 @@ class Pipeline:
             lambda: features(self.session, model, data),
         )
         new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
+        position = self.session.log.position()
         for split in of.splits:
             if split.found(config.min_separation):
                 self._tell(split, "supervised", int((split.posterior > 0.5).sum()), log=new)
@@ -125,7 +129,8 @@ class Pipeline:
                 unlabeled=len(selection.unlabeled),
                 widest_split=max((s.separation for s in of.splits), default=None),
             )
-            self.session.complete("filter", {"overrides": self.overrides.fingerprint})
+            kept = {"overrides": self.overrides.fingerprint, "log_position": position}
+            self.session.complete("filter", kept)
         return selection
 
     def _tell(self, split: Split, stage: str, images: int, log: bool = True) -> None:
@@ -187,6 +192,7 @@ class Pipeline:
                 self.evidence.append(evidence)
             self.nearest = max(self.nearest, kept["nearest"])
             self.late = torch.cat([self.late, kept["dropped"]])
+            self.late_learnt = len(kept["dropped"])
             if not len(kept["dropped"]) or number + 1 == rounds:
                 break
             labeled = labeled[~torch.isin(labeled, kept["dropped"])]

@@ -18,7 +18,7 @@ from dlp_fast.attacks.poisoning import plan
 from dlp_fast.checkpoint import new_folder, refuse_full, write_atomic
 from dlp_fast.cli import guarded, tell
 from dlp_fast.data import sources
-from dlp_fast.data.names import csv_cell
+from dlp_fast.data.names import csv_cell, printable
 from dlp_fast.runlog import RunLog
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     )
     with new_folder(config.out) as folder, contextlib.closing(log):
         _write(folder, dataset, attack, log)
-    tell(f"{attack.describe(classes)}; target class {classes[attack.target]}")
+    tell(f"{attack.describe(classes)}; target class {printable(classes[attack.target])}")
     tell(
         f"written to {config.out}: train, truth.csv" + (", test, test_triggered" if dataset.test else ""),
     )
@@ -94,7 +94,7 @@ def _write(folder: Path, dataset: sources.Dataset, attack, log: RunLog) -> None:
             label, true = int(attack.labels[i]), int(attack.true_labels[i])
             path = write_png(folder / "train", classes, label, i, pixels)
             names = (csv_cell(classes[label]), csv_cell(classes[true]))
-            truth.writerow([path, int(attack.poisoned[i]), *names, csv_cell(train.paths[i])])
+            truth.writerow([csv_cell(path), int(attack.poisoned[i]), *names, csv_cell(train.paths[i])])
         log.advance(int(ids[-1]) + 1, 1)
     write_atomic(folder / "truth.csv", text.getvalue().encode("utf-8"))
     if dataset.test is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from dlp_fast.api import default_out, dry_run, execute
-from dlp_fast.cli import duration, guarded, percent, read_options, results_table, tell, verdict_lines
+from dlp_fast.cli import duration, guarded, notes, percent, read_options, results_table, tell, verdict_lines
+from dlp_fast.config import resolve
 from dlp_fast.runfolder import RunFolder
 
 
@@ -18,7 +19,7 @@ def main() -> None:
         tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
         tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
         return
-    out = config.out or default_out(config.data)
+    out = config.out or default_out(resolve(config))
     before = RunFolder(out).results
     result = execute(config.model_copy(update={"out": out}))
     tell("")
@@ -28,7 +29,7 @@ def main() -> None:
     of = result.results["filter"]
     known = of["poisoned_precision"] is not None or of["poisoned_recall"] is not None
     tell("")
-    for line in verdict_lines(result.results["verdict"]):
+    for line in [*verdict_lines(result.results["verdict"]), *notes(result.results)]:
         tell(line)
     tell(
         f"suspected poisoned: {of['suspected_poisoned']} images"

@@ -21,11 +21,12 @@ from dlp_fast import __version__
 from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import differences, read_yaml
 from dlp_fast.data.names import csv_cell
+from dlp_fast.data.tables import read_table
 from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.filtering.selection import Selection
 from dlp_fast.ops import build_info
+from dlp_fast.runfiles import PREDICTIONS, read_results
 
-PREDICTIONS = "predictions.safetensors"
 BEGUN = (".lock", "config.resolved.yaml.tmp")  # all that a run killed in its first moment leaves
 
 
@@ -37,16 +38,19 @@ class RunFolder:
         self._lock: Any = None
 
     @property
+    def finished(self) -> bool:
+        return (self.path / "results.json").is_file()
+
+    @property
     def results(self) -> dict[str, Any] | None:
         """results.json of a finished run, or None."""
-        file = self.path / "results.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return read_results(self.path) if self.finished else None
 
     def open(self, config: dict[str, Any]) -> None:
         """Create the folder, or check that it holds this very run; ConfigError names the keys that differ."""
         resolved = self.path / "config.resolved.yaml"
         # before the first checkpoint there is nothing to go on with: a mistyped option may be mended in place
-        begun = (self.path / "checkpoints").is_dir() or self.results is not None
+        begun = (self.path / "checkpoints").is_dir() or self.finished
         if resolved.is_file() and begun:
             different = differences(read_yaml(resolved), config)
             if different:
@@ -114,37 +118,36 @@ class RunFolder:
             decision[i] = "suspected_clean"
         for i in chosen.suspected_poisoned.tolist():
             decision[i] = "suspected_poisoned"
+        names = [csv_cell(name) for name in classes]
+        columns: dict[str, list[Any]] = {
+            "sample_id": list(range(len(paths))),
+            "path": [csv_cell(path) for path in paths],
+            "label": [names[label] for label in labels.tolist()],
+            "score": chosen.score.tolist(),
+            "entropy": entropy.tolist(),
+            "rank": chosen.rank.tolist(),
+            "decision": decision,
+        }
+        if overrides:
+            columns["override"] = [overrides.get(i, "") for i in range(len(paths))]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        names = ["sample_id", "path", "label", "score", "entropy", "rank", "decision"]
-        writer.writerow(names + ["override"] * bool(overrides))
-        columns = zip(
-            paths,
-            labels.tolist(),
-            chosen.score.tolist(),
-            entropy.tolist(),
-            chosen.rank.tolist(),
-            decision,
-            strict=True,
-        )
-        for i, (path, label, score, bits, rank, word) in enumerate(columns):
-            row = [i, csv_cell(path), csv_cell(classes[label]), f"{score:.9g}", f"{bits:.9g}", rank, word]
-            writer.writerow(row + [overrides.get(i, "")] * bool(overrides))
-        content = text.getvalue().encode("utf-8")
-        write_atomic(self.path / "samples.csv", content)
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row])
+        write_atomic(self.path / "samples.csv", text.getvalue().encode("utf-8"))
         with contextlib.suppress(ModuleNotFoundError):  # the extra `parquet`
-            from pyarrow import csv as arrow_csv
+            import pyarrow
             from pyarrow import parquet
 
-            parquet.write_table(arrow_csv.read_csv(io.BytesIO(content)), self.path / "samples.parquet")
+            buffer = io.BytesIO()
+            parquet.write_table(pyarrow.table(columns), buffer)
+            write_atomic(self.path / "samples.parquet", buffer.getvalue())
 
-    def has_overrides(self) -> bool:
-        """Whether samples.csv has a word of a person's in a column `override`."""
-        try:
-            with (self.path / "samples.csv").open(encoding="utf-8", newline="") as file:
-                return any((row.get("override") or "").strip() for row in csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error):
-            return False
+    def edited(self) -> Path | None:
+        """The file, samples.csv or samples.parquet, that has a word of a person's in a column `override`."""
+        files = (self.path / name for name in ("samples.csv", "samples.parquet"))
+        return next((file for file in files if _has_words(file)), None)
 
     def unfinish(self) -> None:
         """Take away what says that the run is finished: it goes on, and must not be taken for what it was."""
@@ -157,6 +160,15 @@ class RunFolder:
         """
         tensors = {"prediction": prediction, "label_probability": label_probability}
         write_atomic(self.path / PREDICTIONS, save(tensors))
+
+
+def _has_words(file: Path) -> bool:
+    try:
+        names, rows = read_table(file)
+    except (OSError, ValueError, ResourceError):
+        return False
+    place = names.index("override") if "override" in names else None
+    return place is not None and any(row[place].strip() for row in rows if len(row) > place)
 
 
 def fingerprint(paths: tuple[str, ...], labels: torch.Tensor, hashes: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import time
@@ -87,7 +88,7 @@ class RunLog:
         self._title, self._total = title, total
         self._started = (time.monotonic(), done)
         self._last_line = time.monotonic()
-        if self.console.is_terminal and not self.console.quiet:
+        if _draws_bars(self.console) and not self.console.quiet:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -126,6 +127,11 @@ class RunLog:
         if self._file:
             self._file.close()
             self._file = None
+
+
+def _draws_bars(console: Console) -> bool:
+    """A terminal does; a notebook too (which is none to rich), where ipywidgets can redraw its output."""
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
 
 
 def _appending(path: Path) -> Any:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import sys
 import types
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import CONFIG, command, options, session, threads_kept, training_data
 
 import dlp_fast
+from dlp_fast import doctor, runlog
+from dlp_fast.cli import notes
 from dlp_fast.config import RunConfig
 from dlp_fast.dryrun import estimate
 from dlp_fast.runlog import RunLog
@@ -151,3 +155,30 @@ def test_notebook():
     assert shown.count("<tr>") == 1 + len(result.results["stages"])
     assert "verdict:" in shown
     assert json.dumps(result.results)
+
+
+def test_a_notebook_gets_a_bar_where_it_can_be_redrawn(monkeypatch):
+    """rich calls a notebook no terminal, whose output it can redraw all the same with ipywidgets."""
+    notebook = SimpleNamespace(is_terminal=False, is_jupyter=True)
+    for there in (None, object()):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, there=there: there)
+        assert runlog._draws_bars(notebook) == (there is not None)
+    assert runlog._draws_bars(SimpleNamespace(is_terminal=True, is_jupyter=False))
+    assert not runlog._draws_bars(SimpleNamespace(is_terminal=False, is_jupyter=False))
+
+
+def test_notes():
+    results = {"decisions": {"keep": 2, "drop": 0, "suspect": 1}, "late": 7}
+    obeyed, late = notes(results)
+    assert "(2 keep, 1 suspect)" in obeyed
+    assert late.startswith("7 of the suspected images") and "finetune.rounds" in late
+    assert notes({"decisions": {"keep": 0, "drop": 0, "suspect": 0}, "late": 0}) == []
+
+
+def test_a_driver_that_does_not_answer(monkeypatch):
+    def hang(*_args, **_kwargs):
+        raise subprocess.TimeoutExpired("nvidia-smi", 30)
+
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr("subprocess.run", hang)
+    assert "does not answer" in doctor.driver()

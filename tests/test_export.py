@@ -148,7 +148,7 @@ def test_rows_in_another_order(folder_run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:-1] + [{**rows[-1], "override": "Drop"}], "override 'Drop' is unknown"),
+        (lambda rows: rows[:-1] + [{**rows[-1], "override": "Dropp"}], "override 'dropp' is unknown"),
         (lambda rows: rows[1:], "ids are missing or doubled"),
         (lambda rows: [*rows, rows[0]], "ids are missing or doubled"),
     ],
@@ -161,6 +161,35 @@ def test_an_edited_list_that_cannot_be_used(folder_run, tmp_path, change, messag
     assert message in " ".join(done.text.split())
 
 
+def test_names_that_strangers_chose(tmp_path, monkeypatch):
+    """Classes that differ by an apostrophe, suffixes that are none, a data folder called like the embedded set, and
+    an export into the folder that one stands in.
+    """
+    monkeypatch.chdir(tmp_path)
+    data = image_folder(tmp_path / "digits", each=12, classes=("=a", "'=a", "b"))
+    hostile = data / "b" / ("x.<b>" + "y" * 200)
+    (data / "b" / "000.png").rename(hostile)
+    assert command("run", "--data", "./digits", "--out", "run", *options(attack="none")).code == 0
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    done = command("export", "../run", "--format", "imagefolder", "--data", "../digits", "--out", ".")
+    assert done.code == 0, done.text
+    listed = rows_of(tmp_path / "out" / "images.csv")
+    assert {r["label"] for r in listed} == {"'=a", "''=a", "b"}
+    for row in listed:
+        assert row["file"].endswith(".png")
+        assert row["file"].split("/")[1] == data.joinpath(row["path"].removeprefix("'")).parent.name
+
+
+def test_parquet_is_typed(tiny_run):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = parquet.read_table(tiny_run[0] / "samples.parquet")
+    kinds = {name: str(table.schema.field(name).type) for name in table.column_names}
+    assert kinds["sample_id"] == kinds["rank"] == "int64"
+    assert kinds["score"] == kinds["entropy"] == "double"
+    assert kinds["path"] == kinds["label"] == kinds["decision"] == "string"
+
+
 class TestRefused:
     def test_a_full_folder(self, tiny_run, tmp_path):
         (tmp_path / "mine.txt").write_text("mine")
@@ -168,6 +197,15 @@ class TestRefused:
         assert done.code == 2
         assert "nothing is overwritten" in " ".join(done.text.split())
         assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+    def test_contents_that_changed_under_the_same_name(self, folder_run, tmp_path):
+        data = shutil.copytree(folder_run[0], tmp_path / "data")
+        shutil.copy2(data / "cat" / "001.png", data / "cat" / "000.png")
+        done = command(
+            "export", folder_run[1], "--format", "fiftyone", "--data", data, "--out", tmp_path / "out"
+        )
+        assert done.code == 3
+        assert "is not the one of the run" in " ".join(done.text.split())
 
     def test_no_run(self, tmp_path):
         done = command("export", tmp_path / "none", "--format", "csv", "--out", tmp_path / "out")
@@ -190,5 +228,5 @@ class TestRefused:
         (data / "cat" / "000.png").unlink()
         done = command("export", tmp_path / "run", "--format", "imagefolder", "--out", tmp_path / "out")
         assert done.code == 3
-        assert "has changed since the run" in " ".join(done.text.split())
+        assert "is not the one of the run" in " ".join(done.text.split())
         assert not (tmp_path / "out").exists()

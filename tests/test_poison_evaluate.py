@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -164,3 +165,16 @@ def test_other_attacks(clean, tmp_path, attack):
         rows = [row for row in csv.DictReader(file) if row["poisoned"] == "1"]
     assert len(rows) == (18 if attack == "blended" else 6)
     assert all((row["label"] == row["true_label"]) == (attack == "sig") for row in rows)
+
+
+def test_class_names_that_are_not_utf8(tmp_path):
+    names = (os.fsdecode(b"caf\xe9"), "b")
+    try:
+        image_folder(tmp_path / "data", each=10, classes=names)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    done = command("poison", "--data", tmp_path / "data", "--out", tmp_path / "out", "--attack", "badnets")
+    assert done.code == 0, done.text
+    rows = list(csv.DictReader((tmp_path / "out" / "truth.csv").open()))
+    assert {row["label"] for row in rows} == {"caf\\xe9", "b"} or {row["label"] for row in rows} == {"b"}
+    assert (tmp_path / "out" / "train" / names[0]).is_dir()

@@ -11,7 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny import CONFIG, command, finish, full_disk, image_folder, options, start
+
+from dlp_fast.api import default_out
+from dlp_fast.config import build, resolve
 
 SAME_BYTES = ("model.safetensors", "samples.csv", "classes.json", "config.resolved.yaml", "quarantine.csv")
 VARYING = {"time", "seconds", "images_per_second"}
@@ -225,3 +229,23 @@ def test_options_may_be_mended_before_anything_was_done(tmp_path):
     assert refused.code == 2
     assert "target class 'nobody' does not exist" in " ".join(refused.text.split())
     assert command("run", "--out", run, *options()).code == 0
+
+
+class TestDefaultFolder:
+    """runs/<date>-<data>, also when midnight has passed since the run was begun."""
+
+    def begun(self, root, day, **over):
+        settings = resolve(build({"data": "digits", **over}, "test"))
+        folder = root / "runs" / f"{day}-digits"
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "config.resolved.yaml").write_text(yaml.safe_dump(settings))
+        return folder, settings
+
+    def test_an_unfinished_run_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        folder, settings = self.begun(tmp_path, "2001-01-01")
+        assert default_out(settings).resolve() == folder
+        assert default_out(settings | {"seed": 5}).name != folder.name
+        (folder / "results.json").write_text("{}")
+        assert default_out(settings).name != folder.name
+        assert default_out(settings).name.endswith("-digits")

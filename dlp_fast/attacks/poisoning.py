@@ -10,6 +10,7 @@ from torch import Tensor
 from dlp_fast import ops
 from dlp_fast.attacks.crafting import Progress, adversarial_residuals, trojan_trigger
 from dlp_fast.attacks.triggers import TRIGGERS, Trigger
+from dlp_fast.data.names import printable
 from dlp_fast.errors import ConfigError
 
 
@@ -36,7 +37,7 @@ class Poisoning:
 
     def describe(self, classes: tuple[str, ...]) -> str:
         n = int(self.poisoned.sum())
-        kept = "labels kept" if self.trigger.clean_label else f"relabeled {classes[self.target]}"
+        kept = "labels kept" if self.trigger.clean_label else f"relabeled {printable(classes[self.target])}"
         of = f"{n / len(self.labels):.2%} of all"
         return f"{self.trigger.name} ({self.trigger.parameters}): {n} images, {of}, {kept}"
 
@@ -47,7 +48,7 @@ def find_target(target: str, classes: tuple[str, ...]) -> int:
         return classes.index(target)
     if target.isdecimal() and int(target) < len(classes):
         return int(target)
-    shown = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+    shown = ", ".join(map(printable, classes[:20])) + (", …" if len(classes) > 20 else "")
     raise ConfigError(
         f"target class {target!r} does not exist; the classes are: {shown} (or 0 to {len(classes) - 1})"
     )
@@ -86,7 +87,9 @@ def plan(
     wanted = round(rate * (int(inside.sum()) if of_class else len(labels)))
     if not 1 <= wanted <= len(pool):
         where = (
-            f"class {classes[number]}" if trigger.clean_label else f"the classes other than {classes[number]}"
+            f"class {printable(classes[number])}"
+            if trigger.clean_label
+            else f"the classes other than {printable(classes[number])}"
         )
         of = "of that class" if of_class else f"of all {len(labels)} images"
         raise ConfigError(

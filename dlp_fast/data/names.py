@@ -29,5 +29,7 @@ def _escape(c: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """`printable(text)`, made harmless to spreadsheet programs by a leading apostrophe where it needs one."""
-    return ("'" if text.startswith(FORMULA_STARTS) else "") + printable(text)
+    """`printable(text)`, made harmless to spreadsheet programs by a leading apostrophe where it needs one. A name that
+    begins with an apostrophe gets one too, so that different names stay different.
+    """
+    return ("'" if text.startswith((*FORMULA_STARTS, "'")) else "") + printable(text)

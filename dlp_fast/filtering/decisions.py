@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from dlp_fast import ops
 from dlp_fast.data.names import FORMULA_STARTS, csv_cell, printable
+from dlp_fast.data.tables import read_table
 from dlp_fast.errors import DataError
 from dlp_fast.filtering.selection import Selection, places
 
@@ -22,7 +22,8 @@ WORDS = ("keep", "drop", "suspect")
 class Overrides:
     """keep, drop, suspect: int64 ids, ascending.
 
-    keep: the label is right; drop: the image is not used at all; suspect: the image is treated as poisoned.
+    keep: the label is right; drop: the filter and stages 2 and 3 do not use the image; suspect: the image is treated as
+    poisoned.
     """
 
     keep: Tensor
@@ -36,9 +37,19 @@ class Overrides:
         text = "\n".join(f"{i} {words[i]}" for i in sorted(words))
         return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images have each word."""
+        return {word: len(getattr(self, word)) for word in WORDS}
+
     def words(self) -> dict[int, str]:
         """The word of each image that has one, by id."""
         return {i: word for word in WORDS for i in getattr(self, word).tolist()}
+
+
+def is_id(text: str, n: int) -> bool:
+    """Whether `text` is a number from 0 to n - 1, in plain digits."""
+    return text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < n
 
 
 def shorten(text: str) -> str:
@@ -51,8 +62,8 @@ def nobody() -> Overrides:
 
 
 def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
-    """The overrides in `file` (CSV with the columns sample_id and override, and path if it is there) for the images
-    `paths`, by id.
+    """The overrides in `file` (samples.csv or samples.parquet with the columns sample_id and override, and path if it
+    is there; also as spreadsheet programs save it) for the images `paths`, by id.
 
     Raises DataError, naming the row, for an unknown or doubled id, an unknown word, a formula, or another image set.
     """
@@ -62,11 +73,8 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
         return DataError(f"{where}: {what}")
 
     try:
-        with file.open(encoding="utf-8", newline="") as text:
-            reader = csv.DictReader(text, strict=True)
-            rows = list(reader)
-            names = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        names, rows = read_table(file)
+    except (OSError, ValueError) as error:
         raise wrong(None, f"cannot be read ({error}); expected samples.csv with a column override") from None
     missing = [name for name in ("sample_id", "override") if name not in names]
     if missing:
@@ -77,17 +85,18 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
         )
     found: dict[int, str] = {}
     seen: set[int] = set()
-    for number, row in enumerate(rows, start=2):
-        if row.get("override") is None or row.get(None) or any(value is None for value in row.values()):
+    for number, cells in enumerate(rows, start=2):
+        if len(cells) != len(names):
             raise wrong(number, f"expected {len(names)} cells")
-        word = row["override"].strip()
+        row = dict(zip(names, cells))
+        word = row["override"].strip().lower()
         if word.startswith(FORMULA_STARTS):
             raise wrong(
                 number, f"override {shorten(word)} begins like a formula; write keep, drop or suspect"
             )
         if word and word not in WORDS:
             raise wrong(number, f"override {shorten(word)} is unknown; write keep, drop, suspect or nothing")
-        if not row["sample_id"].isdecimal() or not int(row["sample_id"]) < len(paths):
+        if not is_id(row["sample_id"], len(paths)):
             raise wrong(
                 number, f"sample_id {shorten(row['sample_id'])} is unknown; ids go from 0 to {len(paths) - 1}"
             )

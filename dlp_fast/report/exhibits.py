@@ -39,9 +39,10 @@ class Exhibits:
     """What is shown, k pictures and c suspicious classes.
 
     ids: int64 [k], most suspicious first; thumbnails: uint8 [k, h, w, 3]; prediction: int64 [k] and confidence: fp32
-    [k], of the clean model; duplicate_of: int64 [k], number of the group of near-duplicates or -1; class_labels: int64
-    [c]; mean_suspects, mean_rest: uint8 [c, h, w, 3]; difference: fp32 [c, h, w, 3], suspects minus rest, 0..255;
-    curves: fp32 [c, 2, 3, epochs], loss in nats of (suspects, rest): lower quartile, median, upper.
+    [k], of the clean model; duplicate_of: int64 [k], number of the group of near-duplicates or -1; border: bool [k],
+    next to the cut; class_labels: int64 [c]; mean_suspects, mean_rest: uint8 [c, h, w, 3]; difference: fp32 [c, h, w,
+    3], suspects minus rest, 0..255; curves: fp32 [c, 2, 3, epochs], loss in nats of (suspects, rest): lower quartile,
+    median, upper.
     """
 
     ids: Tensor
@@ -49,6 +50,7 @@ class Exhibits:
     prediction: Tensor
     confidence: Tensor
     duplicate_of: Tensor
+    border: Tensor
     class_labels: Tensor
     mean_suspects: Tensor
     mean_rest: Tensor
@@ -67,8 +69,21 @@ class Exhibits:
                 f"{folder} holds no {FILE}: the run is unfinished, or of a version without reports. Give the command "
                 "that began it once more."
             ) from None
-        except (SafetensorError, TypeError) as error:
+        except (OSError, SafetensorError, TypeError) as error:
             raise DataError(f"{folder / FILE} is damaged ({error}). Run again into another folder.") from None
+
+    def check(self, folder: Path, images: int, classes: int) -> None:
+        """DataError where these are not the exhibits of a run on `images` images of `classes` classes."""
+        k, c = len(self.ids), len(self.class_labels)
+        of_pictures = (self.thumbnails, self.prediction, self.confidence, self.duplicate_of, self.border)
+        of_classes = (self.mean_suspects, self.mean_rest, self.difference, self.curves)
+        known = ((self.ids, images), (self.prediction, classes), (self.class_labels, classes))
+        if (
+            any(len(t) != k for t in of_pictures)
+            or any(len(t) != c for t in of_classes)
+            or any(bool(((ids < 0) | (ids >= n)).any()) for ids, n in known)
+        ):
+            raise DataError(f"{folder / FILE} is damaged, or of another run. Run again into another folder.")
 
 
 def gather(
@@ -84,7 +99,7 @@ def gather(
     Args: images: by ids, uint8 [b, h, w, 3]; labels: int64 [n]; targets: suspicious classes; loss: fp32 [epochs, n], of
     stage 1, nats; predict: uint8 pictures -> class probabilities.
     """
-    ids = _choose(labels, selection, targets)
+    ids, border = _choose(labels, selection, targets)
     pictures = [images.get(part).cpu() for part in ids.split(256)]
     probabilities = torch.cat([predict(part).cpu() for part in pictures])
     confidence, prediction = probabilities.max(1)
@@ -108,6 +123,7 @@ def gather(
         prediction,
         confidence,
         near_duplicates(pixels, suspected[ids]),
+        border,
         torch.tensor(shown, dtype=torch.int64),
         ours.round().to(torch.uint8),
         others.round().to(torch.uint8),
@@ -116,8 +132,10 @@ def gather(
     )
 
 
-def _choose(labels: Tensor, selection: Selection, targets: list[int]) -> Tensor:
-    """Ids to show: the most suspicious, both sides of the cut, suspected clean ones, and some that are neither."""
+def _choose(labels: Tensor, selection: Selection, targets: list[int]) -> tuple[Tensor, Tensor]:
+    """Ids to show: the most suspicious, both sides of the cut, suspected clean ones, and some that are neither; and
+    whether each is one of those next to the cut.
+    """
     order = torch.empty_like(selection.rank)
     order[selection.rank] = torch.arange(len(order))
     count = len(selection.suspected_poisoned)
@@ -134,8 +152,8 @@ def _choose(labels: Tensor, selection: Selection, targets: list[int]) -> Tensor:
         others[BORDER::stride][:OTHERS],
     ]
     chosen = torch.cat(parts).unique()
-    chosen = chosen[selection.rank[chosen].argsort()]
-    return chosen[:MOST]
+    chosen = chosen[selection.rank[chosen].argsort()][:MOST]
+    return chosen, torch.isin(chosen, torch.cat([suspects[-BORDER:], others[:BORDER]]))
 
 
 def _shrink(pictures: Tensor) -> Tensor:

@@ -43,27 +43,27 @@ def _legend(axis) -> None:
 
 
 def entropy_histogram(entropy: np.ndarray, decision: np.ndarray, title: str, name: str) -> str:
-    """Counts of images by entropy (bits), one colour a decision; log scale, so that few suspects are seen."""
+    """Counts of images by entropy (bits), an outline a decision, with both cuts; log scale, so that few suspects are
+    seen. The cuts are where the suspected poisoned end and where the suspected clean begin.
+    """
     figure, (axis,) = _figure(6.4, 2.6)
     edges = np.linspace(0, max(float(entropy.max()), 1e-3), 41)
     kinds = [
-        ("undecided", OTHER, "undecided"),
-        ("suspected_clean", CLEAN, "suspected clean"),
-        ("suspected_poisoned", SUSPECT, "suspected poisoned"),
+        ("undecided", OTHER, "undecided", None),
+        ("suspected_clean", CLEAN, "suspected clean", np.min),
+        ("suspected_poisoned", SUSPECT, "suspected poisoned", np.max),
     ]
-    present = [
-        (entropy[decision == word], colour, label)
-        for word, colour, label in kinds
-        if (decision == word).any()
-    ]
-    axis.hist(
-        [p[0] for p in present],
-        bins=edges,
-        stacked=True,
-        color=[p[1] for p in present],
-        label=[p[2] for p in present],
-    )
+    for word, colour, label, end in kinds:
+        of = entropy[decision == word]
+        if not len(of):
+            continue
+        axis.hist(of, bins=edges, histtype="stepfilled", color=colour, alpha=0.25)
+        axis.hist(of, bins=edges, histtype="step", color=colour, label=label, linewidth=1.5)
+        if end is not None:
+            cut = float(end(of))
+            axis.axvline(cut, color=colour, linestyle="--", linewidth=1.2, label=f"cut at {cut:.3g} bits")
     axis.set_yscale("log")
+    axis.set_ylim(bottom=0.7)
     axis.set_xlabel("entropy after stage 1 (bits)")
     axis.set_ylabel("images")
     axis.set_title(title, fontsize=10, parse_math=False)

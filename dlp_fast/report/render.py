@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 import math
@@ -16,17 +15,17 @@ from markupsafe import Markup
 from PIL import Image
 
 from dlp_fast.checkpoint import write_atomic
-from dlp_fast.cli import duration
+from dlp_fast.cli import duration, notes
 from dlp_fast.data.names import csv_cell, printable
 from dlp_fast.errors import DataError
 from dlp_fast.report import plots
 from dlp_fast.report.exhibits import Exhibits
+from dlp_fast.runfiles import DECISIONS, read_classes, read_quarantine, read_results, read_samples
 
-SCHEMA = 1  # of results.json
-COLUMNS = ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
 MOST_BYTES = 15_000_000
 MOST_ROWS = 300  # quarantined files listed
 MOST_HISTOGRAMS = 12  # classes
+MOST_GROUPS, MOST_OF_GROUP = 4, 8  # near-duplicates shown beside a class: groups, pictures of each
 LOSSLESS_SIDE = (
     48  # pixels: up to here thumbnails are PNG, so that a trigger of single pixels is seen as it is
 )
@@ -58,60 +57,25 @@ def _environment() -> Environment:
     return environment
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """results.json of a finished run; DataError where there is none, or of another version, or damaged."""
-    try:
-        results = json.loads((run / "results.json").read_text())
-    except FileNotFoundError:
-        what = "is no folder" if not run.is_dir() else "holds no finished run (no results.json)"
-        raise DataError(
-            f"{run} {what}. Give a run folder; an unfinished run goes on by its own command."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{run / 'results.json'} cannot be read ({error}). Run again into another folder."
-        ) from None
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA or "verdict" not in results:
-        found = results.get("schema") if isinstance(results, dict) else None
-        raise DataError(
-            f"{run / 'results.json'} is of another version (schema {found}, this one reads {SCHEMA} with a verdict). "
-            "Run again into another folder."
-        )
-    return results
-
-
-def read_samples(run: Path) -> dict[str, list[str]]:
-    """samples.csv, column by column; DataError where it is missing or damaged."""
-    try:
-        with (run / "samples.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-        names, rows = rows[0], rows[1:]
-        place = names.index("sample_id")
-        rows.sort(key=lambda row: int(row[place]))  # a spreadsheet may have sorted them otherwise
-        if [int(row[place]) for row in rows] != list(range(len(rows))):
-            raise ValueError("ids are missing or doubled")
-        columns = list(zip(*rows, strict=True))
-        table = {name: list(column) for name, column in zip(names, columns, strict=True)}
-        for name in ("score", "entropy", "rank"):
-            list(map(float, table[name]))
-        return {name: table[name] for name in COLUMNS} | {"override": table.get("override", [])}
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise DataError(
-            f"{run / 'samples.csv'} is missing or damaged ({error}). Run again into another folder."
-        ) from None
-
-
 def context(run: Path) -> dict[str, Any]:
     """Everything that the template shows."""
     results = read_results(run)
     samples = read_samples(run)
     exhibits = Exhibits.load(run)
     # as samples.csv has them: on one line, valid UTF-8
-    classes = [csv_cell(name) for name in json.loads((run / "classes.json").read_text())["classes"]]
+    classes = [csv_cell(name) for name in read_classes(run)]
+    exhibits.check(run, len(samples["path"]), len(classes))
     entropy = np.array(samples["entropy"], dtype=np.float64)
     decision = np.array(samples["decision"])
-    label = np.array(samples["label"])
+    names, label = np.unique(np.array(samples["label"]), return_inverse=True)
     suspects = int((decision == "suspected_poisoned").sum())
+    gallery = _gallery(exhibits, samples, classes)
+    counted = {
+        word: np.bincount(label[decision == word], minlength=len(names))
+        for word in ("suspected_poisoned", "suspected_clean")
+    }
+    by_suspects = np.lexsort((names, -counted["suspected_poisoned"]))
+    sizes = np.bincount(label, minlength=len(names))
     return {
         "name": printable(run.resolve().name),
         "verdict": results["verdict"],
@@ -121,51 +85,43 @@ def context(run: Path) -> dict[str, Any]:
         "suspects": suspects,
         "classes": classes,
         "histogram": Markup(plots.entropy_histogram(entropy, decision, "all images", "all")),
-        "class_histograms": _class_histograms(entropy, decision, label),
-        "per_class": _per_class(decision, label),
-        "gallery": _gallery(exhibits, samples, classes),
-        "targets": _targets(exhibits, classes),
-        "quarantine": _quarantine(run),
+        "class_histograms": [
+            (names[c], _histogram(entropy, decision, label == c, names[c], f"class{k}"))
+            for k, c in enumerate(by_suspects[:MOST_HISTOGRAMS])
+        ],
+        "per_class": _per_class(names, sizes, counted),
+        "gallery": gallery,
+        "notes": notes(results),
+        "targets": _targets(exhibits, classes, gallery),
+        "quarantine": read_quarantine(run),
         "most_rows": MOST_ROWS,
         "curves": _stage_curves(run),
         "accuracies": _accuracies(results["stages"]),
         "environment": results["environment"],
         "config": json.dumps(results["config"], indent=1),
-        "decisions": ["suspected_poisoned", "suspected_clean", "undecided"],
+        "decisions": DECISIONS,
     }
 
 
-def _class_histograms(
-    entropy: np.ndarray, decision: np.ndarray, label: np.ndarray
-) -> list[tuple[str, Markup]]:
-    """Of the classes with most suspects first."""
-    names = sorted(
-        set(label), key=lambda c: (-int(((label == c) & (decision == "suspected_poisoned")).sum()), c)
-    )
+def _histogram(
+    entropy: np.ndarray, decision: np.ndarray, inside: np.ndarray, title: str, name: str
+) -> Markup:
+    return Markup(plots.entropy_histogram(entropy[inside], decision[inside], title, name))
+
+
+def _per_class(names: np.ndarray, sizes: np.ndarray, counted: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """A row a class, the largest share of suspects first."""
+    suspected = counted["suspected_poisoned"]
+    order = np.lexsort((names, -suspected / sizes))
     return [
-        (
-            name,
-            Markup(
-                plots.entropy_histogram(entropy[label == name], decision[label == name], name, f"class{i}")
-            ),
-        )
-        for i, name in enumerate(names[:MOST_HISTOGRAMS])
+        {
+            "name": str(names[c]),
+            "images": int(sizes[c]),
+            "suspected": int(suspected[c]),
+            "clean": int(counted["suspected_clean"][c]),
+        }
+        for c in order
     ]
-
-
-def _per_class(decision: np.ndarray, label: np.ndarray) -> list[dict[str, Any]]:
-    rows = []
-    for name in sorted(set(label)):
-        inside = decision[label == name]
-        rows.append(
-            {
-                "name": name,
-                "images": len(inside),
-                "suspected": int((inside == "suspected_poisoned").sum()),
-                "clean": int((inside == "suspected_clean").sum()),
-            }
-        )
-    return sorted(rows, key=lambda r: (-r["suspected"] / r["images"], r["name"]))
 
 
 def _source(pixels: np.ndarray) -> str:
@@ -198,12 +154,13 @@ def _gallery(of: Exhibits, samples: dict[str, list[str]], classes: list[str]) ->
                 "rank": int(samples["rank"][i]),
                 "decision": samples["decision"][i],
                 "group": int(of.duplicate_of[k]),
+                "border": bool(of.border[k]),
             }
         )
     return rows
 
 
-def _targets(of: Exhibits, classes: list[str]) -> list[dict[str, Any]]:
+def _targets(of: Exhibits, classes: list[str], gallery: list[dict[str, Any]]) -> list[dict[str, Any]]:
     shown = []
     for k, label in enumerate(of.class_labels.tolist()):
         difference = of.difference[k].numpy()
@@ -218,10 +175,22 @@ def _targets(of: Exhibits, classes: list[str]) -> list[dict[str, Any]]:
                 ),
                 "widest": widest,
                 "where": _where(difference),
+                **_duplicates(gallery, classes[label]),
                 "curve": Markup(plots.learning_curves(of.curves[k].numpy(), f"curve{k}")),
             }
         )
     return shown
+
+
+def _duplicates(gallery: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Groups of near-duplicates among the suspects of class `name` that are shown, the largest first."""
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for shown in gallery:
+        if shown["group"] >= 0 and shown["label"] == name:
+            groups.setdefault(shown["group"], []).append(shown)
+    ordered = sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)
+    parts = [{"size": len(g), "pictures": g[:MOST_OF_GROUP]} for g in ordered[:MOST_GROUPS]]
+    return {"duplicates": parts, "duplicated": sum(map(len, ordered))}
 
 
 def _where(difference: np.ndarray) -> str:
@@ -236,14 +205,6 @@ def _where(difference: np.ndarray) -> str:
     vertical = ("top", "middle", "bottom")[min(2, int(3 * (rows.mean() + 0.5) / height))]
     horizontal = ("left", "centre", "right")[min(2, int(3 * (columns.mean() + 0.5) / width))]
     return f"{wide} x {tall} pixels at the {vertical} {horizontal}"
-
-
-def _quarantine(run: Path) -> list[dict[str, str]]:
-    try:
-        with (run / "quarantine.csv").open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError:
-        return []
 
 
 def _stage_curves(run: Path) -> Markup | None:

@@ -42,6 +42,7 @@ def test_plain_cell_is_left_alone():
 def test_different_names_never_look_the_same(a, b):
     shown = [printable(os.fsdecode(name)) for name in (a, b)]
     assert (shown[0] == shown[1]) == (a == b)
+    assert (csv_cell(os.fsdecode(a)) == csv_cell(os.fsdecode(b))) == (a == b)
     for text in shown:
         assert text.encode("utf-8") is not None
         assert not set(text) & set(string.whitespace.replace(" ", ""))

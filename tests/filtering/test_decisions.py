@@ -41,6 +41,9 @@ class TestFile:
             (HEAD + "9,a/1.png,keep\n", r"row 2: sample_id '9' is unknown; ids go from 0 to 3"),
             (HEAD + "-1,a/1.png,keep\n", "sample_id '-1' is unknown"),
             (HEAD + "x,a/1.png,keep\n", "sample_id 'x' is unknown"),
+            (HEAD + "9" * 5000 + ",a/1.png,keep\n", "is unknown; ids go from 0 to 3"),
+            (HEAD + "²,a/1.png,keep\n", "sample_id '²' is unknown"),
+            ("", "the file is empty"),
             (HEAD + "0,a/1.png,keep\n0,a/1.png,keep\n", "row 3: sample_id 0 stands there twice"),
             (HEAD + "0,a/1.png,kep\n", "override 'kep' is unknown; write keep, drop, suspect"),
             (HEAD + "0,a/1.png,=cmd()\n", "begins like a formula"),
@@ -58,6 +61,34 @@ class TestFile:
     def test_no_file(self, tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
             read_decisions(tmp_path / "none.csv", PATHS)
+
+
+class TestAsSpreadsheetsSaveIt:
+    ROWS = (("Sample_ID", "Path", "Override"), ("0", "a/1.png", "Keep"), ("2", "'=b/3.png", "DROP"))
+
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    @pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "cp1252"])
+    def test_separators_and_codes(self, tmp_path, separator, code):
+        file = tmp_path / "samples.csv"
+        file.write_bytes("\r\n".join(separator.join(row) for row in self.ROWS).encode(code) + b"\r\n")
+        assert read_decisions(file, PATHS).words() == {0: "keep", 2: "drop"}
+
+    def test_western_names(self, tmp_path):
+        file = tmp_path / "samples.csv"
+        file.write_bytes("sample_id;path;override\r\n0;é/1.png;keep\r\n".encode("cp1252"))
+        assert read_decisions(file, ("é/1.png",)).words() == {0: "keep"}
+
+    def test_parquet(self, tmp_path):
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        file = tmp_path / "samples.parquet"
+        columns = {"sample_id": [0, 1, 2], "path": [PATHS[0], PATHS[1], "'=b/3.png"]}
+        parquet.write_table(pyarrow.table(columns | {"override": ["keep", None, "suspect"]}), file)
+        assert read_decisions(file, PATHS).words() == {0: "keep", 2: "suspect"}
+        file.write_bytes(file.read_bytes()[:40])
+        with pytest.raises(DataError, match="cannot be read"):
+            read_decisions(file, PATHS)
 
 
 def test_applied(tmp_path):
@@ -107,6 +138,11 @@ def test_a_run_goes_on_from_the_filter(tmp_path):
     assert after[other["sample_id"]]["decision"] == "suspected_poisoned"
     told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "supervised"] == [1, 2]
+    assert len([e for e in told if e["kind"] == "filter"]) == 1
+    results = json.loads((run / "results.json").read_text())
+    assert results["decisions"] == {"keep": 1, "drop": 1, "suspect": 1}
+    assert "decisions were obeyed (1 keep, 1 drop, 1 suspect)" in (run / "report.html").read_text()
+    assert "decisions were obeyed" in " ".join(done.text.split())
     again = command("run", "--out", run, *options(), "--decisions", edited)
     assert "this run was finished already" in again.text
     without = command("run", "--out", run, *options())

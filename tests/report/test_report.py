@@ -16,8 +16,9 @@ from tiny import CONFIG, command, threads_kept
 
 import dlp_fast
 from dlp_fast.filtering.selection import Selection
+from dlp_fast.report import plots
 from dlp_fast.report.exhibits import MOST, Exhibits, gather, near_duplicates
-from dlp_fast.report.render import _where, write_report
+from dlp_fast.report.render import _duplicates, _per_class, _where, write_report
 
 HOSTILE = ("<script>alert(1)</script>", "a&b\"'", "new\nline", "=cmd()", "ü x")
 
@@ -181,6 +182,41 @@ class TestExhibits:
         group = near_duplicates(pictures, among)
         assert group[0] == group[3] >= 0
         assert group[[1, 2, 4, 5]].tolist() == [-1] * 4
+
+
+class TestFigures:
+    def test_both_cuts_are_drawn(self):
+        entropy = np.array([0.01, 0.125, 0.5, 1.0, 2.5, 3.0])
+        decision = np.array(["suspected_poisoned"] * 2 + ["undecided"] * 2 + ["suspected_clean"] * 2)
+        svg = plots.entropy_histogram(entropy, decision, "t", "n")
+        assert "cut at 0.125 bits" in svg and "cut at 2.5 bits" in svg
+        assert "cut" not in plots.entropy_histogram(entropy[2:4], decision[2:4], "t", "n")
+
+    def test_near_duplicates_of_a_class(self):
+        def shown(i, group, label="a"):
+            return {"id": i, "group": group, "label": label}
+
+        gallery = [
+            shown(0, 0),
+            shown(1, 0),
+            shown(2, 1),
+            shown(3, 1),
+            shown(4, 1),
+            shown(5, 0, "b"),
+            shown(6, -1),
+        ]
+        of = _duplicates(gallery, "a")
+        assert [[p["id"] for p in g["pictures"]] for g in of["duplicates"]] == [[2, 3, 4], [0, 1]]
+        assert of["duplicated"] == 5
+        assert _duplicates(gallery, "b") == {"duplicates": [], "duplicated": 0}
+
+    def test_many_classes_take_no_time(self):
+        """1,000 classes: counted in one pass, not one pass a class."""
+        names = np.array([f"c{i:04d}" for i in range(1000)])
+        sizes, suspected = np.full(1000, 1300), np.arange(1000)
+        rows = _per_class(names, sizes, {"suspected_poisoned": suspected, "suspected_clean": suspected})
+        assert [r["name"] for r in rows[:2]] == ["c0999", "c0998"]
+        assert rows[0]["suspected"] == 999 and rows[0]["images"] == 1300
 
 
 class TestRefused:
