@@ -67,7 +67,7 @@ def attention_distillation(setting: Setting) -> nn.Module:
         setting.clean,
         tuned,
         title="NAD, teacher",
-        epochs=TEACHER_EPOCHS,
+        epochs=setting.clean_epochs(TEACHER_EPOCHS),
         rate=_rate,
     ).eval()
     student = copy_of(setting.model)
@@ -85,7 +85,7 @@ def attention_distillation(setting: Setting) -> nn.Module:
         setting.clean,
         tuned,
         title="NAD, student",
-        epochs=EPOCHS,
+        epochs=setting.clean_epochs(EPOCHS),
         rate=_rate,
         loss_of=loss,
     )

@@ -49,7 +49,7 @@ def fine_pruning(setting: Setting) -> nn.Module:
         setting.clean,
         setting.everything_clean(),  # nothing is decided any more
         title="FP, fine-tuning",
-        epochs=EPOCHS,
+        epochs=setting.clean_epochs(EPOCHS),
         rate=lambda done: RATE,
     )
     handle.remove()

@@ -46,7 +46,7 @@ def entropy_histogram(entropy: np.ndarray, decision: np.ndarray, title: str, nam
     """Counts of images by entropy (bits), an outline a decision, with both cuts; log scale, so that few suspects are
     seen. The cuts are where the suspected poisoned end and where the suspected clean begin.
     """
-    figure, (axis,) = _figure(6.4, 2.6)
+    figure, (axis,) = _figure(7.2, 2.6)
     edges = np.linspace(0, max(float(entropy.max()), 1e-3), 41)
     kinds = [
         ("undecided", OTHER, "undecided", None),
@@ -67,7 +67,7 @@ def entropy_histogram(entropy: np.ndarray, decision: np.ndarray, title: str, nam
     axis.set_xlabel("entropy after stage 1 (bits)")
     axis.set_ylabel("images")
     axis.set_title(title, fontsize=10, parse_math=False)
-    _legend(axis)
+    figure.legend(frameon=False, labelcolor=INK, fontsize=8, loc="outside right upper")
     return _svg(figure, name)
 
 
