@@ -6,6 +6,8 @@ import contextlib
 import datetime
 import glob
 import html
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.checkpoint import Checkpoints
+from dlp_fast.checkpoint import Checkpoints, write_atomic
 from dlp_fast.cli import notes, percent, verdict_lines
 from dlp_fast.config import RunConfig, build, differences, merge, read_preset, read_yaml, resolve
 from dlp_fast.data import sources
@@ -22,17 +24,26 @@ from dlp_fast.data.index import write_quarantine
 from dlp_fast.dryrun import Estimate, estimate
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import Compute, choose_compute
+from dlp_fast.engine.memory import (
+    available,
+    bytes_per_image,
+    fitting_batches,
+    is_out_of_memory,
+    peak,
+    views_of,
+)
 from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session
-from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.errors import ConfigError, DataError, ResourceError
 from dlp_fast.filtering.decisions import Overrides, nobody, read_decisions
 from dlp_fast.filtering.verdict import verdict
 from dlp_fast.models.classifier import Classifier, load
+from dlp_fast.models.registry import build_model
 from dlp_fast.pipeline import Defense
 from dlp_fast.pipeline import defend as run_stages
 from dlp_fast.report.exhibits import gather
 from dlp_fast.report.render import write_report
-from dlp_fast.runfiles import SCHEMA
+from dlp_fast.runfiles import SCHEMA, read_batches
 from dlp_fast.runfolder import RunFolder, environment, fingerprint
 from dlp_fast.runlog import RunLog
 from dlp_fast.scoring import TestSet, precision, recall
@@ -135,7 +146,7 @@ def execute(
     """Run `config`, or go on with it where its run folder holds an unfinished run of the same configuration."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    compute = choose_compute(config.device, config.precision)
+    compute = choose_compute(config.device, config.precision, config.graphs)
     settings = resolve(config)
     folder = RunFolder(config.out or default_out(settings)) if keep else None
     log = RunLog(None, quiet=quiet)
@@ -148,6 +159,8 @@ def execute(
         log.trackers += start_trackers(config.track, folder.path if folder else None, settings, log.warn)
         ready = _prepare(config, settings, compute, dataset, folder, log)
         dataset, attack, data = ready.dataset, ready.attack, ready.data
+        config = _fit(config, data, compute, folder, log)
+        settings = resolve(config)
         images, labels, mean, std = data.images, data.labels, data.mean, data.std
         test = _test_set(dataset, attack, compute.device)
 
@@ -162,7 +175,7 @@ def execute(
         if session.resumed:
             log.say("going on from the last checkpoint")
         _go_back(session, config, overrides, folder, log)
-        with session:
+        with session, _out_of_memory_told(config):
             found = run_stages(session, data, config, observe, overrides)
             last = score(session, found.model, data)
         model = Classifier(
@@ -262,11 +275,57 @@ def _prepare(
     return Prepared(dataset, attack, data)
 
 
+def _fit(
+    config: RunConfig, data: TrainingData, compute: Compute, folder: RunFolder | None, log: RunLog
+) -> RunConfig:
+    """`config` with the batches that fit into memory, where `batch` is auto; else a warning where they hardly will."""
+    kept = folder.path / "batches.json" if folder and config.batch == "auto" else None
+    if kept and kept.is_file():  # a resumed run goes on as it was begun, whatever is free now
+        batches = read_batches(kept, list(views_of(config)))
+    else:
+        size = (data.images.height, data.images.width)
+        model = build_model(config.model, data.classes, max(size), 0).to(compute.device)
+        per_image, free = bytes_per_image(model, size, compute), available(compute)
+        batches = fitting_batches(config, per_image, free)
+        if kept:
+            write_atomic(kept, json.dumps(batches).encode() + b"\n")
+    lowered = {stage: b for stage, b in batches.items() if b < getattr(config, stage).batch}
+    if not lowered:
+        return config
+    told = ", ".join(f"{stage}.batch {getattr(config, stage).batch} -> {b}" for stage, b in lowered.items())
+    if config.batch == "auto":
+        log.say(f"batches that fit into memory: {told}")
+        sections = {
+            stage: getattr(config, stage).model_copy(update={"batch": b}) for stage, b in lowered.items()
+        }
+        return config.model_copy(update=sections)
+    log.warn(
+        f"a training step may not fit into the {free / 1e9:.1f} GB that are free; --batch auto would halve: {told}"
+    )
+    return config
+
+
+@contextlib.contextmanager
+def _out_of_memory_told(config: RunConfig) -> Iterator[None]:
+    """Out of memory, in a form that says what to do; the checkpoint of before is kept."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        batches = ", ".join(f"{stage}.batch {getattr(config, stage).batch}" for stage in views_of(config))
+        raise ResourceError(
+            f"out of memory; the peak was {peak()}, with {batches}. The last checkpoint is kept. Give --batch auto or "
+            "smaller batches, a smaller --dataset.image-size or --dataset.resident-megabytes 0 (each needs another "
+            "--out)."
+        ) from error
+
+
 def dry_run(config: RunConfig, dataset: sources.Dataset | None = None, *, quiet: bool = False) -> Estimate:
     """Try two batches of every stage of `config`, and reckon time and memory of the whole; writes nothing."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    compute = choose_compute(config.device, config.precision)
+    compute = choose_compute(config.device, config.precision, config.graphs)
     log = RunLog(None, quiet=quiet)
     ready = _prepare(config, resolve(config), compute, dataset, None, log)
     with Session(config.seed, compute, RunLog(None, quiet=True)) as session:

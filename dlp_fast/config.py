@@ -172,6 +172,11 @@ class RunConfig(Section):
     """auto: bf16 autocast on GPUs and on CPUs with bf16 instructions, else fp32. Scores and losses are fp32 always."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of torch; unset: torch's choice. Part of the configuration: other threads, other last bits."""
+    graphs: Literal["auto", "off"] = "auto"
+    """auto: on a GPU, training steps are captured as CUDA graphs; off: launched kernel by kernel. No effect on CPUs."""
+    batch: Literal["as-set", "auto"] = "as-set"
+    """auto: before the run, the batches of the stages are halved until a step fits into the free memory; what came out
+    is kept in batches.json of the run folder."""
     order: Literal["sl-au-assft", "sl-au", "sl-assft", "sl-assft-au"] = "sl-au-assft"
     """Stages and their order: supervised learning, active unlearning, active semi-supervised fine-tuning (Fig. 4)."""
     decisions: Path | None = None

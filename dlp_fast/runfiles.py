@@ -153,6 +153,16 @@ def read_predictions(run: Path, images: int, classes: int) -> tuple[torch.Tensor
     return prediction, probability
 
 
+def read_batches(file: Path, stages: list[str]) -> dict[str, int]:
+    """The batch of each stage that `--batch auto` chose when the run was begun."""
+    batches = _read_json(file)
+    if not isinstance(batches, dict) or sorted(batches) != sorted(stages):
+        raise DataError(f"{file} is damaged (expected the batch of {', '.join(stages)}). {AGAIN}")
+    if not all(isinstance(b, int) and b >= 2 for b in batches.values()):
+        raise DataError(f"{file} is damaged (expected numbers from 2 on). {AGAIN}")
+    return batches
+
+
 def read_quarantine(run: Path) -> list[dict[str, str]]:
     """Rows of quarantine.csv: path, reason, detail."""
     try:

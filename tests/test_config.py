@@ -28,7 +28,7 @@ PACKAGE = Path(dlp_fast.__file__).parent
 
 # An option is a promise: one more to test, to document and to keep. Change the number with the model.
 OPTIONS = {
-    "": 17,
+    "": 19,
     "dataset": 5,
     "supervised": 8,
     "filter": 7,

@@ -204,7 +204,16 @@ class TestRunFolder:
     def test_results(self, tiny_run):
         results = json.loads((tiny_run[0] / "results.json").read_text())
         assert results["schema"] == 1
-        assert set(results) == {"schema", "verdict", "stages", "filter", "environment", "config"}
+        assert set(results) == {
+            "schema",
+            "verdict",
+            "stages",
+            "filter",
+            "decisions",
+            "late",
+            "environment",
+            "config",
+        }
         assert list(results["stages"]) == ["supervised", "unlearning", "finetuning"]
         for of in results["stages"].values():
             assert set(of) >= FIGURES

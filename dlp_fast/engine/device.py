@@ -34,10 +34,13 @@ def _vendor() -> str:
 
 @dataclass(frozen=True)
 class Compute:
-    """A device with the autocast dtype of its forward passes (None: fp32 throughout)."""
+    """A device with the autocast dtype of its forward passes (None: fp32 throughout); graphs: whether training steps
+    are captured as CUDA graphs (see stepping.py).
+    """
 
     device: torch.device
     autocast: torch.dtype | None
+    graphs: bool = False
 
     def forward(self) -> contextlib.AbstractContextManager[object]:
         """Context of a training forward pass. Losses and scores are taken outside of it, in fp32."""
@@ -47,11 +50,12 @@ class Compute:
 
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        return f"{name}, {'fp32' if self.autocast is None else 'bf16 autocast'}"
+        precision = "fp32" if self.autocast is None else "bf16 autocast"
+        return f"{name}, {precision}" + (", CUDA graphs" if self.graphs else "")
 
 
-def choose_compute(device: str, precision: str) -> Compute:
-    """The Compute for `device` (auto | cpu | cuda) and `precision` (auto | fp32 | bf16)."""
+def choose_compute(device: str, precision: str, graphs: str = "auto") -> Compute:
+    """The Compute for `device` (auto | cpu | cuda), `precision` (auto | fp32 | bf16) and `graphs` (auto | off)."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ResourceError("--device cuda: torch sees no usable GPU. Use --device cpu, or check the driver.")
     if device == "auto":
@@ -60,4 +64,6 @@ def choose_compute(device: str, precision: str) -> Compute:
         raise ConfigError(f"device must be auto, cpu or cuda, got {device}")
     fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_fast_bf16()
     wanted = precision == "bf16" or (precision == "auto" and fast)
-    return Compute(torch.device(device), torch.bfloat16 if wanted else None)
+    return Compute(
+        torch.device(device), torch.bfloat16 if wanted else None, device == "cuda" and graphs == "auto"
+    )

@@ -213,7 +213,12 @@ class StageRun:
             self.session.log.finish()
 
 
+def has_random_layers(model: nn.Module) -> bool:
+    """Whether a forward pass in training draws random numbers (dropout, stochastic depth)."""
+    return any(getattr(m, "p", 0) for m in model.modules() if isinstance(m, RANDOM_LAYERS))
+
+
 def seed_step(model: nn.Module, seed: int, stage: int, step: int) -> None:
     """Give random layers their own stream a step, so that a resumed run draws the same; others need none."""
-    if any(getattr(m, "p", 0) for m in model.modules() if isinstance(m, RANDOM_LAYERS)):
+    if has_random_layers(model):
         torch.manual_seed(((seed * 4 + stage) * 1_000_003 + step) % 2**63)

@@ -14,6 +14,7 @@ from dlp_fast.engine.batches import Cycle, TrainingData
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session, seed_step
+from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 
 LABELED, UNLABELED = 3, 4  # streams of the training order
 LOG_EVERY = 50  # steps
@@ -89,14 +90,16 @@ def finetuning(
     extra = unlabeled_batch(len(labeled), len(unlabeled), config)
     barred = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
     readmissible = unlabeled[~barred[unlabeled]]
-    optimizer = torch.optim.SGD(
+    optimizer = sgd(
         _decay_groups(model, config.weight_decay),
+        session.compute,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.momentum > 0,
     )
     average = WeightAverage(model, config.ema)
-    facts = {"mask": 0.0, "mask_sum": 0.0}
+    facts = {"mask": 0.0}
+    mask_sum = torch.zeros((), device=session.compute.device)
     looks = min(looks, steps)
     look_after = {round((i + 1) * steps / looks) - 1: i for i in range(looks)}
     entropy, loss_of = torch.zeros(looks, len(data)), torch.zeros(looks, len(data))
@@ -111,6 +114,7 @@ def finetuning(
         optimizer=optimizer,
         average=average,
         facts=facts,
+        mask_sum=mask_sum,
         entropy=entropy,
         loss=loss_of,
         use=use,
@@ -118,39 +122,47 @@ def finetuning(
     labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
     unlabeled_cycle = Cycle(unlabeled, extra, data.seed, UNLABELED)
     model.train()
-    for step in stage.steps():
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * math.cos(7 * math.pi * step / (16 * steps))
-        ids = labeled_cycle.at(step)
-        x = data.views(ids, step, strong=False)[0]
-        if extra:
-            others = unlabeled_cycle.at(step)
-            weak, strong = data.views(others, step, strong=True)
-            x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
-        data.expect(labeled_cycle.at(step + 1))
-        if extra:
-            data.expect(unlabeled_cycle.at(step + 1))
-        seed_step(model, data.seed, LABELED, step)
+
+    def body(x: Tensor, target: Tensor, banned: Tensor) -> None:
+        """One step on the views `x`, first the labeled ones; `banned`: label that each unlabeled image may not get."""
         with session.compute.forward():
             logits = model(x)
         logits = logits.float()
-        loss = F.cross_entropy(logits[:batch], data.target(ids))  # first term of DLP Eq. 7
+        loss = F.cross_entropy(logits[:batch], target)  # first term of DLP Eq. 7
         if extra:
             of_weak, of_strong = logits[batch:].chunk(2)
             confidence, pseudo_label = of_weak.detach().softmax(1).max(1)
-            own = barred[others].to(pseudo_label.device) & (pseudo_label == data.target(others))
-            mask = ((confidence >= config.tau) & ~own).float()
+            mask = ((confidence >= config.tau) & (pseudo_label != banned)).float()
             loss_u = (F.cross_entropy(of_strong, pseudo_label, reduction="none") * mask).mean()  # L2 of Eq. 7
             loss = loss + config.lambda_u * loss_u
-            facts["mask_sum"] += float(mask.mean())
+            mask_sum.add_(mask.mean())
         stage.observe(loss)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        average.update(model, step)
+        average.update()
+
+    one_step = Stepper(session.compute, model, body, session.log.warn)
+    nobody = torch.empty(0, dtype=torch.int64, device=data.device)
+    for step in stage.steps():
+        set_rate(optimizer, config.learning_rate * math.cos(7 * math.pi * step / (16 * steps)))
+        average.begin(step)
+        ids = labeled_cycle.at(step)
+        x, banned = data.views(ids, step, strong=False)[0], nobody
+        if extra:
+            others = unlabeled_cycle.at(step)
+            weak, strong = data.views(others, step, strong=True)
+            x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
+            banned = torch.where(barred[others], data.labels[others], -1).to(data.device)
+        data.expect(labeled_cycle.at(step + 1))
+        if extra:
+            data.expect(unlabeled_cycle.at(step + 1))
+        seed_step(model, data.seed, LABELED, step)
+        one_step(x, data.target(ids), banned)
         if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
             since = step % LOG_EVERY + 1
-            facts["mask"], facts["mask_sum"] = facts["mask_sum"] / since, 0.0
+            facts["mask"] = float(mask_sum) / since
+            mask_sum.zero_()
             value = stage.mean_loss(since)
             session.log.event("steps", stage="finetuning", step=step + 1, loss=value, mask=facts["mask"])
             stage.note = f"loss {value:.3f}"

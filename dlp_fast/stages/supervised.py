@@ -14,6 +14,7 @@ from dlp_fast.config import SupervisedConfig
 from dlp_fast.engine.batches import TrainingData, training_order
 from dlp_fast.engine.scoring_pass import Scores, score
 from dlp_fast.engine.session import Session, seed_step
+from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 
 STREAM = 1
 
@@ -49,8 +50,9 @@ def supervised(
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
     epochs, per_epoch, batch = plan(len(data), config)
-    optimizer = torch.optim.SGD(
+    optimizer = sgd(
         model.parameters(),
+        session.compute,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -70,8 +72,20 @@ def supervised(
         prediction=prediction,
         facts=facts,
     )
+    set_rate(optimizer, config.learning_rate)  # as given, also where a checkpoint brought its own
     order = (-1, torch.empty(0))
     model.train()
+
+    def body(x: Tensor, target: Tensor) -> None:
+        with session.compute.forward():
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), target)  # DLP Eq. 3
+        stage.observe(loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    one_step = Stepper(session.compute, model, body, session.log.warn)
     for step in stage.steps():
         if facts["stopped"]:
             break
@@ -84,13 +98,7 @@ def supervised(
         if k + 1 < per_epoch:
             data.expect(order[1][(k + 1) * batch : (k + 2) * batch])
         seed_step(model, data.seed, STREAM, step)
-        with session.compute.forward():
-            logits = model(x)
-        loss = F.cross_entropy(logits.float(), data.target(ids))  # DLP Eq. 3
-        stage.observe(loss)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        one_step(x, data.target(ids))
         if k == per_epoch - 1:
             scores = score(session, model, data)
             entropy[epoch], loss_of[epoch] = scores.entropy, scores.loss

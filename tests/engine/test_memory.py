@@ -1,0 +1,115 @@
+"""What a step takes, and what is said and done where it does not fit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny import CONFIG, command, options, session
+
+from dlp_fast import api
+from dlp_fast.config import build
+from dlp_fast.engine import memory
+from dlp_fast.engine.memory import available, bytes_per_image, fitting, fitting_batches, is_out_of_memory
+from dlp_fast.models.registry import build_model
+
+
+def per_image(name, side):
+    return bytes_per_image(build_model(name, 10, side, 0), (side, side), session().compute)
+
+
+class TestReckoned:
+    def test_larger_pictures_and_networks_take_more(self):
+        small = per_image("wrn-10-1", 16)
+        assert per_image("wrn-10-1", 32) == pytest.approx(4 * small, rel=0.05)
+        assert per_image("wrn-16-1", 16) > 1.3 * small
+
+    def test_of_the_right_size(self):
+        """WRN-10-1 at 32 px keeps about a dozen maps of 16 x 32 x 32 floats, and smaller ones."""
+        assert 0.3e6 < per_image("wrn-10-1", 32) < 6e6
+
+    def test_the_model_is_left_as_it_was(self):
+        model = build_model("wrn-10-1", 10, 16, 0).eval()
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        bytes_per_image(model, (16, 16), session().compute)
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        assert not model.training
+        assert all(p.grad is None for p in model.parameters())
+
+    def test_available(self):
+        assert 1e6 < available(session().compute) < 1e14
+
+    @pytest.mark.parametrize(
+        ("batch", "free", "left"), [(128, 1000, 128), (128, 100, 64), (128, 30, 16), (128, 0, 2), (3, 0, 2)]
+    )
+    def test_halved_until_it_fits(self, batch, free, left):
+        assert fitting(batch, 1.0, 1.0, free) == left
+
+    def test_stage_3_has_views_of_the_unlabeled_too(self):
+        config = build({"data": "digits", "finetune": {"labeled": "hardest"}}, "test")
+        assert fitting_batches(config, 1.0, 10**9) == {"supervised": 128, "unlearn": 128, "finetune": 128}
+        assert fitting_batches(config, 1.0, 1000) == {"supervised": 128, "unlearn": 128, "finetune": 32}
+
+
+class TestAuto:
+    def test_lowered_kept_and_used_again(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(api, "available", lambda _: 40_000_000)
+        out = tmp_path / "run"
+        done = command("run", "--out", out, *options(), "--batch", "auto")
+        assert done.code == 0, done.text
+        kept = json.loads((out / "batches.json").read_text())
+        assert kept["supervised"] < 128
+        assert "batches that fit into memory" in " ".join(done.text.split())
+        results = json.loads((out / "results.json").read_text())
+        assert results["config"]["supervised"]["batch"] == kept["supervised"]
+        monkeypatch.setattr(api, "available", lambda _: 10**12)
+        again = command("run", "--out", out, *options(), "--batch", "auto")
+        assert "this run was finished already" in again.text
+        (out / "batches.json").write_text("{}")
+        (out / "results.json").unlink()
+        damaged = command("run", "--out", out, *options(), "--batch", "auto")
+        assert damaged.code == 3
+        assert "batches.json is damaged" in " ".join(damaged.text.split())
+
+    def test_a_warning_without_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(api, "available", lambda _: 40_000_000)
+        done = command("run", "--out", tmp_path / "run", *options())
+        assert done.code == 0, done.text
+        assert "--batch auto would halve: supervised.batch 128" in " ".join(done.text.split())
+        assert not (tmp_path / "run" / "batches.json").exists()
+
+
+class TestTold:
+    @pytest.mark.parametrize(
+        ("error", "is_one"),
+        [
+            (torch.cuda.OutOfMemoryError("CUDA out of memory."), True),
+            (MemoryError(), True),
+            (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+            (RuntimeError("shapes differ"), False),
+            (ValueError("no"), False),
+        ],
+    )
+    def test_which_errors(self, error, is_one):
+        assert is_out_of_memory(error) == is_one
+
+    def test_out_of_memory_in_a_stage(self, tmp_path, monkeypatch):
+        """Exit code 5, the peak, the batches, the remedy; the checkpoint stays, and the run goes on from it."""
+        real = api.run_stages
+
+        def refused(*_args):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+        monkeypatch.setattr(api, "run_stages", refused)
+        done = command("run", "--out", tmp_path / "run", *options())
+        told = " ".join(done.text.split())
+        assert done.code == 5
+        assert "out of memory; the peak was" in told
+        assert f"supervised.batch {CONFIG['supervised']['batch']}" in told
+        assert "--batch auto" in told
+        monkeypatch.setattr(api, "run_stages", real)
+        assert command("run", "--out", tmp_path / "run", *options()).code == 0
+
+    def test_peak(self):
+        assert memory.peak().endswith("memory")
