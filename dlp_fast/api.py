@@ -201,7 +201,7 @@ def execute(
             "filter": _filter_figures(found, attack),
             "decisions": overrides.counts,
             "late": found.late,
-            "environment": environment(compute.describe()),
+            "environment": environment(compute.describe()) | {"loader": dataset.loader},
             "config": settings,
         }
         if folder:

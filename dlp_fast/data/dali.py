@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dlp_fast.data.decode import region
+from dlp_fast.data.names import printable
 from dlp_fast.data.storage import FileImages, Pending
 from dlp_fast.errors import ResourceError
 
@@ -85,26 +86,54 @@ class DaliImages(FileImages):
         super().__init__(*args, **options)
         self._pipeline = None
         self._runner = ThreadPoolExecutor(1, thread_name_prefix="dali")
-        self._told = False
+        self._refused: set[int] = set()  # ids that DALI cannot decode, though the scan could
 
     def _begin(self, ids: torch.Tensor) -> Pending:
         return self._runner.submit(self._run, self._wanted(ids)).result
 
     def _run(self, wanted: list[int]) -> torch.Tensor:
         batch = torch.empty((len(wanted), self.height, self.width, 3), dtype=torch.uint8, device=self.device)
-        ours = [k for k, i in enumerate(wanted) if self.index.modes[i] not in MODES]
-        theirs = [k for k, i in enumerate(wanted) if self.index.modes[i] in MODES]
+        theirs = [k for k, i in enumerate(wanted) if self._is_dalis(i)]
         for start in range(0, len(theirs), MOST):
-            rows = theirs[start : start + MOST]
-            batch[torch.tensor(rows, device=self.device)] = self._decode([wanted[k] for k in rows])
+            self._decode_rows(batch, theirs[start : start + MOST], wanted)
+        ours = [k for k, i in enumerate(wanted) if not self._is_dalis(i)]
         if ours:
             rest = np.empty((len(ours), self.height, self.width, 3), dtype=np.uint8)
             self._decode_into(rest, [wanted[k] for k in ours])
             batch[torch.tensor(ours, device=self.device)] = torch.from_numpy(rest).to(self.device)
         return batch
 
+    def _is_dalis(self, i: int) -> bool:
+        return self.index.modes[i] in MODES and i not in self._refused
+
+    def _decode_rows(self, batch: torch.Tensor, rows: list[int], wanted: list[int]) -> None:
+        """Fill `rows` of `batch`. One bad file ends a pipeline: it is found by halving, and left to Pillow for good, so
+        that an image has the same pixels in whatever batch it comes.
+        """
+        try:
+            pictures = self._decode([wanted[k] for k in rows])
+        except RuntimeError as error:
+            self._pipeline = None
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                self._decode_rows(batch, rows[:middle], wanted)
+                self._decode_rows(batch, rows[middle:], wanted)
+                return
+            i = wanted[rows[0]]
+            self._refused.add(i)
+            if len(self._refused) == 1:
+                reason = str(error).strip().splitlines()[-1]
+                where = printable(self.index.paths[i])
+                warnings.warn(
+                    f"DALI cannot decode {where} ({reason}); Pillow decodes such files",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            return
+        batch[torch.tensor(rows, device=self.device)] = pictures
+
     def _decode(self, wanted: list[int]) -> torch.Tensor:
-        """uint8 [k, h, w, 3] of files that DALI reads; a batch that ends its pipeline is decoded by Pillow."""
+        """uint8 [k, h, w, 3] of files that DALI reads; RuntimeError where it cannot read one of them."""
         if self._pipeline is None:
             device_id = self.device.index or 0 if self.device.type == "cuda" else None
             self._pipeline = build_pipeline((self.height, self.width), self.workers, device_id)
@@ -115,22 +144,10 @@ class DaliImages(FileImages):
             )
             regions.append((np.float32([top, left]), np.float32([bottom, right])))
         data = [self._checked(i, lambda content: np.frombuffer(content, dtype=np.uint8)) for i in wanted]
-        try:
-            self._pipeline.feed_input("files", data)
-            self._pipeline.feed_input("start", [start for start, _ in regions])
-            self._pipeline.feed_input("end", [end for _, end in regions])
-            (pictures,) = self._pipeline.run()
-        except RuntimeError as error:
-            self._pipeline = None
-            if not self._told:
-                self._told = True
-                reason = str(error).strip().splitlines()[-1]
-                warnings.warn(
-                    f"DALI could not decode a batch ({reason}); Pillow does it", RuntimeWarning, stacklevel=2
-                )
-            rest = np.empty((len(wanted), self.height, self.width, 3), dtype=np.uint8)
-            self._decode_into(rest, wanted)
-            return torch.from_numpy(rest).to(self.device)
+        self._pipeline.feed_input("files", data)
+        self._pipeline.feed_input("start", [start for start, _ in regions])
+        self._pipeline.feed_input("end", [end for _, end in regions])
+        (pictures,) = self._pipeline.run()
         tensor = pictures.as_tensor()
         if self.device.type == "cuda":
             kept = torch.from_dlpack(tensor).clone()
