@@ -2,9 +2,9 @@
 
     python benchmarks/end_to_end.py --data DIR --out benchmarks/results/end_to_end_cifar10_cpu_DATE.json
 
-Rows, for each attack: `default` and `paper` (the stages of dlp_fast), `no defence` (the recipe of our stage 3, labels
-as given, all images), and once `clean set` (the same recipe on the images before the attack; its attack success rate
-is natural confusion). Rows that the result file holds already are not run again.
+Rows, for each attack: `default` and any preset, such as `paper` (the stages of dlp_fast), `no defence` (the recipe of
+our stage 3, labels as given, all images), and once `clean set` (the same recipe on the images before the attack; its
+attack success rate is natural confusion). Rows that the result file holds already are not run again.
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ def attack_plan(options: Options, dataset: sources.Dataset, attack: str) -> Pois
 def defended(options: Options, dataset: sources.Dataset, attack: str, preset: str) -> dict[str, Any]:
     values: dict[str, Any] = {"data": options.data, "attack": attack, "poison_rate": RATES[attack]}
     values |= {"seed": options.seed, "threads": options.threads}
+    if preset != "default":
+        values = merge(values, read_preset(preset))
     if preset == "paper":
-        values = merge(merge(values, read_preset("paper")), {"finetune": {"steps": options.paper_steps}})
+        values = merge(values, {"finetune": {"steps": options.paper_steps}})
     result = execute(build(values, "benchmark"), dataset, quiet=True, keep=False)
-    return {"stages": result.results["stages"], "filter": result.results["filter"]}
+    return {k: result.results[k] for k in ("stages", "filter", "verdict")}
 
 
 def recipe(
@@ -124,8 +126,8 @@ def table(saved: dict[str, Any]) -> str:
                 for k, v in of.items()
             }
             chosen = [row["filter"][f"{name}_precision"] for name in ("poisoned", "clean", "trusted")]
-            precisions = ", ".join(f"{value:.3f}" for value in chosen)
-            last = of["finetuning"]
+            precisions = ", ".join("–" if value is None else f"{value:.3f}" for value in chosen)
+            last = list(of.values())[-1]
             lines.append(
                 f"| {row['attack']} | {row['row']} | {100 * last['clean_accuracy']:.2f} | "
                 f"{100 * last['attack_success_rate']:.2f} | {pair['supervised']} | {pair['unlearning']} | "

@@ -22,7 +22,7 @@ PROBE = 4  # images of the trial step
 
 
 def bytes_per_image(model: nn.Module, size: tuple[int, int], compute: Compute) -> float:
-    """What one image more in a training step takes, bytes: what autograd saves of a small batch, and as much again.
+    """What one image more in a training step takes, bytes: what autograd saves of a small batch, and a quarter more.
 
     Counts each saved storage once; the model's own weights are not counted.
     """

@@ -1,7 +1,7 @@
 """One training step, run again and again: as it is, or on a GPU as one CUDA graph.
 
 A step of a small network is hundreds of kernels of a few microseconds each, so that launching them one by one from
-Python takes longer than running them. A graph launches them all at once (docs/kernels.md).
+Python takes longer than running them. A graph launches them all at once (docs/engine.md).
 """
 
 from __future__ import annotations
