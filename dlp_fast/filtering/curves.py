@@ -19,12 +19,21 @@ from sklearn.utils._testing import ignore_warnings
 
 FLOOR = 0.02  # bits; below this an entropy has nothing more to say, and the logarithm would only add noise
 SURE, LOST = 1e-4, 1e-6  # probabilities that log-odds end at, above and below
+REGULAR = 1e-4  # added to variances, in units of the first component's
 COMPONENTS = 3  # principal components that the clouds are looked for in
 LEAST = 40  # images; smaller classes have no clouds to tell apart
 LEAST_CLOUD = 10  # images; fewer are outliers
 MOST_SHARE = (
     0.9  # of a class that the deeper-learnt cloud may have: beyond, the other is a few that were not learnt
 )
+# Rare poison: a small cloud is not where a fit to the whole class ends up, so that fits are begun in the tails too.
+RARE_COMPONENTS = 6
+RARE_SHARES = (0.03, 0.1)  # of the class, in a tail that a fit begins in
+RARE_TRIES, RARE_FITS = 8, 3  # iterations of every start, and how many of the likeliest go on to the end
+# Chance makes small clouds too, the fewer images the clearer: measured on clean sets (docs/filter.md), a cloud of k
+# images counts from RARE_BASE + RARE_EACH / k times `min_separation` on, and never from less than once.
+RARE_BASE, RARE_EACH = 0.85, 30.0
+RARE_MOST = 0.3  # of the class; a larger cloud is the plain fit's to find
 LATE = 3  # epochs at the end that decide which of two clouds was learnt deeper
 
 
@@ -34,7 +43,8 @@ class Split:
 
     members: int64 ids of the class; posterior: probability of each to belong to the deeper-learnt cloud;
     separation: Bhattacharyya distance of the clouds (0: the same cloud; the error of telling them apart is at most
-    exp(-separation) / 2); doubt: mean binary entropy of the posteriors, bits (0: every image clearly in one cloud).
+    exp(-separation) / 2); doubt: mean binary entropy of the posteriors, bits (0: every image clearly in one cloud);
+    rare: whether it was found from a tail.
     """
 
     label: int
@@ -42,13 +52,18 @@ class Split:
     posterior: np.ndarray
     separation: float
     doubt: float
+    rare: bool = False
 
     def strength(self, min_separation: float) -> float:
         """How clearly these are two clouds rather than one cut in two: from 1 on they count as found."""
         count = int((self.posterior > 0.5).sum())
         if count < LEAST_CLOUD or count > MOST_SHARE * len(self.members):
             return 0.0
-        return self.separation / min_separation
+        if not self.rare:
+            return self.separation / min_separation
+        if count > RARE_MOST * len(self.members):
+            return 0.0
+        return self.separation / min_separation / max(1.0, RARE_BASE + RARE_EACH / count)
 
     def found(self, min_separation: float) -> bool:
         return self.strength(min_separation) >= 1
@@ -80,17 +95,78 @@ def split_class(label: int, members: np.ndarray, of: np.ndarray, late: np.ndarra
     """Fit two Gaussian clouds to the curves `of` [n_c, d] of one class; `late` [n_c]: how deep each goes."""
     points = PCA(min(COMPONENTS, of.shape[1]), random_state=0).fit_transform(of)
     points /= max(points[:, 0].std(), 1e-9)
-    mixture = GaussianMixture(2, reg_covar=1e-4, n_init=3, random_state=0).fit(points)
+    mixture = GaussianMixture(2, reg_covar=REGULAR, n_init=3, random_state=0).fit(points)
+    return _split(label, members, points, late, mixture)
+
+
+def _split(
+    label: int,
+    members: np.ndarray,
+    points: np.ndarray,
+    late: np.ndarray,
+    mixture: GaussianMixture,
+    rare: bool = False,
+) -> Split:
     posterior = mixture.predict_proba(points)
     depth = [np.average(late, weights=posterior[:, j] + 1e-12) for j in (0, 1)]
     deeper = int(np.argmin(depth))
     clipped = np.clip(posterior, 1e-12, 1)
     doubt = float(-(clipped * np.log2(clipped)).sum(1).mean())
-    return Split(label, members, posterior[:, deeper], bhattacharyya(mixture), doubt)
+    return Split(label, members, posterior[:, deeper], bhattacharyya(mixture), doubt, rare)
 
 
-def split_classes(entropy: np.ndarray, loss: np.ndarray, labels: np.ndarray, classes: int) -> list[Split]:
-    """The Split of every class with at least LEAST images; needs two epochs or more, else there are none."""
+@ignore_warnings(category=ConvergenceWarning)
+def rare_splits(label: int, members: np.ndarray, of: np.ndarray, late: np.ndarray) -> list[Split]:
+    """Splits of one class that fits from the tails of its principal components end in, the likeliest ones."""
+    points = PCA(min(RARE_COMPONENTS, *of.shape), random_state=0).fit_transform(of)
+    points /= max(points[:, 0].std(), 1e-9)
+    n, d = points.shape
+    tried = []
+    for axis in range(d):
+        order = points[:, axis].argsort(kind="stable")
+        for share in RARE_SHARES:
+            count = max(LEAST_CLOUD, int(share * n))
+            for tail in (order[:count], order[-count:]):
+                inside = np.zeros(n, dtype=bool)
+                inside[tail] = True
+                groups = points[inside], points[~inside]
+                start = GaussianMixture(
+                    2,
+                    reg_covar=REGULAR,
+                    max_iter=RARE_TRIES,
+                    weights_init=[count / n, 1 - count / n],
+                    means_init=np.stack([g.mean(0) for g in groups]),
+                    precisions_init=np.stack([np.linalg.inv(np.cov(g.T) + 1e-3 * np.eye(d)) for g in groups]),
+                    random_state=0,
+                )
+                tried.append(start.fit(points))
+    tried.sort(key=lambda mixture: -mixture.lower_bound_)
+    found = []
+    for mixture in tried[:RARE_FITS]:
+        whole = GaussianMixture(
+            2,
+            reg_covar=REGULAR,
+            weights_init=mixture.weights_,
+            means_init=mixture.means_,
+            precisions_init=mixture.precisions_,
+            random_state=0,
+        )
+        found.append(_split(label, members, points, late, whole.fit(points), rare=True))
+    return found
+
+
+def split_classes(
+    entropy: np.ndarray,
+    loss: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    min_separation: float | None = None,
+) -> list[Split]:
+    """The Split of every class with at least LEAST images; needs two epochs or more, else there are none.
+
+    With `min_separation`, a class that shows no two clouds by it is looked at for rare poison as well; the clearer of
+    the two splits is given.
+    """
     if len(entropy) < 2:
         return []
     everything = curves(entropy, loss)
@@ -99,5 +175,9 @@ def split_classes(entropy: np.ndarray, loss: np.ndarray, labels: np.ndarray, cla
     for label in range(classes):
         members = np.flatnonzero(labels == label)
         if len(members) >= LEAST and everything[members].std(0).max() > 1e-6:
-            splits.append(split_class(label, members, everything[members], late[members]))
+            split = split_class(label, members, everything[members], late[members])
+            if min_separation is not None and not split.found(min_separation):
+                rare = rare_splits(label, members, everything[members], late[members])
+                split = max([split, *rare], key=lambda s: s.strength(min_separation))
+            splits.append(split)
     return splits

@@ -56,7 +56,7 @@ def trajectory(
     deeper-learnt cloud of a class that falls into two.
     """
     y = labels.numpy()
-    splits = split_classes(entropy.numpy(), loss.numpy(), y, classes)
+    splits = split_classes(entropy.numpy(), loss.numpy(), y, classes, config.min_separation)
     mean_entropy = entropy.numpy().mean(0, dtype=np.float64)
     share = _share_below(mean_entropy)
     core = np.zeros(len(y), dtype=bool)

@@ -3,7 +3,7 @@ import pytest
 from sklearn.mixture import GaussianMixture
 
 from dlp_fast.config import FilterConfig
-from dlp_fast.filtering.curves import LEAST, bhattacharyya, curves, split_class, split_classes
+from dlp_fast.filtering.curves import LEAST, Split, bhattacharyya, curves, split_class, split_classes
 
 CONFIG = FilterConfig()
 EPOCHS = 8
@@ -47,6 +47,49 @@ def test_one_cloud_is_not_cut_in_two(seed):
     loss = cloud(rng, 400)
     (split,) = split_classes(0.8 * loss, loss, np.zeros(400, dtype=np.int64), 1)
     assert not split.found(CONFIG.min_separation)
+
+
+class TestRare:
+    def rare(self, seed, poisoned=40, clean=800):
+        return two_clouds(seed, clean, poisoned, learnt_at=5.0), np.zeros(clean + poisoned, dtype=np.int64)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_five_per_cent_of_a_class_learnt_late(self, seed):
+        (entropy, loss), labels = self.rare(seed)
+        (split,) = split_classes(entropy, loss, labels, 1, CONFIG.min_separation)
+        assert split.found(CONFIG.min_separation)
+        inside = split.posterior > 0.5
+        assert inside[800:].mean() > 0.9
+        assert inside[:800].mean() < 0.02
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_clean_class_has_no_rare_cloud_either(self, seed):
+        rng = np.random.default_rng(seed)
+        loss = cloud(rng, 400)
+        labels = np.zeros(400, dtype=np.int64)
+        (split,) = split_classes(0.8 * loss, loss, labels, 1, CONFIG.min_separation)
+        assert not split.found(CONFIG.min_separation)
+
+    def test_small_clouds_must_be_clearer(self):
+        """Chance makes small ones; a large one found from a tail is the plain fit's to find."""
+        members = np.arange(1000)
+
+        def strength(count, rare=True):
+            posterior = (members < count).astype(float)
+            return Split(0, members, posterior, 4.2, 0.0, rare).strength(2.1)
+
+        assert strength(400) == 0
+        assert strength(250) == pytest.approx(2.0)
+        assert strength(100) == pytest.approx(2 / 1.15)
+        assert strength(20) == pytest.approx(2 / 2.35)
+        assert strength(9) == 0
+        assert strength(400, rare=False) == strength(20, rare=False) == 2.0
+
+    def test_where_two_clouds_are_found_the_tails_are_not_looked_at(self, monkeypatch):
+        monkeypatch.setattr("dlp_fast.filtering.curves.rare_splits", None)
+        entropy, loss = two_clouds()
+        (split,) = split_classes(entropy, loss, np.zeros(360, dtype=np.int64), 1, CONFIG.min_separation)
+        assert split.found(CONFIG.min_separation) and not split.rare
 
 
 def test_members_are_ids_of_their_class():
