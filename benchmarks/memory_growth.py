@@ -19,6 +19,8 @@ from dlp_fast.checkpoint import write_atomic
 from dlp_fast.data import dali, sources
 from dlp_fast.runfolder import environment
 
+SETTLED = 3  # epochs before growth counts: pools and caches fill
+
 
 @dataclass
 class Options:
@@ -51,17 +53,19 @@ def growth(options: Options, loader: str) -> dict[str, float]:
             images.get(ids)
         gc.collect()
         sizes.append(resident())
-    late = sizes[3:]
+    late = sizes[SETTLED:]
     return {
         "images": len(images),
         "epochs": options.epochs,
         "resident_megabytes": sizes[-1] / 1e6,
-        "megabytes_an_epoch": (late[-1] - late[0]) / 1e6 / max(1, len(late) - 1),
+        "megabytes_an_epoch": (late[-1] - late[0]) / 1e6 / (len(late) - 1),
     }
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    if options.epochs <= SETTLED + 1:
+        sys.exit(f"--epochs: expected more than {SETTLED + 1}, since growth is measured after {SETTLED}")
     if options.loader:
         print(json.dumps(growth(options, options.loader)))
         return

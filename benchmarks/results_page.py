@@ -6,6 +6,7 @@ python benchmarks/results_page.py
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,31 @@ def end_to_end() -> str:
 
 def reproduced() -> str:
     parts = ["## The paper's tables and figures\n"]
-    files = sorted((RESULTS / "reproduce").glob("*.md"))
-    for file in files:
+    for file in sorted((RESULTS / "reproduce").glob("*/*.md")):
         title, _, body = file.read_text().partition("\n")
         parts.append(f"### {title.removeprefix('# ')}\n{body}")
-    if not files:
+        picture = file.with_suffix(".png")
+        if picture.is_file():
+            name = f"{file.parent.name}_{picture.name}"
+            shutil.copy2(picture, ROOT / "docs" / "images" / name)
+            parts.append(f"![{title.removeprefix('# ')}](images/{name})\n")
+    return "\n".join(parts)
+
+
+def memory() -> str:
+    parts = ["## Loaders, memory\n"]
+    for file in newest("memory_growth_*.json"):
+        saved = json.loads(file.read_text())
         parts.append(
-            "None is committed yet: `python -m dlp_fast.reproduce table3 --data DIR --scale small`.\n"
+            f"`{file.name}`: growth of the resident set after the third epoch, {machine(saved['environment'])}.\n\n"
+            "| loader | images | epochs | resident, MB | MB an epoch |\n|---|---:|---:|---:|---:|"
         )
+        parts += [
+            f"| {loader} | {of['images']:,} | {of['epochs']} | {of['resident_megabytes']:.0f} | "
+            f"{of['megabytes_an_epoch']:+.3f} |"
+            for loader, of in saved["rows"].items()
+        ]
+        parts.append("")
     return "\n".join(parts)
 
 
@@ -70,7 +88,7 @@ def kernels() -> str:
 
 
 def main() -> None:
-    page = "\n".join([HEAD, end_to_end(), reproduced(), kernels()])
+    page = "\n".join([HEAD, end_to_end(), reproduced(), kernels(), memory()])
     (ROOT / "docs" / "results.md").write_text(page)
     print("docs/results.md")
 
