@@ -28,11 +28,12 @@ MOST_SHARE = (
 )
 # Rare poison: a small cloud is not where a fit to the whole class ends up, so that fits are begun in the tails too.
 RARE_COMPONENTS = 6
+RARE_EPOCHS = 8  # that curves need: after three, chance alone made clouds of up to 1.5 times what counts
 RARE_SHARES = (0.03, 0.1)  # of the class, in a tail that a fit begins in
 RARE_TRIES, RARE_FITS = 8, 3  # iterations of every start, and how many of the likeliest go on to the end
 # Chance makes small clouds too, the fewer images the clearer: measured on clean sets (docs/filter.md), a cloud of k
-# images counts from RARE_BASE + RARE_EACH / k times `min_separation` on, and never from less than once.
-RARE_BASE, RARE_EACH = 0.85, 30.0
+# images counts from RARE_BASE + RARE_EACH / k times `min_separation` on.
+RARE_BASE, RARE_EACH = 1.1, 30.0
 RARE_MOST = 0.3  # of the class; a larger cloud is the plain fit's to find
 LATE = 3  # epochs at the end that decide which of two clouds was learnt deeper
 
@@ -63,7 +64,7 @@ class Split:
             return self.separation / min_separation
         if count > RARE_MOST * len(self.members):
             return 0.0
-        return self.separation / min_separation / max(1.0, RARE_BASE + RARE_EACH / count)
+        return self.separation / min_separation / (RARE_BASE + RARE_EACH / count)
 
     def found(self, min_separation: float) -> bool:
         return self.strength(min_separation) >= 1
@@ -164,8 +165,8 @@ def split_classes(
 ) -> list[Split]:
     """The Split of every class with at least LEAST images; needs two epochs or more, else there are none.
 
-    With `min_separation`, a class that shows no two clouds by it is looked at for rare poison as well; the clearer of
-    the two splits is given.
+    With `min_separation`, a class that shows no two clouds by it in RARE_EPOCHS or more is looked at for rare poison as
+    well; the clearest of its splits is given.
     """
     if len(entropy) < 2:
         return []
@@ -176,7 +177,7 @@ def split_classes(
         members = np.flatnonzero(labels == label)
         if len(members) >= LEAST and everything[members].std(0).max() > 1e-6:
             split = split_class(label, members, everything[members], late[members])
-            if min_separation is not None and not split.found(min_separation):
+            if min_separation is not None and len(entropy) >= RARE_EPOCHS and not split.found(min_separation):
                 rare = rare_splits(label, members, everything[members], late[members])
                 split = max([split, *rare], key=lambda s: s.strength(min_separation))
             splits.append(split)

@@ -3,7 +3,15 @@ import pytest
 from sklearn.mixture import GaussianMixture
 
 from dlp_fast.config import FilterConfig
-from dlp_fast.filtering.curves import LEAST, Split, bhattacharyya, curves, split_class, split_classes
+from dlp_fast.filtering.curves import (
+    LEAST,
+    RARE_EPOCHS,
+    Split,
+    bhattacharyya,
+    curves,
+    split_class,
+    split_classes,
+)
 
 CONFIG = FilterConfig()
 EPOCHS = 8
@@ -79,11 +87,17 @@ class TestRare:
             return Split(0, members, posterior, 4.2, 0.0, rare).strength(2.1)
 
         assert strength(400) == 0
-        assert strength(250) == pytest.approx(2.0)
-        assert strength(100) == pytest.approx(2 / 1.15)
-        assert strength(20) == pytest.approx(2 / 2.35)
+        assert strength(250) == pytest.approx(2 / 1.22)
+        assert strength(100) == pytest.approx(2 / 1.4)
+        assert strength(20) == pytest.approx(2 / 2.6)
         assert strength(9) == 0
         assert strength(400, rare=False) == strength(20, rare=False) == 2.0
+
+    def test_few_epochs_are_not_enough(self, monkeypatch):
+        monkeypatch.setattr("dlp_fast.filtering.curves.rare_splits", None)
+        loss = cloud(np.random.default_rng(0), 400)[: RARE_EPOCHS - 1]
+        (split,) = split_classes(0.8 * loss, loss, np.zeros(400, dtype=np.int64), 1, CONFIG.min_separation)
+        assert not split.rare
 
     def test_where_two_clouds_are_found_the_tails_are_not_looked_at(self, monkeypatch):
         monkeypatch.setattr("dlp_fast.filtering.curves.rare_splits", None)
