@@ -25,6 +25,11 @@ from dlp_fast.reproduce.tables import TABLES, Figures, with_seeds
 from dlp_fast.runlog import RunLog
 
 What = Literal["table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig3", "fig4", "fig5"]
+TITLES = {
+    "fig1": "Learning curves of poisoned and clean samples (Figure 1)",
+    "fig3": "What each attack does to an image (Figure 3)",
+    "fig5": "Precision of the filters (Figure 5)",
+}
 FIGURES = {"fig1": figures.figure1, "fig3": figures.figure3, "fig5": figures.figure5}
 
 
@@ -50,6 +55,8 @@ class ReproduceConfig(BaseModel):
     """Only these attacks; unset: the scale's."""
     networks: tuple[str, ...] | None = None
     """Only these networks in Table 6; unset: the scale's."""
+    only_done: bool = False
+    """Run nothing: write the table from the cells that are done, with "not run" in place of the others."""
     image_size: int | None = Field(None, ge=8, le=256)
     """Side in pixels; unset: the scale's."""
 
@@ -67,11 +74,15 @@ def reckon(bench: Bench, cells: list[Cell], done: list[dict[str, Any]]) -> str:
     return f"{len(left)} of {len(cells)} cells to run, about {duration(each * len(left))}"
 
 
-def run_table(name: str, bench: Bench, seeds: int) -> str:
+def run_table(name: str, bench: Bench, seeds: int, only_done: bool = False) -> str:
     table = TABLES[name]
     cells = with_seeds(table.cells(bench.scale), seeds)
-    done = [bench.run(c) for c in cells if (bench.out / "cells" / f"{c.name()}.json").is_file()]
-    tell(reckon(bench, cells, done))
+    finished = [c for c in cells if (bench.out / "cells" / f"{c.name()}.json").is_file()]
+    if only_done:
+        tell(f"{len(finished)} of {len(cells)} cells are done")
+        cells = finished
+    else:
+        tell(reckon(bench, cells, [bench.run(c) for c in finished]))
     found: Figures = {}
     for number, cell in enumerate(cells, start=1):
         bench.log.say(f"cell {number} of {len(cells)}: {cell.name()}")
@@ -90,9 +101,10 @@ def main() -> None:
     out = config.out or Path("runs") / f"reproduce-{config.scale}"
     bench = Bench(config.data, config.scale, scale, out, log, config.device)
     if config.what in FIGURES:
-        text, title = FIGURES[config.what](bench, config.seeds), config.what
+        text, title = FIGURES[config.what](bench, config.seeds), TITLES[config.what]
     else:
-        text, title = run_table(config.what, bench, config.seeds), TABLES[config.what].title
+        text = run_table(config.what, bench, config.seeds, config.only_done)
+        title = TABLES[config.what].title
     train, test, few = bench.dataset.train, bench.dataset.test, bench.clean_images
     facts = (
         f"{len(train.labels):,} training images of {bench.dataset.name}, {train.images.width} px, {len(test.labels):,} "

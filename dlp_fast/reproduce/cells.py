@@ -75,7 +75,12 @@ class Bench:
         self.dataset, self.clean_images = self._load(data)
         settings = dataclasses.asdict(scale)
         del settings["attacks"], settings["networks"]  # cells do not depend on which others are run
-        self._facts = {"version": VERSION, "data": data, "scale": scale_name, "settings": settings}
+        self._facts = {
+            "version": VERSION,
+            "data": self.dataset.name,
+            "scale": scale_name,
+            "settings": settings,
+        }
         self._check()
 
     def _load(self, data: str) -> tuple[sources.Dataset, sources.ImageSet]:

@@ -146,6 +146,18 @@ def test_tables(out, what):
     assert "not run" not in (out / f"{what}.md").read_text()
 
 
+def test_a_table_of_what_is_done(bench, out):
+    """Nothing is run for it."""
+    bench.run(Cell("none", "badnets", 0))
+    before = sorted(p.name for p in (out / "cells").iterdir())
+    done = reproduce("table3", out, "--only-done")
+    assert done.code == 0, done.text
+    assert f"of {len(TABLES['table3'].cells(SCALES['smoke']))} cells are done" in done.text
+    text = (out / "table3.md").read_text()
+    assert "not run" in text and "| badnets | no defence | " in text
+    assert sorted(p.name for p in (out / "cells").iterdir()) == before
+
+
 class TestRefused:
     def test_another_scale_in_the_same_folder(self, bench, out):
         done = command("reproduce.__main__", "fig3", "--scale", "small", "--out", out)
