@@ -27,6 +27,8 @@ step "kernel table" "$PYTHON" benchmarks/summarize.py "$results/kernels_${device
 if command -v compute-sanitizer > /dev/null; then
   step sanitizer compute-sanitizer --error-exitcode 1 "$PYTHON" -m pytest -q tests/ops -k cuda
 fi
+step "idle share, with and without graphs" "$PYTHON" benchmarks/idle_share.py \
+  --out "$results/idle_share_${device}_$day.json"
 pack=data/cifar10_jpeg.npz
 [ -f "$pack" ] || pack="${DLP_FAST_TEST_DATA:-.}/cifar10_jpeg.npz"
 if [ -f "$pack" ]; then

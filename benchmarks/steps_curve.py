@@ -79,7 +79,9 @@ def curve(options: Options, dataset: sources.Dataset, attack: str) -> list[dict[
     with Session(options.seed, compute, RunLog(None, quiet=True)) as session:
         base: dict[str, Any] = {"seed": options.seed}
         for epochs in options.epochs:
-            config: RunConfig = build(merge(base, {"finetune": {"epochs": epochs}}), "benchmark")
+            config: RunConfig = build(
+                merge(base, {"finetune": {"epochs": epochs, "min_steps": 1}}), "benchmark"
+            )
             pipeline = Pipeline(session, data, config, observe)
             session.keep_only(("supervised",))
             began = time.monotonic()

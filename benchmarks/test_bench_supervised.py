@@ -99,3 +99,55 @@ def test_peer_plain_loop(benchmark, pictures):
             optimizer.step()
 
     benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
+
+
+CUDA_GROUP = "supervised, WRN-16-1, batch 128, 200 steps on a GPU"
+
+
+@pytest.fixture(scope="module")
+def many():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (200 * BATCH, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    return pixels, torch.randint(0, 10, (len(pixels),), generator=generator)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("graphs", ["auto", "off"])
+@pytest.mark.benchmark(group=CUDA_GROUP)
+def test_ours_cuda(benchmark, many, graphs):
+    compute = choose_compute("cuda", "auto", graphs)
+    data = training_data(*many, compute.device)
+    config = SupervisedConfig(epochs=1, min_steps=0, batch=BATCH)
+    model = build_model("wrn-16-1", 10, 32, 0).cuda()
+
+    def epoch() -> None:
+        with Session(0, compute, RunLog(None, quiet=True)) as session:
+            supervised(session, model, data, config)
+        torch.cuda.synchronize()
+
+    benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.benchmark(group=CUDA_GROUP)
+def test_peer_eager_cuda(benchmark, many):
+    """Eager bf16 AMP, channels-last, the images on the device already."""
+    pixels, labels = (t.cuda() for t in many)
+    mean, std = (torch.tensor(v, device="cuda") for v in (MEAN, STD))
+    model = build_model("wrn-16-1", 10, 32, 0).cuda().train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+
+    def epoch() -> None:
+        for ids in torch.randperm(len(labels), device="cuda").split(BATCH):
+            x = ((pixels[ids].float() / 255 - mean) / std).permute(0, 3, 1, 2)
+            with torch.autocast("cuda", torch.bfloat16):
+                logits = model(x)
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels[ids])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.cuda.synchronize()
+
+    benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
