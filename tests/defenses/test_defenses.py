@@ -53,6 +53,16 @@ def setting():
     return of, poisoned
 
 
+@pytest.mark.parametrize(
+    ("images", "published", "epochs"), [(2500, 10, 10), (5000, 10, 10), (250, 10, 100), (1000, 20, 50)]
+)
+def test_fewer_clean_images_get_as_many_steps(images, published, epochs):
+    """At most 100 epochs, and never fewer than published."""
+    clean = training_data(n=images)
+    of = Setting(session(), new_model(), clean, clean, new_model)
+    assert of.clean_epochs(published) == epochs
+
+
 def triggered(of):
     """Share of triggered clean images, not of class 0, that become class 0."""
 
