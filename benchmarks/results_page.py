@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +61,29 @@ def reproduced() -> str:
             name = f"{file.parent.name}_{picture.name}"
             shutil.copy2(picture, ROOT / "docs" / "images" / name)
             parts.append(f"![{title.removeprefix('# ')}](images/{name})\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, means()])
+
+
+def means() -> str:
+    """Of each method over the attacks that all of them were measured on, from the cells of reproduce/cifar10_16px."""
+    attacks, found = ("badnets", "trojannn", "blended", "sig"), {}
+    for file in sorted((RESULTS / "reproduce" / "cifar10_16px" / "cells").glob("*.json")):
+        saved = json.loads(file.read_text())
+        cell = saved["cell"]
+        usual = (cell["rate"], cell["gamma"]) == (0.5 if cell["attack"] == "sig" else 0.1, 0.01)
+        if "clean_accuracy" in saved and cell["attack"] in attacks and usual and cell["model"] is None:
+            found.setdefault(cell["method"], []).append(saved)
+    lines = [
+        f"### Means over {', '.join(attacks)} (CIFAR-10, from the cells of Table 3)\n",
+        "| method | CA | ASR | s |\n|---|---:|---:|---:|",
+    ]
+    for method, of in sorted(found.items()):
+        if len(of) == len(attacks):
+            ca, asr, seconds = (
+                mean(f[k] for f in of) for k in ("clean_accuracy", "attack_success_rate", "seconds")
+            )
+            lines.append(f"| {method} | {100 * ca:.1f} | {100 * asr:.1f} | {seconds:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 def memory() -> str:

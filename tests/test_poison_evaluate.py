@@ -176,5 +176,5 @@ def test_class_names_that_are_not_utf8(tmp_path):
     done = command("poison", "--data", tmp_path / "data", "--out", tmp_path / "out", "--attack", "badnets")
     assert done.code == 0, done.text
     rows = list(csv.DictReader((tmp_path / "out" / "truth.csv").open()))
-    assert {row["label"] for row in rows} == {"caf\\xe9", "b"} or {row["label"] for row in rows} == {"b"}
+    assert {row["label"] for row in rows} == {"caf\\xe9", "b"}
     assert (tmp_path / "out" / "train" / names[0]).is_dir()

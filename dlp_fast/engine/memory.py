@@ -15,9 +15,7 @@ from dlp_fast.config import RunConfig
 from dlp_fast.engine.device import Compute
 
 SHARE = 0.8  # of the free memory that a step may take: allocators and cuDNN want some too
-OVERHEAD = (
-    2.0  # gradients of activations and workspaces, over what autograd saves (measured, docs/performance.md)
-)
+OVERHEAD = 1.25  # over what autograd saves: measured 0.75 to 1.11 of it on five networks (docs/engine.md)
 PROBE = 4  # images of the trial step
 
 
