@@ -54,7 +54,7 @@ class TestReckoned:
 
 class TestAuto:
     def test_lowered_kept_and_used_again(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(api, "available", lambda _: 40_000_000)
+        monkeypatch.setattr(api, "available", lambda _: 20_000_000)
         out = tmp_path / "run"
         done = command("run", "--out", out, *options(), "--batch", "auto")
         assert done.code == 0, done.text
@@ -73,7 +73,7 @@ class TestAuto:
         assert "batches.json is damaged" in " ".join(damaged.text.split())
 
     def test_a_warning_without_it(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(api, "available", lambda _: 40_000_000)
+        monkeypatch.setattr(api, "available", lambda _: 20_000_000)
         done = command("run", "--out", tmp_path / "run", *options())
         assert done.code == 0, done.text
         assert "--batch auto would halve: supervised.batch 128" in " ".join(done.text.split())
