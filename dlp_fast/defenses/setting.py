@@ -101,12 +101,10 @@ def tune(
     weight_decay: float = 1e-4,
     loss_of: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     weak: bool = True,
-    enough: Callable[[], bool] | None = None,
 ) -> nn.Module:
     """SGD with Nesterov momentum on `ids` of `data`, in place; `rate`: step size from the share of the training done.
 
-    `loss_of`: (logits fp32, targets, network input) -> loss; none: cross-entropy. `enough`: asked after each epoch
-    whether to end.
+    `loss_of`: (logits fp32, targets, network input) -> loss; none: cross-entropy.
     """
     batch = min(batch, len(ids))
     per_epoch = math.ceil(len(ids) / batch)
@@ -136,7 +134,5 @@ def tune(
             loss.backward()
             optimizer.step()
             log.advance(step + 1, batch)
-        if enough is not None and enough():
-            break
     log.finish()
     return model

@@ -36,7 +36,7 @@ from dlp_fast.stages.finetuning import finetuning
 # What rivals that need clean images are given: as many as this share of the training set, as in their papers, taken
 # from the test set (at most this share of it) and tested on by no method.
 CLEAN_SHARE, MOST_OF_TEST = 0.05, 0.25
-VERSION = 3  # of the methods: cells of an older one are not mixed with new ones
+VERSION = 4  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
 OURS = ("dlp_fast", "dlp")

@@ -186,11 +186,18 @@ class TestModeConnectivity:
 
 
 class TestAntiBackdoor:
-    def test_losses_are_held_at_the_floor(self):
-        logits = torch.tensor([[4.0, 0.0], [0.0, 4.0]], requires_grad=True)  # losses 0.02 and 4.02
+    @pytest.mark.parametrize(("logit", "climbed"), [(4.0, True), (-1.0, False)])
+    def test_the_loss_of_a_batch_is_held_at_the_floor(self, logit, climbed):
+        """Losses 0.02 and 1.31. Below 0.5 the own logit is pushed down, above it is pushed up."""
+        logits = torch.tensor([[logit, 0.0], [logit, 0.0]], requires_grad=True)
         abl.held_at_floor(logits, torch.tensor([0, 0]), None).backward()
-        assert logits.grad[0, 0] > 0  # climbed: its own logit is pushed down
-        assert logits.grad[1, 0] < 0
+        assert ((logits.grad[:, 0] > 0) == climbed).all()
+
+    def test_a_batch_has_one_sign(self):
+        """Losses 0.02 and 4.02: the mean is above the floor, so that what is below it descends as well."""
+        logits = torch.tensor([[4.0, 0.0], [0.0, 4.0]], requires_grad=True)
+        abl.held_at_floor(logits, torch.tensor([0, 0]), None).backward()
+        assert (logits.grad[:, 0] < 0).all()
 
     def test_the_poison_is_isolated(self, setting):
         of, poisoned = setting
@@ -199,6 +206,11 @@ class TestAntiBackdoor:
         loss = score(of.session, of.model, of.data).loss
         assert loss[found].max() <= loss.sort().values[1]
         assert loss[poisoned].mean() < 0.5
+
+    @pytest.mark.parametrize(("images", "epochs"), [(500, 20), (2000, 20), (50, 80), (128, 80), (200, 40)])
+    def test_fewer_isolated_images_get_as_many_steps(self, images, epochs, monkeypatch):
+        monkeypatch.setattr(abl, "UNLEARN", 20)
+        assert abl.unlearning_epochs(images) == epochs
 
 
 class TestNeuronPruning:
