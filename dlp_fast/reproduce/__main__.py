@@ -59,6 +59,11 @@ class ReproduceConfig(BaseModel):
     """Run nothing: write the table from the cells that are done, with "not run" in place of the others."""
     image_size: int | None = Field(None, ge=8, le=256)
     """Side in pixels; unset: the scale's."""
+    images: int | None = Field(None, ge=100)
+    """Training images, the same number of each class; unset: the scale's."""
+    clean_share: float | None = Field(None, gt=0, le=1)
+    """Clean images for the rivals that need some, as a share of the size of the training set; unset: 0.05. At most a
+    quarter of the test set."""
 
 
 def reckon(bench: Bench, cells: list[Cell], done: list[dict[str, Any]]) -> str:
@@ -95,7 +100,9 @@ def run_table(name: str, bench: Bench, seeds: int, only_done: bool = False) -> s
 def main() -> None:
     config = tyro.cli(ReproduceConfig, prog="python -m dlp_fast.reproduce", description=__doc__)
     scale = SCALES[config.scale]
-    chosen = {key: getattr(config, key) for key in ("attacks", "networks", "image_size")}
+    chosen = {
+        key: getattr(config, key) for key in ("attacks", "networks", "image_size", "images", "clean_share")
+    }
     scale = dataclasses.replace(scale, **{key: value for key, value in chosen.items() if value})
     log = RunLog(None)
     out = config.out or Path("runs") / f"reproduce-{config.scale}"

@@ -33,9 +33,7 @@ from dlp_fast.runlog import RunLog
 from dlp_fast.scoring import TestSet, per_class_accuracy
 from dlp_fast.stages.finetuning import finetuning
 
-# What rivals that need clean images are given: as many as this share of the training set, as in their papers, taken
-# from the test set (at most this share of it) and tested on by no method.
-CLEAN_SHARE, MOST_OF_TEST = 0.05, 0.25
+MOST_OF_TEST = 0.25  # share of the test set that may become the clean images that rivals are given
 VERSION = 4  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
@@ -91,7 +89,8 @@ class Bench:
                 f"{data} has no test set; a reproduction measures on one. Give DIR/train and DIR/test."
             )
         train, test = _part(dataset.train, self.scale.images), dataset.test
-        tested, few = parts_of_test(len(test.labels), len(train.labels))
+        wanted = round(self.scale.clean_share * len(train.labels))
+        tested, few = parts_of_test(len(test.labels), wanted)
         return (
             dataclasses.replace(dataset, train=train, test=_part(_chosen(test, tested), self.scale.test)),
             _chosen(test, few),
@@ -264,10 +263,10 @@ class Bench:
         return self.measure(model, data, attack) | {"seconds": seconds}
 
 
-def parts_of_test(test: int, train: int) -> tuple[Tensor, Tensor]:
-    """(ids of the test set that are tested on, ids of the clean subset that rivals are given)."""
+def parts_of_test(test: int, wanted: int) -> tuple[Tensor, Tensor]:
+    """(ids of the test set that are tested on, ids of the `wanted` clean images that rivals are given)."""
     order = training_order(0, 21, 0, test)
-    few = min(test // 2, max(LEAST_CLEAN, min(round(CLEAN_SHARE * train), round(MOST_OF_TEST * test))))
+    few = min(test // 2, max(LEAST_CLEAN, min(wanted, round(MOST_OF_TEST * test))))
     return order[few:].sort().values, order[:few].sort().values
 
 

@@ -11,7 +11,9 @@ class Scale:
     """images: of the training set, the same number of each class (None: all); test: images tested on (None: all);
     image_size: side in pixels (None: their own); model: network; effort: multiplies the epochs that a rival trains on
     the whole set; config: sections of RunConfig for our method; paper_steps: of FixMatch in the row "as published";
-    attacks: which; networks: of Table 6.
+    attacks: which; networks: of Table 6; clean_share: clean images that rivals are given, as a share of the size of the
+    training set (5 % in their papers). They come from the test set, at most a quarter of it, and no method is tested on
+    them.
     """
 
     images: int | None
@@ -22,6 +24,7 @@ class Scale:
     paper_steps: int
     attacks: tuple[str, ...]
     networks: tuple[str, ...]
+    clean_share: float = 0.05
     config: dict[str, Any] = field(default_factory=dict)
 
 

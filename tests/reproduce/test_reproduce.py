@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 from tiny import command, threads_kept
 
 from dlp_fast.defenses.registry import DEFENSES
-from dlp_fast.errors import NumericError
+from dlp_fast.errors import ConfigError, NumericError
 from dlp_fast.reproduce.cells import LEAST_CLEAN, Bench, Cell, parts_of_test
 from dlp_fast.reproduce.published import TABLE3
 from dlp_fast.reproduce.scales import SCALES
@@ -45,12 +46,20 @@ class TestCells:
         assert again["seconds"] == bench.run(Cell("fp", "badnets", 0))["seconds"]
 
     def test_the_clean_subset_is_not_tested_on(self, bench):
-        tested, few = parts_of_test(10_000, 5000)
+        tested, few = parts_of_test(10_000, 250)
         assert not set(tested.tolist()) & set(few.tolist())
         assert (len(tested), len(few)) == (9750, 250)
-        assert len(parts_of_test(1000, 10_000)[1]) == 250  # at most a quarter of the test set
+        assert len(parts_of_test(1000, 500)[1]) == 250  # at most a quarter of the test set
         assert not set(bench.clean_images.paths) & set(bench.dataset.test.paths)
         assert len(bench.clean_images.labels) >= LEAST_CLEAN
+
+    def test_more_clean_images_and_fewer_to_train_on(self, tmp_path):
+        scale = dataclasses.replace(SCALES["smoke"], images=400, clean_share=0.2)
+        few = Bench("digits", "smoke", scale, tmp_path, RunLog(None, quiet=True), "cpu")
+        assert len(few.dataset.train.labels) == 400
+        assert len(few.clean_images.labels) == 80
+        with pytest.raises(ConfigError, match="another images, settings"):
+            Bench("digits", "smoke", SCALES["smoke"], tmp_path, RunLog(None, quiet=True), "cpu")
 
     def test_ours(self, bench):
         figures = bench.run(Cell("dlp_fast", "badnets", 0))
