@@ -134,8 +134,10 @@ class FinetuneConfig(Section):
     """τ, probability from which a pseudo-label counts."""
     lambda_u: float = Field(1.0, ge=0)
     """λ_u, weight of the unlabeled loss (α in DLP Eq. 7)."""
-    learning_rate: float = Field(0.2, gt=0)
+    learning_rate: float = Field(0.1, gt=0)
     """Step size of SGD with Nesterov momentum, falling by cos(7πk/16K). FixMatch's 0.03 is for 2²⁰ steps."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps over which the step size rises to `learning_rate`; 0: none, as in FixMatch."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Nesterov momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)

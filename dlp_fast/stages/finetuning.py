@@ -58,6 +58,12 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int
     )
 
 
+def step_size(step: int, steps: int, config: FinetuneConfig) -> float:
+    """FixMatch's cosine. The rise before it keeps deep networks, whose first steps are their largest, from diverging."""
+    rise = min(1.0, (step + 1) / max(1.0, config.warmup * steps))
+    return config.learning_rate * rise * math.cos(7 * math.pi * step / (16 * steps))
+
+
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weights decay; biases and batch-norm scales do not, as in FixMatch."""
     weights = [p for p in model.parameters() if p.dim() > 1]
@@ -145,7 +151,7 @@ def finetuning(
     one_step = Stepper(session.compute, model, body, session.log.warn)
     nobody = torch.empty(0, dtype=torch.int64, device=data.device)
     for step in stage.steps():
-        set_rate(optimizer, config.learning_rate * math.cos(7 * math.pi * step / (16 * steps)))
+        set_rate(optimizer, step_size(step, steps, config))
         average.begin(step)
         ids = labeled_cycle.at(step)
         x, banned = data.views(ids, step, strong=False)[0], nobody

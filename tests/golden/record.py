@@ -51,6 +51,7 @@ CONFIG = {
         "tau": 0.3,
         "lambda_u": 1.0,
         "learning_rate": 0.03,
+        "warmup": 0.0,
         "momentum": 0.9,
         "weight_decay": 5e-4,
         "ema": 0.9,

@@ -10,7 +10,7 @@ from dlp_fast.config import FinetuneConfig
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
 from dlp_fast.runlog import RunLog
-from dlp_fast.stages.finetuning import finetuning, planned_steps, unlabeled_batch
+from dlp_fast.stages.finetuning import finetuning, planned_steps, step_size, unlabeled_batch
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
 
@@ -122,10 +122,17 @@ def test_cosine_schedule(monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noted)
-    run(config(steps=8, learning_rate=0.03))
+    run(config(steps=8, learning_rate=0.03, warmup=0))
     assert rates[0] == 0.03
     assert rates == [pytest.approx(0.03 * math.cos(7 * math.pi * k / 128)) for k in range(8)]
     assert rates[-1] > 0.03 * math.cos(7 * math.pi / 16) > 0  # it never reaches zero
+
+
+def test_the_step_size_rises_first():
+    of = FinetuneConfig(learning_rate=0.2, warmup=0.25)
+    rates = [step_size(k, 16, of) / math.cos(7 * math.pi * k / 256) for k in range(16)]
+    assert rates == [pytest.approx(0.2 * min(1, (k + 1) / 4)) for k in range(16)]
+    assert step_size(0, 1, of) == 0.2
 
 
 def test_only_weights_decay(monkeypatch):
@@ -172,7 +179,7 @@ def test_average():
 
 @pytest.mark.parametrize(("looks", "taken"), [(0, 0), (3, 3), (99, 6)])
 def test_looks(looks, taken):
-    found = run(config(), looks=looks)[1]
+    found = run(config(learning_rate=0.03), looks=looks)[1]
     assert found.entropy.shape == found.loss.shape == (taken, 96)
     assert (found.loss > 0).all()
     assert not torch.equal(found.loss[:1], found.loss[1:2]) or not taken
