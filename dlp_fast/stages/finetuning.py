@@ -59,7 +59,7 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int
 
 
 def step_size(step: int, steps: int, config: FinetuneConfig) -> float:
-    """FixMatch's cosine. The rise before it keeps deep networks, whose first steps are their largest, from diverging."""
+    """FixMatch's cosine. The rise before it keeps deep networks from diverging in their first steps."""
     rise = min(1.0, (step + 1) / max(1.0, config.warmup * steps))
     return config.learning_rate * rise * math.cos(7 * math.pi * step / (16 * steps))
 
