@@ -15,7 +15,7 @@ from dlp_fast.models.wide_resnet import WideResNet
 SMALL = 96  # pixels; below this, stems that divide the resolution by 4 leave nothing to classify
 
 
-def _small_stem(name: str, net: nn.Module) -> nn.Module:
+def _small_stem(name: str, net: nn.Module, size: int) -> nn.Module:
     """Undo the early strides and pools of networks made for 224 px, so that 32 px end at about 4 to 8 px."""
     if name.startswith(("resnet", "resnext", "wide_resnet")):
         net.conv1 = nn.Conv2d(3, net.conv1.out_channels, 3, 1, 1, bias=False)
@@ -31,7 +31,10 @@ def _small_stem(name: str, net: nn.Module) -> nn.Module:
         net.Conv2d_1a_3x3.conv.padding = net.Conv2d_2a_3x3.conv.padding = (1, 1)
         net.maxpool1 = net.maxpool2 = nn.Identity()
     elif name.startswith("vgg"):
-        # 32 px end at one pixel: the 7 x 7 pool and two layers of 4,096 would see it 49 times
+        pools = [i for i, layer in enumerate(net.features) if isinstance(layer, nn.MaxPool2d)]
+        while size >> len(pools) < 1:  # below 32 px the last pools have nothing to halve
+            net.features[pools.pop()] = nn.Identity()
+        # what is left is one pixel: the 7 x 7 pool and two layers of 4,096 would see it 49 times
         net.avgpool = nn.AdaptiveAvgPool2d(1)
         net.classifier = nn.Linear(512, net.classifier[-1].out_features)
     return net
@@ -90,4 +93,4 @@ def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
         raise ConfigError(f"model torchvision:{name} is unknown{hint}")
     extra = {"aux_logits": False, "init_weights": True} if name in ("inception_v3", "googlenet") else {}
     net = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
-    return _small_stem(name, net) if size <= SMALL else net
+    return _small_stem(name, net, size) if size <= SMALL else net

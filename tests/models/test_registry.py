@@ -36,6 +36,14 @@ def test_small_stem():
     assert large.conv1.stride == (2, 2)
 
 
+@pytest.mark.parametrize(("size", "pools"), [(8, 3), (16, 4), (32, 5)])
+def test_vgg_keeps_the_pools_that_its_images_have_room_for(size, pools):
+    net = build_model("torchvision:vgg11_bn", 3, size, 0).eval()
+    assert sum(isinstance(layer, torch.nn.MaxPool2d) for layer in net.features) == pools
+    with torch.no_grad():
+        assert net(torch.zeros(2, 3, size, size)).shape == (2, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
