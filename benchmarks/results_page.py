@@ -11,6 +11,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from dlp_fast.reproduce.scales import SCALES
+from dlp_fast.reproduce.tables import NAMES, TABLES
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 HEAD = """# Results
@@ -61,28 +64,34 @@ def reproduced() -> str:
             name = f"{file.parent.name}_{picture.name}"
             shutil.copy2(picture, ROOT / "docs" / "images" / name)
             parts.append(f"![{title.removeprefix('# ')}](images/{name})\n")
-    return "\n".join([*parts, means()])
+    folders = sorted(f for f in (RESULTS / "reproduce").iterdir() if f.is_dir())
+    return "\n".join([*parts, *map(means, folders)])
 
 
-def means() -> str:
-    """Of each method over the attacks that all of them were measured on, from the cells of reproduce/cifar10_16px."""
-    attacks, found = ("badnets", "trojannn", "blended", "sig"), {}
-    for file in sorted((RESULTS / "reproduce" / "cifar10_16px" / "cells").glob("*.json")):
-        saved = json.loads(file.read_text())
-        cell = saved["cell"]
-        usual = (cell["rate"], cell["gamma"]) == (0.5 if cell["attack"] == "sig" else 0.1, 0.01)
-        if "clean_accuracy" in saved and cell["attack"] in attacks and usual and cell["model"] is None:
-            found.setdefault(cell["method"], []).append(saved)
+def means(folder: Path) -> str:
+    """Of each method over the attacks that all of its peers were measured on, from the cells of Tables 3 and 4."""
+    found: dict[str, dict[str, Any]] = {}
+    for cell in TABLES["table3"].cells(SCALES["small"]):
+        file = folder / "cells" / f"{cell.name()}.json"
+        if cell.attack != "none" and file.is_file():
+            saved = json.loads(file.read_text())
+            if "failed" not in saved:
+                found.setdefault(cell.method, {})[cell.attack] = saved
+    everybody = [of for of in found.values() if len(of) > 1]
+    attacks = [a for a in SCALES["small"].attacks if all(a in of for of in everybody)]
+    if not attacks:
+        return ""
     lines = [
-        f"### Means over {', '.join(attacks)} (CIFAR-10, from the cells of Table 3)\n",
+        f"### {folder.name}: means over {', '.join(attacks)}\n",
         "| method | CA | ASR | s |\n|---|---:|---:|---:|",
     ]
-    for method, of in sorted(found.items()):
+    for method, by_attack in found.items():
+        of = [by_attack[a] for a in attacks if a in by_attack]
         if len(of) == len(attacks):
             ca, asr, seconds = (
                 mean(f[k] for f in of) for k in ("clean_accuracy", "attack_success_rate", "seconds")
             )
-            lines.append(f"| {method} | {100 * ca:.1f} | {100 * asr:.1f} | {seconds:.0f} |")
+            lines.append(f"| {NAMES[method]} | {100 * ca:.1f} | {100 * asr:.1f} | {seconds:.0f} |")
     return "\n".join(lines) + "\n"
 
 
