@@ -125,8 +125,9 @@ class FinetuneConfig(Section):
     batch: int = Field(128, ge=2)
     """B, labeled images a step."""
     suspects: Literal["relabel", "leave_out"] = "relabel"
-    """With `trusted`: what becomes of images whose label is suspected. relabel: unlabeled images that may take any
-    pseudo-label but the suspected one, so that the trigger is learnt with the right class. leave_out: not used."""
+    """With `trusted`: what becomes of images whose label is suspected. relabel: unlabeled images that may take one
+    pseudo-label, the class that the network sees in them before it learns from them, where that is not the suspected
+    one, so that the trigger is learnt with the right class. leave_out: not used."""
     mu: float | None = Field(None, ge=0)
     """μ, unlabeled images a step for each labeled one; 0: labeled images only. Unset: FixMatch's 7 with `hardest`; with
     `trusted`, what shows each unlabeled image as often as each labeled one."""

@@ -19,6 +19,7 @@ from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 LABELED, UNLABELED = 3, 4  # streams of the training order
 LOG_EVERY = 50  # steps
 READMIT_FROM = 3  # looks; before, the network has nothing to say about labels
+ANY, NONE = -1, -2  # pseudo-labels that an unlabeled image may get
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,12 @@ def finetuning(
 ) -> Finetuning:
     """Train `model` in place on `labeled` ids with their labels and `unlabeled` ids without; ends on the EMA weights.
 
-    `suspected`, bool [n]: images that never get the label that came with them as a pseudo-label, and are never
-    readmitted. Where the label is the attacker's, the pseudo-label is the right class and unteaches the trigger; where
-    a clean-label attack left the right one, the image teaches nothing.
+    `suspected`, bool [n]: images that never get the label that came with them, and are never readmitted. At the third
+    look the network, which has not learnt from them yet, says what each of them shows; from then on only this class
+    counts as its pseudo-label, and none where it is the label that came with it. Where that is the attacker's, the
+    pseudo-label is the right class and unteaches the trigger; where a clean-label attack left the right one, the image
+    teaches nothing. Without the word of a network that does not know them, what they have in common would be learnt as
+    any other class, which then confirms itself.
 
     One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as
     in the reference. `looks` times on the way, evenly spaced, every image is scored, for the curves of this stage; from
@@ -111,6 +115,7 @@ def finetuning(
     entropy, loss_of = torch.zeros(looks, len(data)), torch.zeros(looks, len(data))
     use = torch.zeros(len(data), dtype=torch.bool)
     use[labeled] = True
+    permitted = torch.where(barred, NONE, ANY)
     stage = session.stage(
         "finetuning",
         "stage 3 of 3, fine-tuning",
@@ -124,13 +129,14 @@ def finetuning(
         entropy=entropy,
         loss=loss_of,
         use=use,
+        permitted=permitted,
     )
     labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
     unlabeled_cycle = Cycle(unlabeled, extra, data.seed, UNLABELED)
     model.train()
 
-    def body(x: Tensor, target: Tensor, banned: Tensor) -> None:
-        """One step on the views `x`, first the labeled ones; `banned`: label that each unlabeled image may not get."""
+    def body(x: Tensor, target: Tensor, allowed: Tensor) -> None:
+        """One step on the views `x`, labeled ones first; `allowed`: pseudo-label of each unlabeled image, or ANY."""
         with session.compute.forward():
             logits = model(x)
         logits = logits.float()
@@ -138,7 +144,7 @@ def finetuning(
         if extra:
             of_weak, of_strong = logits[batch:].chunk(2)
             confidence, pseudo_label = of_weak.detach().softmax(1).max(1)
-            mask = ((confidence >= config.tau) & (pseudo_label != banned)).float()
+            mask = ((confidence >= config.tau) & ((allowed == ANY) | (allowed == pseudo_label))).float()
             loss_u = (F.cross_entropy(of_strong, pseudo_label, reduction="none") * mask).mean()  # L2 of Eq. 7
             loss = loss + config.lambda_u * loss_u
             mask_sum.add_(mask.mean())
@@ -154,17 +160,17 @@ def finetuning(
         set_rate(optimizer, step_size(step, steps, config))
         average.begin(step)
         ids = labeled_cycle.at(step)
-        x, banned = data.views(ids, step, strong=False)[0], nobody
+        x, allowed = data.views(ids, step, strong=False)[0], nobody
         if extra:
             others = unlabeled_cycle.at(step)
             weak, strong = data.views(others, step, strong=True)
             x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
-            banned = torch.where(barred[others], data.labels[others], -1).to(data.device)
+            allowed = permitted[others].to(data.device)
         data.expect(labeled_cycle.at(step + 1))
         if extra:
             data.expect(unlabeled_cycle.at(step + 1))
         seed_step(model, data.seed, LABELED, step)
-        one_step(x, data.target(ids), banned)
+        one_step(x, data.target(ids), allowed)
         if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
             since = step % LOG_EVERY + 1
             facts["mask"] = float(mask_sum) / since
@@ -176,6 +182,9 @@ def finetuning(
             scores = score(session, model, data)
             look = look_after[step]
             entropy[look], loss_of[look] = scores.entropy, scores.loss
+            if look + 1 == READMIT_FROM:
+                shown = torch.where(scores.prediction == data.labels, NONE, scores.prediction)
+                permitted.copy_(torch.where(barred, shown, ANY))
             if look + 1 >= READMIT_FROM:
                 use[readmissible] = scores.loss[readmissible] < -math.log(config.readmit)
                 labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)

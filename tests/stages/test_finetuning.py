@@ -76,21 +76,31 @@ class TestUnlabeledBatch:
 
 
 class TestSuspected:
-    def late_mask(self, labels=None, suspected=None):
+    def late_mask(self, labels=None, suspected=None, looks=6):
         """Share of unlabeled images whose pseudo-label counts once the network knows the three shades."""
         data = training_data()
         if labels is not None:
             data.labels[UNLABELED] = labels
         model = build_model("wrn-10-1", 3, 8, seed=0)
         settings = config(steps=60, tau=0.0, mu=1, learning_rate=0.05)
-        result = finetuning(session(), model, data, LABELED, UNLABELED, settings, suspected=suspected)
+        result = finetuning(session(), model, data, LABELED, UNLABELED, settings, looks, suspected=suspected)
         return model, data, result
 
     def test_its_own_label_is_no_pseudo_label(self):
         """Right labels that are suspected: the network agrees with them, so nothing is left to learn from."""
         everybody = torch.ones(96, dtype=torch.bool)
         assert self.late_mask()[2].mask == 1
-        assert self.late_mask(suspected=everybody)[2].mask < 0.5
+        model, data, result = self.late_mask(suspected=everybody)
+        assert result.mask < 0.1
+        predicted = model.eval()(data.plain(UNLABELED)).argmax(1)
+        assert float((predicted == data.labels[UNLABELED]).float().mean()) > 0.9
+
+    def test_nothing_counts_before_the_network_has_said_what_they_show(self):
+        """With tau = 0 every pseudo-label but the own one would; without looks there is no first word."""
+        everybody = torch.ones(96, dtype=torch.bool)
+        shown = training_data().labels[UNLABELED]
+        assert self.late_mask((shown + 1) % 3, everybody, looks=0)[2].mask == 0
+        assert self.late_mask((shown + 1) % 3, everybody, looks=2)[2].mask == 0
 
     def test_another_label_is(self):
         """Wrong labels that are suspected: the images come back under the class that they show."""
