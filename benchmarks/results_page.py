@@ -58,7 +58,7 @@ def reproduced() -> str:
     parts = ["## The paper's tables and figures\n"]
     for file in sorted((RESULTS / "reproduce").glob("*/*.md")):
         title, _, body = file.read_text().partition("\n")
-        parts.append(f"### {title.removeprefix('# ')}\n{body}")
+        parts.append(f"### {title.removeprefix('# ')}: {file.parent.name}\n{body}")
         picture = file.with_suffix(".png")
         if picture.is_file():
             name = f"{file.parent.name}_{picture.name}"
@@ -79,7 +79,7 @@ def means(folder: Path) -> str:
                 found.setdefault(cell.method, {})[cell.attack] = saved
     everybody = [of for of in found.values() if len(of) > 1]
     attacks = [a for a in SCALES["small"].attacks if all(a in of for of in everybody)]
-    if not attacks:
+    if not everybody or not attacks:
         return ""
     lines = [
         f"### {folder.name}: means over {', '.join(attacks)}\n",
