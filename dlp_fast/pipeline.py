@@ -14,7 +14,7 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.features import features
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import DataError
-from dlp_fast.filtering.curves import Split, split_classes
+from dlp_fast.filtering.curves import Split, split_classes, strengths_beside_others
 from dlp_fast.filtering.decisions import Overrides, apply, nobody
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection, counts, select
@@ -113,10 +113,11 @@ class Pipeline:
         )
         new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
         position = self.session.log.position()
-        for split in of.splits:
-            if split.found(config.min_separation):
-                self._tell(split, "supervised", int((split.posterior > 0.5).sum()), log=new)
-        self.nearest = self._nearest(of.splits)
+        strengths = [split.strength(config.min_separation) for split in of.splits]
+        for split, strength in zip(of.splits, strengths, strict=True):
+            if strength >= 1:
+                self._tell(split, "supervised", int((split.posterior > 0.5).sum()), strength, log=new)
+        self.nearest = nearest(strengths)
         selection = select(of, data.labels, data.classes, config)
         selection = apply(selection, self.overrides, counts(len(data), data.classes, config)[0])
         if new:
@@ -133,7 +134,7 @@ class Pipeline:
             self.session.complete("filter", kept)
         return selection
 
-    def _tell(self, split: Split, stage: str, images: int, log: bool = True) -> None:
+    def _tell(self, split: Split, stage: str, images: int, strength: float, log: bool = True) -> None:
         """Keep the evidence of a class that falls into two."""
         found = {
             "stage": stage,
@@ -141,15 +142,11 @@ class Pipeline:
             "images": images,
             "separation": round(split.separation, 3),
             "doubt": round(split.doubt, 4),
-            "strength": round(split.strength(self.config.filter.min_separation), 4),
+            "strength": round(strength, 4),
         }
         self.evidence.append(found)
         if log:
             self.session.log.event("split", **found)
-
-    def _nearest(self, splits: list[Split]) -> float:
-        least = self.config.filter.min_separation
-        return max((s.strength(least) for s in splits if not s.found(least)), default=0.0)
 
     def _unlearn(self, model: nn.Module, selection: Selection) -> dict[str, Any]:
         kept = self.session.completed("unlearning")
@@ -216,7 +213,8 @@ class Pipeline:
             suspected=suspected,
         )
         splits = self._late_splits(result.labeled, result.entropy, result.loss)
-        dropped, evidence = self._late_poison(result.labeled, splits)
+        strengths = strengths_beside_others(splits, self.config.filter.min_separation)
+        dropped, evidence = self._late_poison(result.labeled, splits, strengths)
         figures = {
             "seconds": result.seconds,
             "images_per_second": result.images_per_second,
@@ -230,7 +228,7 @@ class Pipeline:
             "model": model.state_dict(),
             "dropped": dropped,
             "evidence": evidence,
-            "nearest": self._nearest(splits),
+            "nearest": nearest(strengths),
         }
 
     def _late_splits(self, labeled: Tensor, entropy: Tensor, loss: Tensor) -> list[Split]:
@@ -238,18 +236,25 @@ class Pipeline:
         labels = self.data.labels[labeled].numpy()
         return split_classes(entropy[:, labeled].numpy(), loss[:, labeled].numpy(), labels, self.data.classes)
 
-    def _late_poison(self, labeled: Tensor, splits: list[Split]) -> tuple[Tensor, list[dict[str, Any]]]:
+    def _late_poison(
+        self, labeled: Tensor, splits: list[Split], strengths: list[float]
+    ) -> tuple[Tensor, list[dict[str, Any]]]:
         """Ids among `labeled` whose curves in this round form a cloud of their own, and the evidence."""
-        config, before, dropped = self.config.filter, len(self.evidence), []
-        for split in splits:
-            if split.found(config.min_separation):
+        before, dropped = len(self.evidence), []
+        for split, strength in zip(splits, strengths, strict=True):
+            if strength >= 1:
                 # the clear ones only: here nobody is left to make up for a class that loses too many labels
                 inside = split.posterior > 0.5
                 ids = labeled[torch.from_numpy(split.members[inside])]
                 dropped.append(ids[~torch.isin(ids, self.overrides.keep)])
-                self._tell(split, "finetuning", int(inside.sum()))
+                self._tell(split, "finetuning", int(inside.sum()), strength)
         evidence, self.evidence = self.evidence[before:], self.evidence[:before]
         return torch.cat(dropped) if dropped else torch.empty(0, dtype=torch.int64), evidence
+
+
+def nearest(strengths: list[float]) -> float:
+    """Of the clouds that do not count as found, how near the clearest came: 0 to 1."""
+    return max((s for s in strengths if s < 1), default=0.0)
 
 
 def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ import csv
 import json
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from tiny import CONFIG, command, options, session, threads_kept, training_data
@@ -13,6 +14,7 @@ from tiny import CONFIG, command, options, session, threads_kept, training_data
 import dlp_fast
 from dlp_fast.config import RunConfig, presets
 from dlp_fast.errors import DataError
+from dlp_fast.filtering.curves import Split
 from dlp_fast.filtering.selection import Selection
 from dlp_fast.pipeline import Pipeline, defend, labels_to_use
 
@@ -67,7 +69,7 @@ def test_rounds():
         given: ClassVar[list] = []
         begun: ClassVar[list] = []
 
-        def _late_poison(self, labeled, splits):
+        def _late_poison(self, labeled, splits, strengths):
             Finding.given.append(labeled)
             return labeled[:5], []
 
@@ -87,6 +89,25 @@ def test_rounds():
     assert dropped <= set(found.selection.suspected_poisoned.tolist())
     worst = found.selection.rank.argsort()[: len(found.selection.suspected_poisoned)]
     assert set(worst.tolist()) == set(found.selection.suspected_poisoned.tolist())
+
+
+def test_late_clouds_must_stand_out():
+    """Where most classes fall into two in stage 3, none of them is suspected for it."""
+    members = torch.arange(len(training_data())).reshape(2, -1).numpy()
+
+    class Falling(Pipeline):
+        def _late_splits(self, labeled, entropy, loss):
+            halves = (np.arange(members.shape[1]) % 2).astype(float)
+            return [Split(k, members[k], halves, of, 0.0) for k, of in enumerate(self.separations)]
+
+    for separations, late in (((9.0, 8.0), 0), ((9.0, 1.0), members.shape[1] // 2)):
+        Falling.separations = separations
+        finetune = {**TINY["finetune"], "rounds": 1}
+        config = RunConfig(**{**TINY, "filter": {"nothing_found": "skip"}, "finetune": finetune})
+        found = Falling(session(), training_data(), config, nothing).run()
+        assert found.late == late
+        assert [e["stage"] for e in found.evidence] == ["finetuning"] * (late > 0)
+        assert 0 < found.nearest < 1
 
 
 def test_suspects_left_out():

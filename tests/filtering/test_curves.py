@@ -11,6 +11,7 @@ from dlp_fast.filtering.curves import (
     curves,
     split_class,
     split_classes,
+    strengths_beside_others,
 )
 
 CONFIG = FilterConfig()
@@ -104,6 +105,34 @@ class TestRare:
         entropy, loss = two_clouds()
         (split,) = split_classes(entropy, loss, np.zeros(360, dtype=np.int64), 1, CONFIG.min_separation)
         assert split.found(CONFIG.min_separation) and not split.rare
+
+
+class TestBesideOthers:
+    """In stage 3 every class may fall into labels known by heart and not yet: poison stands out."""
+
+    def splits(self, poisoned, classes=6):
+        of = [two_clouds(seed) if seed in poisoned else two_clouds(seed, 360, 0) for seed in range(classes)]
+        entropy, loss = (np.concatenate(x, axis=1) for x in zip(*of, strict=True))
+        return split_classes(entropy, loss, np.arange(classes).repeat(360), classes)
+
+    @pytest.mark.parametrize(
+        ("poisoned", "found"), [({2}, {2}), ({1, 4}, {1, 4}), (set(), set()), ({0, 1, 2, 3, 5}, set())]
+    )
+    def test_classes_that_stand_out(self, poisoned, found):
+        strengths = strengths_beside_others(self.splits(poisoned), CONFIG.min_separation)
+        assert {k for k, s in enumerate(strengths) if s >= 1} == found
+
+    def test_values(self):
+        posterior = (np.arange(100) < 50).astype(float)
+
+        def strengths(*separations):
+            of = [Split(k, np.arange(100), posterior, s, 0.0) for k, s in enumerate(separations)]
+            return strengths_beside_others(of, 2.0)
+
+        assert strengths(6.0, 1.0, 0.5, 0.5) == [3.0, 0.5, 0.25, 0.25]
+        assert strengths(6.0, 4.0, 4.0) == pytest.approx([3 / 4, 2 / 5, 2 / 5])
+        assert strengths(6.0) == [3.0]
+        assert strengths() == []
 
 
 def test_members_are_ids_of_their_class():
