@@ -66,17 +66,26 @@ class ReproduceConfig(BaseModel):
     quarter of the test set."""
 
 
-def reckon(bench: Bench, cells: list[Cell], done: list[dict[str, Any]]) -> str:
-    """A time estimate: from cells that are done where there are any, else from two batches of our own method."""
-    left = [c for c in cells if not (bench.out / "cells" / f"{c.name()}.json").is_file()]
+def reckon(bench: Bench, cells: list[Cell], done: dict[Cell, dict[str, Any]]) -> str:
+    """A time estimate: of cells like those that are done (method and network, else network), or from a few batches of
+    our own method with that network.
+    """
+    left = [c for c in cells if c not in done]
     if not left:
         return "all cells are done already"
-    if done:
-        each = mean(f.get("seconds", 0.0) for f in done)
-    else:
-        ours = build(bench.configured(Cell("dlp_fast", "none", 0)), "reproduce")
-        each = dry_run(ours, bench.dataset, quiet=True).total
-    return f"{len(left)} of {len(cells)} cells to run, about {duration(each * len(left))}"
+    trials: dict[str | None, float] = {}
+
+    def seconds(cell: Cell) -> float:
+        for alike in (lambda c: (c.method, c.model), lambda c: c.model):
+            taken = [f["seconds"] for c, f in done.items() if alike(c) == alike(cell) and "seconds" in f]
+            if taken:
+                return mean(taken)
+        if cell.model not in trials:
+            ours = build(bench.configured(Cell("dlp_fast", "none", 0, model=cell.model)), "reproduce")
+            trials[cell.model] = dry_run(ours, bench.dataset, quiet=True).total
+        return trials[cell.model]
+
+    return f"{len(left)} of {len(cells)} cells to run, about {duration(sum(map(seconds, left)))}"
 
 
 def run_table(name: str, bench: Bench, seeds: int, only_done: bool = False) -> str:
@@ -87,7 +96,7 @@ def run_table(name: str, bench: Bench, seeds: int, only_done: bool = False) -> s
         tell(f"{len(finished)} of {len(cells)} cells are done")
         cells = finished
     else:
-        tell(reckon(bench, cells, [bench.run(c) for c in finished]))
+        tell(reckon(bench, cells, {c: bench.run(c) for c in finished}))
     found: Figures = {}
     for number, cell in enumerate(cells, start=1):
         bench.log.say(f"cell {number} of {len(cells)}: {cell.name()}")

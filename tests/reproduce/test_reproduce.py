@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 from tiny import command, threads_kept
 
+from dlp_fast.cli import duration
 from dlp_fast.defenses.registry import DEFENSES
 from dlp_fast.errors import ConfigError, NumericError
+from dlp_fast.reproduce import __main__ as reproduction
 from dlp_fast.reproduce.cells import LEAST_CLEAN, Bench, Cell, parts_of_test
 from dlp_fast.reproduce.published import TABLE3
 from dlp_fast.reproduce.scales import SCALES
@@ -186,3 +189,35 @@ class TestRefused:
         done = command("reproduce.__main__", "fig3", "--data", tmp_path / "data", "--out", tmp_path / "out")
         assert done.code == 3
         assert "has no test set" in done.text
+
+
+def test_reckoned_by_method_and_network(monkeypatch):
+    """A deep network's cell does not cost what a small one's does; without any like it, our method is tried with it."""
+    tried = []
+
+    class Trial:
+        def configured(self, cell):
+            return {"data": "embedded", "model": cell.model}
+
+        dataset = None
+
+    def dry_run(config, dataset, quiet):
+        tried.append(config.model)
+        return SimpleNamespace(total=1000.0)
+
+    monkeypatch.setattr(reproduction, "dry_run", dry_run)
+    done = {
+        Cell("fp", "badnets", 0, model="vgg"): {"seconds": 10.0},
+        Cell("dlp", "badnets", 0, model="vgg"): {"seconds": 50.0},
+        Cell("anp", "badnets", 0, model="vgg"): {"failed": "diverged"},
+    }
+    left = [
+        Cell("fp", "sig", 0, model="vgg"),  # 10 s
+        Cell("anp", "sig", 0, model="vgg"),  # 30 s, the mean of its network
+        Cell("fp", "sig", 0, model="wrn-16-1"),  # 1,000 s, tried
+        Cell("anp", "sig", 0, model="wrn-16-1"),  # 1,000 s, not tried again
+    ]
+    told = reproduction.reckon(Trial(), [*done, *left], done)
+    assert told == f"4 of 7 cells to run, about {duration(2040)}"
+    assert tried == ["wrn-16-1"]
+    assert reproduction.reckon(Trial(), list(done), done) == "all cells are done already"
