@@ -14,7 +14,7 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.features import features
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import DataError
-from dlp_fast.filtering.curves import Split, split_classes, strengths_beside_others
+from dlp_fast.filtering.curves import Split, late_strengths, split_classes
 from dlp_fast.filtering.decisions import Overrides, apply, nobody
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection, counts, select
@@ -213,7 +213,7 @@ class Pipeline:
             suspected=suspected,
         )
         splits = self._late_splits(result.labeled, result.entropy, result.loss)
-        strengths = strengths_beside_others(splits, self.config.filter.min_separation)
+        strengths = late_strengths(splits, self.config.filter.min_separation)
         dropped, evidence = self._late_poison(result.labeled, splits, strengths)
         figures = {
             "seconds": result.seconds,
@@ -234,7 +234,9 @@ class Pipeline:
     def _late_splits(self, labeled: Tensor, entropy: Tensor, loss: Tensor) -> list[Split]:
         """Of each class, the clouds that the curves of this round form; members are positions in `labeled`."""
         labels = self.data.labels[labeled].numpy()
-        return split_classes(entropy[:, labeled].numpy(), loss[:, labeled].numpy(), labels, self.data.classes)
+        # the first look falls to the end of the warm-up: a large network's outputs are wild there, class by class
+        entropy, loss = (of[1:, labeled].numpy() for of in (entropy, loss))
+        return split_classes(entropy, loss, labels, self.data.classes)
 
     def _late_poison(
         self, labeled: Tensor, splits: list[Split], strengths: list[float]

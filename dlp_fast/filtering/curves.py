@@ -39,6 +39,7 @@ RARE_MOST = 0.3  # of the class; a larger cloud is the plain fit's to find
 # known. Poison is in one class or few: in 27 learnt poisonings its class was at least 2.2 times as far apart as any
 # other (docs/verdict.md).
 STANDS_OUT = 2.0  # times the median of the other classes
+MOST_LATE = 0.5  # of the class: more than that, stage 1 would have learnt; it is the images already known
 LATE = 3  # epochs at the end that decide which of two clouds was learnt deeper
 
 
@@ -74,13 +75,17 @@ class Split:
         return self.strength(min_separation) >= 1
 
 
-def strengths_beside_others(splits: list[Split], min_separation: float) -> list[float]:
-    """`strength` of each, lowered where the other classes fall apart too: from 1 on one is found and stands out."""
+def late_strengths(splits: list[Split], min_separation: float) -> list[float]:
+    """Of clouds in the curves of stage 3: `strength`, lowered where the other classes fall apart too, and 0 for a cloud
+    of most of its class. From 1 on one counts as found.
+    """
     own = np.array([s.strength(min_separation) for s in splits])
-    medians = [np.median(np.delete(own, k)) if len(own) > 1 else 0.0 for k in range(len(own))]
-    return [
-        float(strength / max(1.0, STANDS_OUT * median)) for strength, median in zip(own, medians, strict=True)
-    ]
+    found = []
+    for k, split in enumerate(splits):
+        others = float(np.median(np.delete(own, k))) if len(own) > 1 else 0.0
+        minority = (split.posterior > 0.5).mean() <= MOST_LATE
+        found.append(float(own[k] * minority / max(1.0, STANDS_OUT * others)))
+    return found
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ from dlp_fast.filtering.curves import (
     Split,
     bhattacharyya,
     curves,
+    late_strengths,
     split_class,
     split_classes,
-    strengths_beside_others,
 )
 
 CONFIG = FilterConfig()
@@ -119,7 +119,7 @@ class TestBesideOthers:
         ("poisoned", "found"), [({2}, {2}), ({1, 4}, {1, 4}), (set(), set()), ({0, 1, 2, 3, 5}, set())]
     )
     def test_classes_that_stand_out(self, poisoned, found):
-        strengths = strengths_beside_others(self.splits(poisoned), CONFIG.min_separation)
+        strengths = late_strengths(self.splits(poisoned), CONFIG.min_separation)
         assert {k for k, s in enumerate(strengths) if s >= 1} == found
 
     def test_values(self):
@@ -127,12 +127,20 @@ class TestBesideOthers:
 
         def strengths(*separations):
             of = [Split(k, np.arange(100), posterior, s, 0.0) for k, s in enumerate(separations)]
-            return strengths_beside_others(of, 2.0)
+            return late_strengths(of, 2.0)
 
         assert strengths(6.0, 1.0, 0.5, 0.5) == [3.0, 0.5, 0.25, 0.25]
         assert strengths(6.0, 4.0, 4.0) == pytest.approx([3 / 4, 2 / 5, 2 / 5])
         assert strengths(6.0) == [3.0]
         assert strengths() == []
+
+    def test_a_cloud_of_most_of_its_class_is_what_is_known_already(self):
+        def strength(count):
+            posterior = (np.arange(100) < count).astype(float)
+            return late_strengths([Split(0, np.arange(100), posterior, 4.0, 0.0)], 2.0)
+
+        assert strength(50) == [2.0]
+        assert strength(51) == strength(88) == [0.0]
 
 
 def test_members_are_ids_of_their_class():
