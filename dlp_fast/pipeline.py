@@ -14,7 +14,7 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.features import features
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import DataError
-from dlp_fast.filtering.curves import Split, late_strengths, split_classes
+from dlp_fast.filtering.curves import Split, late_strengths, split_classes, strengths
 from dlp_fast.filtering.decisions import Overrides, apply, nobody
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection, counts, select
@@ -113,11 +113,11 @@ class Pipeline:
         )
         new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
         position = self.session.log.position()
-        strengths = [split.strength(config.min_separation) for split in of.splits]
-        for split, strength in zip(of.splits, strengths, strict=True):
+        clear = strengths(of.splits, config.min_separation)
+        for split, strength in zip(of.splits, clear, strict=True):
             if strength >= 1:
                 self._tell(split, "supervised", int((split.posterior > 0.5).sum()), strength, log=new)
-        self.nearest = nearest(strengths)
+        self.nearest = nearest(clear)
         selection = select(of, data.labels, data.classes, config)
         selection = apply(selection, self.overrides, counts(len(data), data.classes, config)[0])
         if new:
@@ -213,8 +213,8 @@ class Pipeline:
             suspected=suspected,
         )
         splits = self._late_splits(result.labeled, result.entropy, result.loss)
-        strengths = late_strengths(splits, self.config.filter.min_separation)
-        dropped, evidence = self._late_poison(result.labeled, splits, strengths)
+        clear = late_strengths(splits, self.config.filter.min_separation)
+        dropped, evidence = self._late_poison(result.labeled, splits, clear)
         figures = {
             "seconds": result.seconds,
             "images_per_second": result.images_per_second,
@@ -228,7 +228,7 @@ class Pipeline:
             "model": model.state_dict(),
             "dropped": dropped,
             "evidence": evidence,
-            "nearest": nearest(strengths),
+            "nearest": nearest(clear),
         }
 
     def _late_splits(self, labeled: Tensor, entropy: Tensor, loss: Tensor) -> list[Split]:
@@ -239,11 +239,11 @@ class Pipeline:
         return split_classes(entropy, loss, labels, self.data.classes)
 
     def _late_poison(
-        self, labeled: Tensor, splits: list[Split], strengths: list[float]
+        self, labeled: Tensor, splits: list[Split], clear: list[float]
     ) -> tuple[Tensor, list[dict[str, Any]]]:
         """Ids among `labeled` whose curves in this round form a cloud of their own, and the evidence."""
         before, dropped = len(self.evidence), []
-        for split, strength in zip(splits, strengths, strict=True):
+        for split, strength in zip(splits, clear, strict=True):
             if strength >= 1:
                 # the clear ones only: here nobody is left to make up for a class that loses too many labels
                 inside = split.posterior > 0.5
@@ -254,9 +254,9 @@ class Pipeline:
         return torch.cat(dropped) if dropped else torch.empty(0, dtype=torch.int64), evidence
 
 
-def nearest(strengths: list[float]) -> float:
+def nearest(clear: list[float]) -> float:
     """Of the clouds that do not count as found, how near the clearest came: 0 to 1."""
-    return max((s for s in strengths if s < 1), default=0.0)
+    return max((s for s in clear if s < 1), default=0.0)
 
 
 def labels_to_use(selection: Selection, config: RunConfig) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,10 +35,11 @@ RARE_TRIES, RARE_FITS = 8, 3  # iterations of every start, and how many of the l
 # images counts from RARE_BASE + RARE_EACH / k times `min_separation` on.
 RARE_BASE, RARE_EACH = 1.1, 30.0
 RARE_MOST = 0.3  # of the class; a larger cloud is the plain fit's to find
-# In stage 3 a network may come to know its labels by heart, and every class then falls into images known and not yet
-# known. Poison is in one class or few: in 27 learnt poisonings its class was at least 2.2 times as far apart as any
-# other (docs/verdict.md).
+# A large network that knows few images by heart swings from class to class, and most classes fall into two by it.
+# Poison is in one class or few: in 27 learnt poisonings its class was at least 2.2 times as far apart as any other
+# (docs/verdict.md).
 STANDS_OUT = 2.0  # times the median of the other classes
+UNCLEAR = 0.9  # strength of a class that falls into two but does not stand out: not found, and nothing to be sure of
 MOST_LATE = 0.5  # of the class: more than that, stage 1 would have learnt; it is the images already known
 LATE = 3  # epochs at the end that decide which of two clouds was learnt deeper
 
@@ -75,17 +76,26 @@ class Split:
         return self.strength(min_separation) >= 1
 
 
-def late_strengths(splits: list[Split], min_separation: float) -> list[float]:
-    """Of clouds in the curves of stage 3: `strength`, lowered where the other classes fall apart too, and 0 for a cloud
-    of most of its class. From 1 on one counts as found.
-    """
+def strengths(splits: list[Split], min_separation: float) -> list[float]:
+    """`strength` of each, lowered where the other classes fall apart too: from 1 on one is found."""
     own = np.array([s.strength(min_separation) for s in splits])
     found = []
-    for k, split in enumerate(splits):
+    for k, strength in enumerate(own):
         others = float(np.median(np.delete(own, k))) if len(own) > 1 else 0.0
-        minority = (split.posterior > 0.5).mean() <= MOST_LATE
-        found.append(float(own[k] * minority / max(1.0, STANDS_OUT * others)))
+        lowered = strength / max(1.0, STANDS_OUT * others)
+        found.append(float(max(lowered, UNCLEAR) if strength >= 1 else lowered))
     return found
+
+
+def found(splits: list[Split], min_separation: float) -> list[Split]:
+    """Those whose `strengths` is 1 or more."""
+    return [s for s, of in zip(splits, strengths(splits, min_separation), strict=True) if of >= 1]
+
+
+def late_strengths(splits: list[Split], min_separation: float) -> list[float]:
+    """`strengths` of clouds in the curves of stage 3: 0 for a cloud of most of its class."""
+    found = zip(splits, strengths(splits, min_separation), strict=True)
+    return [of * bool((split.posterior > 0.5).mean() <= MOST_LATE) for split, of in found]
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlp_fast.config import FilterConfig
-from dlp_fast.filtering.curves import Split, split_classes
+from dlp_fast.filtering.curves import Split, found, split_classes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Suspicion:
 
     def found(self, config: FilterConfig) -> list[Split]:
         """Classes that fall into two clouds."""
-        return [s for s in self.splits if s.found(config.min_separation)]
+        return found(self.splits, config.min_separation)
 
 
 def _share_below(values: np.ndarray) -> np.ndarray:
@@ -61,10 +61,9 @@ def trajectory(
     share = _share_below(mean_entropy)
     core = np.zeros(len(y), dtype=bool)
     clustered = np.zeros(len(y), dtype=bool)
-    for split in splits:
-        if split.found(config.min_separation):
-            core[split.members] = split.posterior > 0.5
-            clustered[split.members] = split.posterior > config.membership
+    for split in found(splits, config.min_separation):
+        core[split.members] = split.posterior > 0.5
+        clustered[split.members] = split.posterior > config.membership
     mean_loss = loss.numpy().mean(0, dtype=np.float64)
     unlearnt = ~clustered & (_share_below(mean_loss) >= 1 - config.distrust)
     score = share - core

@@ -108,7 +108,7 @@ class TestRare:
 
 
 class TestBesideOthers:
-    """In stage 3 every class may fall into labels known by heart and not yet: poison stands out."""
+    """Every class may fall into labels known by heart and not yet: poison stands out."""
 
     def splits(self, poisoned, classes=6):
         of = [two_clouds(seed) if seed in poisoned else two_clouds(seed, 360, 0) for seed in range(classes)]
@@ -130,7 +130,9 @@ class TestBesideOthers:
             return late_strengths(of, 2.0)
 
         assert strengths(6.0, 1.0, 0.5, 0.5) == [3.0, 0.5, 0.25, 0.25]
-        assert strengths(6.0, 4.0, 4.0) == pytest.approx([3 / 4, 2 / 5, 2 / 5])
+        assert strengths(6.0, 2.0, 2.0) == [1.5, 0.9, 0.9]
+        assert strengths(6.0, 4.0, 4.0) == [0.9, 0.9, 0.9]  # not found, and nothing to be sure of
+        assert strengths(6.0, 1.8, 0.4) == pytest.approx([3 / 1.1, 0.9 / 3.2, 0.2 / 3.9])
         assert strengths(6.0) == [3.0]
         assert strengths() == []
 
