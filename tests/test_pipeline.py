@@ -69,7 +69,7 @@ def test_rounds():
         given: ClassVar[list] = []
         begun: ClassVar[list] = []
 
-        def _late_poison(self, labeled, splits, strengths):
+        def _late_poison(self, labeled, splits, clear):
             Finding.given.append(labeled)
             return labeled[:5], []
 
@@ -108,6 +108,20 @@ def test_late_clouds_must_stand_out():
         assert found.late == late
         assert [e["stage"] for e in found.evidence] == ["finetuning"] * (late > 0)
         assert 0 < found.nearest < 1
+
+
+def test_the_first_late_look_does_not_count(monkeypatch):
+    """It falls to the end of the warm-up."""
+    given = []
+    monkeypatch.setattr("dlp_fast.pipeline.split_classes", lambda *args: given.append(args) or [])
+    pipeline = Pipeline(session(), training_data(), RunConfig(**TINY), nothing)
+    looks = torch.arange(10.0)[:, None].repeat(1, len(training_data()))
+    labeled = torch.arange(1, 9)
+    pipeline._late_splits(labeled, looks, looks + 0.5)
+    entropy, loss, labels, _ = given[0]
+    assert entropy.shape == (9, 8) and entropy[:, 0].tolist() == list(range(1, 10))
+    assert (loss == entropy + 0.5).all()
+    assert labels.tolist() == training_data().labels[labeled].tolist()
 
 
 def test_suspects_left_out():

@@ -36,7 +36,7 @@ RARE_TRIES, RARE_FITS = 8, 3  # iterations of every start, and how many of the l
 RARE_BASE, RARE_EACH = 1.1, 30.0
 RARE_MOST = 0.3  # of the class; a larger cloud is the plain fit's to find
 # A large network that knows few images by heart swings from class to class, and most classes fall into two by it.
-# Poison is in one class or few: in 27 learnt poisonings its class was at least 2.2 times as far apart as any other
+# Poison is in one class or few: in 27 learnt poisonings its class was over 2.2 times as far apart as any other
 # (docs/verdict.md).
 STANDS_OUT = 2.0  # times the median of the other classes
 UNCLEAR = 0.9  # strength of a class that falls into two but does not stand out: not found, and nothing to be sure of
@@ -72,19 +72,20 @@ class Split:
             return 0.0
         return self.separation / min_separation / (RARE_BASE + RARE_EACH / count)
 
-    def found(self, min_separation: float) -> bool:
+    def apart(self, min_separation: float) -> bool:
+        """Two clouds by itself; whether it counts as found is for `strengths` to say, which sees the other classes."""
         return self.strength(min_separation) >= 1
 
 
 def strengths(splits: list[Split], min_separation: float) -> list[float]:
     """`strength` of each, lowered where the other classes fall apart too: from 1 on one is found."""
     own = np.array([s.strength(min_separation) for s in splits])
-    found = []
+    beside = []
     for k, strength in enumerate(own):
         others = float(np.median(np.delete(own, k))) if len(own) > 1 else 0.0
         lowered = strength / max(1.0, STANDS_OUT * others)
-        found.append(float(max(lowered, UNCLEAR) if strength >= 1 else lowered))
-    return found
+        beside.append(float(max(lowered, UNCLEAR) if strength >= 1 else lowered))
+    return beside
 
 
 def found(splits: list[Split], min_separation: float) -> list[Split]:
@@ -94,8 +95,8 @@ def found(splits: list[Split], min_separation: float) -> list[Split]:
 
 def late_strengths(splits: list[Split], min_separation: float) -> list[float]:
     """`strengths` of clouds in the curves of stage 3: 0 for a cloud of most of its class."""
-    found = zip(splits, strengths(splits, min_separation), strict=True)
-    return [of * bool((split.posterior > 0.5).mean() <= MOST_LATE) for split, of in found]
+    beside = zip(splits, strengths(splits, min_separation), strict=True)
+    return [of if (split.posterior > 0.5).mean() <= MOST_LATE else 0.0 for split, of in beside]
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray) -> np.ndarray:
@@ -205,7 +206,7 @@ def split_classes(
         members = np.flatnonzero(labels == label)
         if len(members) >= LEAST and everything[members].std(0).max() > 1e-6:
             split = split_class(label, members, everything[members], late[members])
-            if min_separation is not None and len(entropy) >= RARE_EPOCHS and not split.found(min_separation):
+            if min_separation is not None and len(entropy) >= RARE_EPOCHS and not split.apart(min_separation):
                 rare = rare_splits(label, members, everything[members], late[members])
                 split = max([split, *rare], key=lambda s: s.strength(min_separation))
             splits.append(split)

@@ -74,6 +74,7 @@ def verdict(
         )
     if nearest >= NEAR:
         reasons.append(
-            f"one class nearly falls into two ({nearest:.0%} of what counts as found); look at its images."
+            f"one class nearly falls into two, or does but no more than others ({nearest:.0%} of what counts "
+            "as found); look at its images."
         )
     return Verdict("cannot tell" if reasons else "nothing found", nearest, [], reasons)

@@ -41,7 +41,7 @@ def test_two_clouds_are_found(learnt_at):
     """However early or late the trigger was learnt."""
     entropy, loss = two_clouds(learnt_at=learnt_at)
     (split,) = split_classes(entropy, loss, np.zeros(360, dtype=np.int64), 1)
-    assert split.found(CONFIG.min_separation)
+    assert split.apart(CONFIG.min_separation)
     assert split.label == 0
     inside = split.posterior > 0.5
     assert inside[300:].mean() > 0.98  # the deeper-learnt cloud is the one told
@@ -55,7 +55,7 @@ def test_one_cloud_is_not_cut_in_two(seed):
     rng = np.random.default_rng(seed)
     loss = cloud(rng, 400)
     (split,) = split_classes(0.8 * loss, loss, np.zeros(400, dtype=np.int64), 1)
-    assert not split.found(CONFIG.min_separation)
+    assert not split.apart(CONFIG.min_separation)
 
 
 class TestRare:
@@ -66,7 +66,7 @@ class TestRare:
     def test_five_per_cent_of_a_class_learnt_late(self, seed):
         (entropy, loss), labels = self.rare(seed)
         (split,) = split_classes(entropy, loss, labels, 1, CONFIG.min_separation)
-        assert split.found(CONFIG.min_separation)
+        assert split.apart(CONFIG.min_separation)
         inside = split.posterior > 0.5
         assert inside[800:].mean() > 0.9
         assert inside[:800].mean() < 0.02
@@ -77,7 +77,7 @@ class TestRare:
         loss = cloud(rng, 400)
         labels = np.zeros(400, dtype=np.int64)
         (split,) = split_classes(0.8 * loss, loss, labels, 1, CONFIG.min_separation)
-        assert not split.found(CONFIG.min_separation)
+        assert not split.apart(CONFIG.min_separation)
 
     def test_small_clouds_must_be_clearer(self):
         """Chance makes small ones; a large one found from a tail is the plain fit's to find."""
@@ -104,7 +104,7 @@ class TestRare:
         monkeypatch.setattr("dlp_fast.filtering.curves.rare_splits", None)
         entropy, loss = two_clouds()
         (split,) = split_classes(entropy, loss, np.zeros(360, dtype=np.int64), 1, CONFIG.min_separation)
-        assert split.found(CONFIG.min_separation) and not split.rare
+        assert split.apart(CONFIG.min_separation) and not split.rare
 
 
 class TestBesideOthers:
@@ -209,7 +209,7 @@ def test_a_few_that_are_not_learnt_are_no_poison(few):
     entropy = np.minimum(0.8 * loss, 3)
     (split,) = split_classes(entropy, loss, np.zeros(400 + few, dtype=np.int64), 1)
     assert split.separation > CONFIG.min_separation  # two clouds they are
-    assert not split.found(CONFIG.min_separation)
+    assert not split.apart(CONFIG.min_separation)
 
 
 def test_bhattacharyya_by_hand():

@@ -4,9 +4,11 @@ import torch
 
 from dlp_fast.config import FilterConfig
 from dlp_fast.errors import NumericError
+from dlp_fast.filtering.curves import strengths
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import counts, select
 from dlp_fast.filtering.suspicion import snapshot
+from dlp_fast.filtering.verdict import NEAR
 
 N, CLASSES = 2000, 4
 
@@ -91,6 +93,20 @@ class TestTrajectory:
         highest = loss.mean(0).argsort(descending=True)[:500]
         assert not set(highest.tolist()) & set(found.trusted.tolist())
         assert set(found.unlabeled.tolist()) <= set(highest.tolist())
+
+    def test_where_most_classes_fall_into_two_nobody_is_suspected(self):
+        rng = np.random.default_rng(0)
+        entropy, loss, labels = scores()
+        entropy, loss = entropy + 0.5, loss + 0.5
+        swung = torch.cat([(labels == c).nonzero().flatten()[:80] for c in range(CLASSES - 1)])
+        loss[:, swung] = torch.from_numpy(0.01 + 0.002 * rng.random((5, len(swung)))).float()
+        entropy[:, swung] = loss[:, swung]
+        config = FilterConfig()
+        of = suspicion(entropy, loss, labels, CLASSES, config)
+        assert sum(s.apart(config.min_separation) for s in of.splits) == CLASSES - 1
+        assert of.found(config) == []
+        assert not of.clustered.any()
+        assert max(strengths(of.splits, config.min_separation)) >= NEAR  # told as "cannot tell", not as clean
 
     def test_clustered_images_come_first_and_are_left_out(self):
         rng = np.random.default_rng(0)
