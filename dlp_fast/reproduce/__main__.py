@@ -122,9 +122,10 @@ def main() -> None:
         text = run_table(config.what, bench, config.seeds, config.only_done)
         title = TABLES[config.what].title
     train, test, few = bench.dataset.train, bench.dataset.test, bench.clean_images
+    network = "the networks below" if config.what == "table6" else scale.model
     facts = (
         f"{len(train.labels):,} training images of {bench.dataset.name}, {train.images.width} px, {len(test.labels):,} "
-        f"test images, {scale.model}, scale {config.scale}, {config.seeds} seed{'s' * (config.seeds > 1)}, "
+        f"test images, {network}, scale {config.scale}, {config.seeds} seed{'s' * (config.seeds > 1)}, "
         f"{bench.compute.describe()}, {torch.get_num_threads()} threads, torch {torch.__version__}. CA and ASR in %, "
         f"mean ± deviation; {len(few.labels)} other clean images went to the rivals that need some."
     )

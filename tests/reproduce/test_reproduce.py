@@ -127,6 +127,17 @@ class TestTables:
         assert all("50.00 ± 0.00 | 25.00 ± 0.00" in row for row in rows)
         assert "not run" in TABLES[name].write(scale, {})
 
+    def test_networks_before_and_after(self):
+        """Table 6 says what the network could do before anything was unlearnt, and what the filter found."""
+        scale = dataclasses.replace(SCALES["small"], networks=("torchvision:vgg16_bn",), attacks=("badnets",))
+        (cell,) = TABLES["table6"].cells(scale)
+        before = {"clean_accuracy": 0.6, "attack_success_rate": 1.0}
+        found = {"poisoned_precision": 0.9, "poisoned_recall": 0.8}
+        of = {"clean_accuracy": 0.5, "attack_success_rate": 0.02, "seconds": 7, "filter": found}
+        text = TABLES["table6"].write(scale, {cell: of | {"stages": {"supervised": before}}})
+        assert "| badnets | 60.00 | 100.00 | 50.00 | 2.00 | 90.00 | 80.00 | 92.43, 0.36 | 7 |" in text
+        assert "– (1 of 1 failed) | – (1 of 1 failed)" in TABLES["table6"].write(scale, {cell: {"failed": "NaN"}})
+
     def test_spread(self):
         assert spread([0.5, 0.7]) == "60.00 ± 14.14"
         assert spread([None, 0.5]) == "50.00"
