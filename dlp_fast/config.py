@@ -117,7 +117,7 @@ class FinetuneConfig(Section):
     start: Literal["fresh", "unlearned"] = "fresh"
     """Weights to start from: new ones, or those that stage 2 left (as published)."""
     epochs: float = Field(30, gt=0)
-    """Passes over the labeled images, where `steps` is unset."""
+    """Passes over the labeled images and as many as are suspected, where `steps` is unset."""
     steps: int | None = Field(None, ge=1)
     """K, optimizer steps; unset: from `epochs`, and at least `min_steps`."""
     min_steps: int = Field(400, ge=1)
@@ -134,7 +134,8 @@ class FinetuneConfig(Section):
     tau: float = Field(0.95, ge=0, le=1)
     """τ, probability from which a pseudo-label counts."""
     lambda_u: float = Field(1.0, ge=0)
-    """λ_u, weight of the unlabeled loss (α in DLP Eq. 7)."""
+    """λ_u, weight of the unlabeled loss (α in DLP Eq. 7): of its mean where μ ≥ 1, else of each image beside a labeled
+    one."""
     learning_rate: float = Field(0.1, gt=0)
     """Step size of SGD with Nesterov momentum, falling by cos(7πk/16K). FixMatch's 0.03 is for 2²⁰ steps."""
     warmup: float = Field(0.1, ge=0, le=1)

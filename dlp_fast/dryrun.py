@@ -99,7 +99,7 @@ def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimat
         hardest = three.labeled == "hardest"
         labeled = round(config.filter.rate * n) if hardest else n
         labeled = max(labeled, config.filter.floor * data.classes) if hardest else labeled
-        steps = stage3.planned_steps(labeled, three)
+        steps = stage3.planned_steps(labeled, 0, three)
         batch = min(three.batch, labeled)
         extra = stage3.unlabeled_batch(labeled, n - labeled, three) if hardest else batch // 10
         some = _part(data, batch + extra)

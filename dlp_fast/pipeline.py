@@ -194,8 +194,8 @@ class Pipeline:
                 break
             labeled = labeled[~torch.isin(labeled, kept["dropped"])]
             unlabeled = unlabeled[~torch.isin(unlabeled, kept["dropped"])]
+            suspected[kept["dropped"]] = True
             if config.suspects == "relabel":
-                suspected[kept["dropped"]] = True
                 unlabeled = torch.cat([unlabeled, kept["dropped"]]).sort().values
         return model, kept["figures"] | {"rounds": number + 1, "seconds": seconds}
 

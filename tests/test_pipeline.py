@@ -61,7 +61,8 @@ def test_stage_3_starts_where_it_is_told():
     assert torch.equal(one, three)  # from new weights, stage 2 leaves no trace
 
 
-def test_rounds():
+@pytest.mark.parametrize("suspects", ["relabel", "leave_out"])
+def test_rounds(suspects):
     """Labels that stage 3's own curves give away are dropped, suspected, and it begins anew without them."""
     data = training_data()
 
@@ -77,15 +78,16 @@ def test_rounds():
             Finding.begun.append((labeled, unlabeled, suspected.clone()))
             return super()._round(model, labeled, unlabeled, suspected)
 
-    config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "rounds": 2}})
+    finetune = {**TINY["finetune"], "rounds": 2, "suspects": suspects}
+    config = RunConfig(**{**TINY, "finetune": finetune})
     found = Finding(session(), data, config, nothing).run()
     assert found.stages["finetuning"]["rounds"] == len(Finding.begun) == 2
     first, second = Finding.begun
     dropped = set(Finding.given[0][:5].tolist())
     assert dropped <= set(first[0].tolist())
     assert not dropped & set(second[0].tolist())
-    assert dropped <= set(second[1].tolist())  # unlabeled now, and not to be given the label they came with
-    assert second[2][sorted(dropped)].all()
+    assert (dropped <= set(second[1].tolist())) == (suspects == "relabel")  # unlabeled now
+    assert second[2][sorted(dropped)].all()  # not to be given the label they came with, and cost no steps
     assert dropped <= set(found.selection.suspected_poisoned.tolist())
     worst = found.selection.rank.argsort()[: len(found.selection.suspected_poisoned)]
     assert set(worst.tolist()) == set(found.selection.suspected_poisoned.tolist())

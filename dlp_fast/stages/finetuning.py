@@ -38,11 +38,14 @@ class Finetuning:
     loss: Tensor
 
 
-def planned_steps(labeled: int, config: FinetuneConfig) -> int:
-    """K: `steps` where given, else `epochs` passes over the labeled images and at least `min_steps`."""
+def planned_steps(labeled: int, suspected: int, config: FinetuneConfig) -> int:
+    """K: `steps` where given, else at least `min_steps`, and what `epochs` passes over the labeled images would take if
+    the suspected were among them: suspicion costs images, and is not to cost training as well.
+    """
     if config.steps is not None:
         return config.steps
-    return max(config.min_steps, math.ceil(config.epochs * labeled / min(config.batch, labeled)))
+    passes = config.epochs * (labeled + suspected) / min(config.batch, labeled)
+    return max(config.min_steps, math.ceil(passes))
 
 
 def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int:
@@ -57,6 +60,15 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int
         if config.labeled == "hardest"
         else max(1, min(7 * batch, round(batch * unlabeled / labeled)))
     )
+
+
+def unlabeled_loss(logits: Tensor, pseudo_label: Tensor, mask: Tensor, labeled: int) -> Tensor:
+    """L2 of DLP Eq. 7, in nats: the masked cross-entropy of strong views, fp32 [u, classes]; its mean where u ≥
+    `labeled` (μ ≥ 1). Of fewer unlabeled images a mean would have each outweigh a labeled one by 1/μ, and its
+    pseudo-label a label; so each counts as one.
+    """
+    loss = F.cross_entropy(logits, pseudo_label, reduction="none") * mask
+    return loss.sum() / max(len(logits), labeled)
 
 
 def step_size(step: int, steps: int, config: FinetuneConfig) -> float:
@@ -95,10 +107,10 @@ def finetuning(
     in the reference. `looks` times on the way, evenly spaced, every image is scored, for the curves of this stage; from
     the third look on, an unlabeled image counts as labeled while the network gives its label the probability `readmit`.
     """
-    steps = planned_steps(len(labeled), config)
+    barred = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
+    steps = planned_steps(len(labeled), int(barred.sum()), config)
     batch = min(config.batch, len(labeled))
     extra = unlabeled_batch(len(labeled), len(unlabeled), config)
-    barred = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
     readmissible = unlabeled[~barred[unlabeled]]
     optimizer = sgd(
         _decay_groups(model, config.weight_decay),
@@ -145,8 +157,7 @@ def finetuning(
             of_weak, of_strong = logits[batch:].chunk(2)
             confidence, pseudo_label = of_weak.detach().softmax(1).max(1)
             mask = ((confidence >= config.tau) & ((allowed == ANY) | (allowed == pseudo_label))).float()
-            loss_u = (F.cross_entropy(of_strong, pseudo_label, reduction="none") * mask).mean()  # L2 of Eq. 7
-            loss = loss + config.lambda_u * loss_u
+            loss = loss + config.lambda_u * unlabeled_loss(of_strong, pseudo_label, mask, batch)
             mask_sum.add_(mask.mean())
         stage.observe(loss)
         optimizer.zero_grad(set_to_none=True)

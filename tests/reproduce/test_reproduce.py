@@ -136,7 +136,9 @@ class TestTables:
         of = {"clean_accuracy": 0.5, "attack_success_rate": 0.02, "seconds": 7, "filter": found}
         text = TABLES["table6"].write(scale, {cell: of | {"stages": {"supervised": before}}})
         assert "| badnets | 60.00 | 100.00 | 50.00 | 2.00 | 90.00 | 80.00 | 92.43, 0.36 | 7 |" in text
-        assert "– (1 of 1 failed) | – (1 of 1 failed)" in TABLES["table6"].write(scale, {cell: {"failed": "NaN"}})
+        assert "– (1 of 1 failed) | – (1 of 1 failed)" in TABLES["table6"].write(
+            scale, {cell: {"failed": "NaN"}}
+        )
 
     def test_spread(self):
         assert spread([0.5, 0.7]) == "60.00 ± 14.14"

@@ -5,12 +5,13 @@ import pytest
 import torch
 from tiny import session, training_data
 from torch import nn
+from torch.nn import functional as F
 
 from dlp_fast.config import FinetuneConfig
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
 from dlp_fast.runlog import RunLog
-from dlp_fast.stages.finetuning import finetuning, planned_steps, step_size, unlabeled_batch
+from dlp_fast.stages.finetuning import finetuning, planned_steps, step_size, unlabeled_batch, unlabeled_loss
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
 
@@ -26,18 +27,22 @@ def run(config, unlabeled=UNLABELED, looks=0, log=None):
 
 class TestSteps:
     def test_given(self):
-        assert planned_steps(1000, FinetuneConfig(steps=7)) == 7
+        assert planned_steps(1000, 0, FinetuneConfig(steps=7)) == 7
 
     def test_from_epochs(self):
-        assert planned_steps(1000, FinetuneConfig(epochs=20, batch=128, min_steps=1)) == math.ceil(
+        assert planned_steps(1000, 0, FinetuneConfig(epochs=20, batch=128, min_steps=1)) == math.ceil(
             20 * 1000 / 128
         )
 
     def test_least(self):
-        assert planned_steps(1000, FinetuneConfig(epochs=1, batch=128, min_steps=400)) == 400
+        assert planned_steps(1000, 0, FinetuneConfig(epochs=1, batch=128, min_steps=400)) == 400
 
     def test_fewer_images_than_a_batch(self):
-        assert planned_steps(10, FinetuneConfig(epochs=3, batch=128, min_steps=1)) == 3
+        assert planned_steps(10, 0, FinetuneConfig(epochs=3, batch=128, min_steps=1)) == 3
+
+    def test_suspicion_costs_no_steps(self):
+        of = FinetuneConfig(epochs=20, batch=128, min_steps=1)
+        assert planned_steps(900, 100, of) == planned_steps(1000, 0, of)
 
 
 class TestMask:
@@ -73,6 +78,32 @@ class TestUnlabeledBatch:
 
     def test_nobody(self):
         assert unlabeled_batch(9000, 0, FinetuneConfig(mu=7)) == 0
+
+
+class TestUnlabeledLoss:
+    def gradient(self, unlabeled, labeled=4):
+        """Of the loss by each unlabeled image's logits, and by each labeled one's."""
+        logits = torch.randn(labeled + unlabeled, 3, dtype=torch.float64, requires_grad=True)
+        target = torch.arange(labeled + unlabeled) % 3
+        mask = torch.ones(unlabeled, dtype=torch.float64)
+        of_labeled = F.cross_entropy(logits[:labeled], target[:labeled])
+        (of_labeled + unlabeled_loss(logits[labeled:], target[labeled:], mask, labeled)).backward()
+        off = logits.detach().softmax(1) - F.one_hot(target, 3)
+        return (logits.grad / off).mean(1)
+
+    def test_a_mean_from_mu_1_on(self):
+        for unlabeled in (4, 28):
+            assert torch.allclose(self.gradient(unlabeled)[4:], torch.tensor(1 / unlabeled).double())
+
+    def test_of_fewer_none_outweighs_a_labeled_one(self):
+        assert torch.allclose(self.gradient(unlabeled=1), torch.tensor(1 / 4).double())
+
+    def test_mask(self):
+        logits, target = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+        mask = torch.tensor([1.0, 0, 0, 1, 0, 0])
+        assert torch.isclose(
+            unlabeled_loss(logits, target, mask, 4) * 6, F.cross_entropy(logits[[0, 3]], target[[0, 3]]) * 2
+        )
 
 
 class TestSuspected:
