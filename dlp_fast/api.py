@@ -201,6 +201,7 @@ def execute(
             "filter": _filter_figures(found, attack),
             "decisions": overrides.counts,
             "late": found.late,
+            "label_agreement": _label_agreement(found, labels, last.prediction),
             "environment": environment(compute.describe()) | {"loader": dataset.loader},
             "config": settings,
         }
@@ -431,6 +432,19 @@ def _test_set(dataset: sources.Dataset, attack: Poisoning | None, device: torch.
         return None
     images = dataset.test.images.to(device)
     return TestSet(images, dataset.test.labels, attack and attack.table, attack and attack.target)
+
+
+def _label_agreement(found: Defense, labels: torch.Tensor, prediction: torch.Tensor) -> dict[str, float]:
+    """Share of the trusted images to which a network gives their label: that of stage 1, and the clean model where
+    stage 3 made it last. Needs no test set.
+    """
+    trusted = found.selection.trusted
+    if list(found.stages)[-1] != "finetuning" or not len(trusted):
+        return {}
+    return {
+        name: float((of[trusted] == labels[trusted]).float().mean())
+        for name, of in (("supervised", found.first.prediction), ("clean_model", prediction))
+    }
 
 
 def _filter_figures(found: Defense, attack: Poisoning | None) -> dict[str, Any]:

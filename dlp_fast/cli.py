@@ -104,8 +104,13 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     return [f"verdict: {first} (strongest sign {verdict['score']:.2f}, 1 counts)", *verdict["reasons"]]
 
 
+BEHIND = 0.05  # share of the trusted images; less is nothing to worry about
+
+
 def notes(results: dict[str, Any]) -> list[str]:
-    """What a person must know to read the results: their own decisions in them, and what was found too late."""
+    """What a person must know to read the results: their own decisions in them, what was found too late, and a clean
+    model that has learnt too little.
+    """
     said = []
     given = {word: count for word, count in results["decisions"].items() if count}
     if given:
@@ -117,6 +122,13 @@ def notes(results: dict[str, Any]) -> list[str]:
         said.append(
             f"{results['late']} of the suspected images were found only in the last round of stage 3, after the model "
             "had learnt their labels: raise finetune.rounds (in another --out)."
+        )
+    agree = results.get("label_agreement")
+    if agree and agree["clean_model"] < agree["supervised"] - BEHIND:
+        said.append(
+            f"the clean model gives {agree['clean_model']:.0%} of the trusted images their label, the network after "
+            f"stage 1 {agree['supervised']:.0%}: stage 3 was too short for this network. Give it more steps, "
+            "finetune.epochs or finetune.steps (in another --out)."
         )
     return said
 

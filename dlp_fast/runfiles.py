@@ -74,6 +74,7 @@ class _Results(_Part):
     filter: _Filter
     decisions: dict[str, int]
     late: int
+    label_agreement: dict[str, float] = {}
     environment: _Environment
     config: dict[str, Any]
 

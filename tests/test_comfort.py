@@ -172,7 +172,13 @@ def test_notes():
     obeyed, late = notes(results)
     assert "(2 keep, 1 suspect)" in obeyed
     assert late.startswith("7 of the suspected images") and "finetune.rounds" in late
-    assert notes({"decisions": {"keep": 0, "drop": 0, "suspect": 0}, "late": 0}) == []
+    nothing = {"decisions": {"keep": 0, "drop": 0, "suspect": 0}, "late": 0}
+    assert notes(nothing) == []
+    (behind,) = notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.16}})
+    assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetune.epochs" in behind
+    assert notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.52}}) == []
+    assert notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.9}}) == []
+    assert notes({**nothing, "label_agreement": {}}) == []
 
 
 def test_a_driver_that_does_not_answer(monkeypatch):

@@ -249,10 +249,12 @@ class TestRunFolder:
             "filter",
             "decisions",
             "late",
+            "label_agreement",
             "environment",
             "config",
         }
         assert list(results["stages"]) == ["supervised", "unlearning", "finetuning"]
+        assert set(results["label_agreement"]) == {"supervised", "clean_model"}
         for of in results["stages"].values():
             assert set(of) >= FIGURES
             assert 0 <= of["clean_accuracy"] <= 1
