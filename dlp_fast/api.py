@@ -201,7 +201,7 @@ def execute(
             "filter": _filter_figures(found, attack),
             "decisions": overrides.counts,
             "late": found.late,
-            "label_agreement": _label_agreement(found, labels, last.prediction),
+            "label_agreement": _label_agreement(config, found, labels, last.prediction),
             "environment": environment(compute.describe()) | {"loader": dataset.loader},
             "config": settings,
         }
@@ -434,13 +434,19 @@ def _test_set(dataset: sources.Dataset, attack: Poisoning | None, device: torch.
     return TestSet(images, dataset.test.labels, attack and attack.table, attack and attack.target)
 
 
-def _label_agreement(found: Defense, labels: torch.Tensor, prediction: torch.Tensor) -> dict[str, float]:
-    """Share of the trusted images to which a network gives their label: that of stage 1, and the clean model where
-    stage 3 made it last. Needs no test set.
+def _label_agreement(
+    config: RunConfig, found: Defense, labels: torch.Tensor, prediction: torch.Tensor
+) -> dict[str, float] | None:
+    """Share of the trusted images to which a network gives their label: that of stage 1, and the clean model, where
+    stage 3 learnt these labels last. Needs no test set.
     """
-    trusted = found.selection.trusted
-    if list(found.stages)[-1] != "finetuning" or not len(trusted):
-        return {}
+    chosen = found.selection
+    trusted = chosen.trusted[
+        ~torch.isin(chosen.trusted, chosen.suspected_poisoned)
+    ]  # some are suspected in stage 3
+    learnt = config.finetune.labeled == "trusted" and config.order.endswith("assft")
+    if not learnt or not len(trusted):
+        return None
     return {
         name: float((of[trusted] == labels[trusted]).float().mean())
         for name, of in (("supervised", found.first.prediction), ("clean_model", prediction))

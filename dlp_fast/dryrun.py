@@ -97,7 +97,7 @@ def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimat
     if "-assft" in config.order:
         three = config.finetune
         hardest = three.labeled == "hardest"
-        labeled = round(config.filter.rate * n) if hardest else n
+        labeled = round((config.filter.rate if hardest else 1 - config.filter.distrust) * n)
         labeled = max(labeled, config.filter.floor * data.classes) if hardest else labeled
         steps = stage3.planned_steps(labeled, 0, three)
         batch = min(three.batch, labeled)

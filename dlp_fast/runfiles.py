@@ -66,6 +66,11 @@ class _Environment(_Part):
     device: str
 
 
+class _Agreement(_Part):
+    supervised: float
+    clean_model: float
+
+
 class _Results(_Part):
     """The keys of results.json that a report or an export reads."""
 
@@ -74,7 +79,7 @@ class _Results(_Part):
     filter: _Filter
     decisions: dict[str, int]
     late: int
-    label_agreement: dict[str, float] = {}
+    label_agreement: _Agreement | None = None
     environment: _Environment
     config: dict[str, Any]
 

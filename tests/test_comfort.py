@@ -15,6 +15,7 @@ from tiny import CONFIG, command, options, session, threads_kept, training_data
 
 import dlp_fast
 from dlp_fast import doctor, runlog
+from dlp_fast.api import _label_agreement
 from dlp_fast.cli import notes
 from dlp_fast.config import RunConfig
 from dlp_fast.dryrun import estimate
@@ -176,9 +177,27 @@ def test_notes():
     assert notes(nothing) == []
     (behind,) = notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.16}})
     assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetune.epochs" in behind
-    assert notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.52}}) == []
-    assert notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.9}}) == []
-    assert notes({**nothing, "label_agreement": {}}) == []
+    assert notes({**nothing, "label_agreement": {"supervised": 1.0, "clean_model": 0.52}}) == []
+    assert notes({**nothing, "label_agreement": None}) == []
+
+
+def test_label_agreement():
+    """Of the trusted images that nobody suspected later on; only where stage 3 learnt their labels last."""
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    first, last = torch.tensor([0, 0, 1, 0, 0]), torch.tensor([0, 1, 0, 0, 2])
+    found = SimpleNamespace(
+        selection=SimpleNamespace(trusted=torch.arange(4), suspected_poisoned=torch.tensor([1, 4])),
+        first=SimpleNamespace(prediction=first),
+    )
+
+    def agreement(**over):
+        return _label_agreement(RunConfig(**over), found, labels, last)
+
+    assert agreement() == pytest.approx({"supervised": 2 / 3, "clean_model": 1 / 3})
+    for over in ({"finetune": {"labeled": "hardest"}}, {"order": "sl-au"}, {"order": "sl-assft-au"}):
+        assert agreement(**over) is None
+    found.selection.suspected_poisoned = torch.arange(5)
+    assert agreement() is None
 
 
 def test_a_driver_that_does_not_answer(monkeypatch):

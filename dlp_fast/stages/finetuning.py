@@ -44,8 +44,8 @@ def planned_steps(labeled: int, suspected: int, config: FinetuneConfig) -> int:
     """
     if config.steps is not None:
         return config.steps
-    passes = config.epochs * (labeled + suspected) / min(config.batch, labeled)
-    return max(config.min_steps, math.ceil(passes))
+    of = labeled + suspected
+    return max(config.min_steps, math.ceil(config.epochs * of / min(config.batch, of)))
 
 
 def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int:
@@ -100,8 +100,8 @@ def finetuning(
     look the network, which has not learnt from them yet, says what each of them shows; from then on only this class
     counts as its pseudo-label, and none where it is the label that came with it. Where that is the attacker's, the
     pseudo-label is the right class and unteaches the trigger; where a clean-label attack left the right one, the image
-    teaches nothing. Without the word of a network that does not know them, what they have in common would be learnt as
-    any other class, which then confirms itself.
+    teaches nothing, or what the attacker made this network see in it. Without the word of a network that does not know
+    them, what they have in common would be learnt as any other class, which then confirms itself.
 
     One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as
     in the reference. `looks` times on the way, evenly spaced, every image is scored, for the curves of this stage; from

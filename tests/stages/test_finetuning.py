@@ -44,6 +44,17 @@ class TestSteps:
         of = FinetuneConfig(epochs=20, batch=128, min_steps=1)
         assert planned_steps(900, 100, of) == planned_steps(1000, 0, of)
 
+    def test_fewer_labeled_than_a_batch(self):
+        of = FinetuneConfig(epochs=30, batch=128, min_steps=1)
+        assert planned_steps(20, 80, of) == planned_steps(100, 0, of) == 30
+
+    def test_taken(self):
+        of = config(steps=None, epochs=2, batch=16, min_steps=1)
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        suspected = torch.arange(96) >= 60
+        result = finetuning(session(), model, training_data(), LABELED, UNLABELED, of, 0, suspected)
+        assert result.steps == 2 * 96 / 16
+
 
 class TestMask:
     @pytest.mark.parametrize(("tau", "mask"), [(0.0, 1.0), (1.0, 0.0)])
@@ -104,6 +115,22 @@ class TestUnlabeledLoss:
         assert torch.isclose(
             unlabeled_loss(logits, target, mask, 4) * 6, F.cross_entropy(logits[[0, 3]], target[[0, 3]]) * 2
         )
+
+    @pytest.mark.parametrize("mu", [0.5, 2])
+    def test_is_what_is_trained_on(self, monkeypatch, mu):
+        """Each step's unlabeled images beside that many labeled ones, and its gradient arrives."""
+        given, weight = [], [1.0]
+
+        def watched(logits, pseudo_label, mask, labeled):
+            given.append((len(logits), labeled))
+            return unlabeled_loss(logits, pseudo_label, mask, labeled) * weight[0]
+
+        monkeypatch.setattr("dlp_fast.stages.finetuning.unlabeled_loss", watched)
+        with_it = run(config(mu=mu, tau=0))[0]
+        weight[0] = 0.0
+        without = run(config(mu=mu, tau=0))[0]
+        assert set(given) == {(round(mu * 16), 16)}
+        assert not torch.equal(with_it.classifier.weight, without.classifier.weight)
 
 
 class TestSuspected:
