@@ -91,7 +91,9 @@ def means(folder: Path) -> str:
             ca, asr, seconds = (
                 mean(f[k] for f in of) for k in ("clean_accuracy", "attack_success_rate", "seconds")
             )
-            lines.append(f"| {NAMES[method]} | {round(100 * ca, 6):.1f} | {round(100 * asr, 6):.1f} | {seconds:.0f} |")
+            lines.append(
+                f"| {NAMES[method]} | {round(100 * ca, 6):.1f} | {round(100 * asr, 6):.1f} | {seconds:.0f} |"
+            )
     return "\n".join(lines) + "\n"
 
 
