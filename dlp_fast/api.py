@@ -441,9 +441,9 @@ def _label_agreement(
     stage 3 learnt these labels last. Needs no test set.
     """
     chosen = found.selection
-    trusted = chosen.trusted[
-        ~torch.isin(chosen.trusted, chosen.suspected_poisoned)
-    ]  # some are suspected in stage 3
+    # what stage 3 gave away is suspected as well, and a clean model is right to refuse its label
+    late = torch.isin(chosen.trusted, chosen.suspected_poisoned)
+    trusted = chosen.trusted[~late]
     learnt = config.finetune.labeled == "trusted" and config.order.endswith("assft")
     if not learnt or not len(trusted):
         return None
