@@ -90,6 +90,17 @@ class TestDryRun:
         config = RunConfig(model="wrn-10-1", order="sl-au", supervised={"epochs": 1, "min_steps": 0})
         assert set(estimate(session(), training_data(), config).seconds) == {"supervised", "unlearning"}
 
+    def test_distrusted_labels_take_no_steps(self, monkeypatch):
+        counted = []
+        monkeypatch.setattr(
+            "dlp_fast.dryrun.stage3.planned_steps", lambda *given: counted.append(given[0]) or 2
+        )
+        config = RunConfig(
+            model="wrn-10-1", supervised={"epochs": 1, "min_steps": 0}, filter={"distrust": 0.25}
+        )
+        estimate(session(), training_data(), config)
+        assert counted[0] == 72  # of 96
+
 
 class Fake:
     """A tracking service that fails when it is told to."""
