@@ -21,7 +21,7 @@ from dlp_fast.config import build
 from dlp_fast.reproduce import figures
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import SCALES
-from dlp_fast.reproduce.tables import TABLES, Figures, with_seeds
+from dlp_fast.reproduce.tables import TABLES, Figures, seeds_told, with_seeds
 from dlp_fast.runlog import RunLog
 
 What = Literal["table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig3", "fig4", "fig5"]
@@ -91,19 +91,18 @@ def reckon(bench: Bench, cells: list[Cell], done: dict[Cell, dict[str, Any]]) ->
 def run_table(name: str, bench: Bench, seeds: int, only_done: bool = False) -> str:
     table = TABLES[name]
     cells = with_seeds(table.cells(bench.scale), seeds)
-    finished = [c for c in cells if (bench.out / "cells" / f"{c.name()}.json").is_file()]
+    found: Figures = {c: bench.run(c) for c in cells if (bench.out / "cells" / f"{c.name()}.json").is_file()}
     if only_done:
-        tell(f"{len(finished)} of {len(cells)} cells are done")
-        cells = finished
+        tell(f"{len(found)} of {len(cells)} cells are done")
     else:
-        tell(reckon(bench, cells, {c: bench.run(c) for c in finished}))
-    found: Figures = {}
-    for number, cell in enumerate(cells, start=1):
-        bench.log.say(f"cell {number} of {len(cells)}: {cell.name()}")
-        found[cell] = bench.run(cell)
+        tell(reckon(bench, cells, found))
+        for number, cell in enumerate(cells, start=1):
+            if cell not in found:
+                bench.log.say(f"cell {number} of {len(cells)}: {cell.name()}")
+                found[cell] = bench.run(cell)
     if name == "fig4":
         figures.figure4(bench, seeds, found)
-    return table.write(bench.scale, found)
+    return table.write(bench.scale, found) + seeds_told(found)
 
 
 def main() -> None:

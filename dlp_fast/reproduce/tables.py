@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,18 @@ def rate_of(attack: str) -> float:
 
 def with_seeds(cells: Iterable[Cell], seeds: int) -> list[Cell]:
     return [dataclasses.replace(cell, seed=seed) for seed in range(seeds) for cell in cells]
+
+
+def seeds_told(figures: Figures) -> str:
+    """How many seeds stand behind the rows of each method, where they are not the same in all; else nothing."""
+    rows = Counter(dataclasses.replace(cell, seed=0) for cell in figures)
+    if len(set(rows.values())) < 2:
+        return ""
+    by_method: dict[str, set[int]] = {}
+    for cell, seeds in rows.items():
+        by_method.setdefault(cell.method, set()).add(seeds)
+    told = (f"{NAMES[m]} {' or '.join(map(str, sorted(seeds)))}" for m, seeds in by_method.items())
+    return f"\nSeeds a row: {', '.join(told)}.\n"
 
 
 def spread(values: list[float | None]) -> str:
@@ -71,9 +84,18 @@ def _pair(found: list[dict[str, Any]]) -> str:
     return f"{_of(found, 'clean_accuracy')} | {_of(found, 'attack_success_rate')}"
 
 
+def of_one_machine(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those measured where the first was: seconds of two machines have no mean."""
+
+    def machine(of: dict[str, Any]) -> list[Any]:
+        return [of.get("environment", {}).get(k) for k in ("processor", "device", "threads")]
+
+    return [f for f in found if machine(f) == machine(found[0])]
+
+
 def _seconds(found: list[dict[str, Any]]) -> str:
-    known = [f["seconds"] for f in found if "seconds" in f]
-    return f"{mean(known):.0f}" if known else "–"
+    known = of_one_machine([f for f in found if "seconds" in f])
+    return f"{mean(f['seconds'] for f in known):.0f}" if known else "–"
 
 
 def _lines(header: list[str], rows: list[str]) -> str:
@@ -102,15 +124,16 @@ def _costs(scale: Scale, figures: Figures) -> str:
     rows = []
     for cell in _stages_cells(scale):
         found = [f for f in _same(figures, cell) if "failed" not in f]
+        timed = of_one_machine(found)
         sets = [
             spread([f["filter"][key] for f in found])
             for key in ("poisoned_precision", "poisoned_recall", "clean_precision")
         ]
         worst = spread([min(v for v in f["per_class_accuracy"] if v is not None) for f in found])
         paces = [
-            f"{mean([f['stages'][s]['seconds'] for f in found]):.0f} s, "
-            f"{mean([f['stages'][s]['images_per_second'] for f in found]):,.0f}/s"
-            if found
+            f"{mean([f['stages'][s]['seconds'] for f in timed]):.0f} s, "
+            f"{mean([f['stages'][s]['images_per_second'] for f in timed]):,.0f}/s"
+            if timed
             else "–"
             for s in ("supervised", "unlearning", "finetuning")
         ]

@@ -16,7 +16,7 @@ from dlp_fast.reproduce import __main__ as reproduction
 from dlp_fast.reproduce.cells import LEAST_CLEAN, Bench, Cell, parts_of_test
 from dlp_fast.reproduce.published import TABLE3
 from dlp_fast.reproduce.scales import SCALES
-from dlp_fast.reproduce.tables import TABLES, rate_of, spread, with_seeds
+from dlp_fast.reproduce.tables import TABLES, rate_of, seeds_told, spread, with_seeds
 from dlp_fast.runlog import RunLog
 
 
@@ -139,6 +139,29 @@ class TestTables:
         assert "– (1 of 1 failed) | – (1 of 1 failed)" in TABLES["table6"].write(
             scale, {cell: {"failed": "NaN"}}
         )
+
+    def test_seeds_are_told_where_rows_differ(self):
+        ours, none, fp = (Cell(m, "badnets", 0) for m in ("dlp_fast", "none", "fp"))
+        same: dict = {cell: {} for cell in with_seeds([ours, none], 3)}
+        assert seeds_told(same) == "" == seeds_told({})
+        told = seeds_told(same | {fp: {}, Cell("none", "sig", 0): {}})
+        assert told.strip() == "Seeds a row: dlp_fast (default) 3, no defence 1 or 3, FP 1."
+
+    def test_seconds_of_two_machines_have_no_mean(self):
+        scale = dataclasses.replace(SCALES["small"], attacks=("badnets",))
+        cells = with_seeds([Cell("none", "badnets", 0)], 3)
+        found = {
+            cell: {
+                "clean_accuracy": 0.5,
+                "attack_success_rate": 1.0,
+                "seconds": s,
+                "environment": {"processor": p},
+            }
+            for cell, s, p in zip(cells, (10, 20, 900), ("Xeon", "Xeon", "EPYC"), strict=True)
+        }
+        rows = TABLES["table3"].write(scale, found).splitlines()
+        (row,) = (r for r in rows if r.startswith("| badnets | no defence | 50.00 ± 0.00 | 100.00 ± 0.00 |"))
+        assert row.endswith("| 15 |")
 
     def test_spread(self):
         assert spread([0.5, 0.7]) == "60.00 ± 14.14"
