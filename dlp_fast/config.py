@@ -120,8 +120,8 @@ class FinetuneConfig(Section):
     """Passes over the labeled images and as many as are suspected, where `steps` is unset."""
     steps: int | None = Field(None, ge=1)
     """K, optimizer steps; unset: from `epochs`, and at least `min_steps`."""
-    min_steps: int = Field(400, ge=1)
-    """Least number of steps where `steps` is unset."""
+    min_steps: int | None = Field(None, ge=1)
+    """Least number of steps where `steps` is unset; unset: 400, or as many as stage 1 took where those are more."""
     batch: int = Field(128, ge=2)
     """B, labeled images a step."""
     suspects: Literal["relabel", "leave_out"] = "relabel"

@@ -74,7 +74,7 @@ class Pipeline:
             if key == "au":
                 figures["unlearning"] = self._unlearn(model, selection)
             else:
-                model, figures["finetuning"] = self._finetune(model, selection)
+                model, figures["finetuning"] = self._finetune(model, selection, first.steps)
         selection = selection.with_late(self.late)
         return Defense(model, selection, first, figures, self.evidence, self.nearest, self.late_learnt)
 
@@ -86,7 +86,11 @@ class Pipeline:
         kept = self.session.completed("supervised")
         if kept is None:
             result = supervised(self.session, model, self.data, self.config.supervised)
-            figures = {"seconds": result.seconds, "images_per_second": result.images_per_second}
+            figures = {
+                "seconds": result.seconds,
+                "images_per_second": result.images_per_second,
+                "steps": result.steps,
+            }
             tensors = {"entropy": result.entropy, "loss": result.loss, "prediction": result.prediction}
             kept = {
                 "figures": figures | self.observe(model),
@@ -96,6 +100,7 @@ class Pipeline:
             self.session.complete("supervised", kept)
         model.load_state_dict(kept["model"])
         return Supervised(
+            steps=kept["figures"]["steps"],
             **kept["trajectory"],
             seconds=kept["figures"]["seconds"],
             images_per_second=kept["figures"]["images_per_second"],
@@ -168,8 +173,10 @@ class Pipeline:
         model.load_state_dict(kept["model"])
         return kept["figures"]
 
-    def _finetune(self, start: nn.Module, selection: Selection) -> tuple[nn.Module, dict[str, Any]]:
-        """Stage 3, begun anew where its own curves give away poison that stage 1 had not learnt."""
+    def _finetune(
+        self, start: nn.Module, selection: Selection, before: int
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """Stage 3, begun anew where its own curves give away poison that stage 1, of `before` steps, had not learnt."""
         config = self.config.finetune
         labeled, unlabeled, suspected = labels_to_use(selection, self.config)
         rounds = config.rounds if config.labeled == "trusted" else 1
@@ -181,7 +188,7 @@ class Pipeline:
                 model.load_state_dict(weights)
             kept = self.session.completed(f"finetuning round {number}")
             if kept is None:
-                kept = self._round(model, labeled, unlabeled, suspected)
+                kept = self._round(model, labeled, unlabeled, suspected, before)
                 self.session.complete(f"finetuning round {number}", kept)
             model.load_state_dict(kept["model"])
             seconds += kept["figures"]["seconds"]
@@ -200,7 +207,7 @@ class Pipeline:
         return model, kept["figures"] | {"rounds": number + 1, "seconds": seconds}
 
     def _round(
-        self, model: nn.Module, labeled: Tensor, unlabeled: Tensor, suspected: Tensor
+        self, model: nn.Module, labeled: Tensor, unlabeled: Tensor, suspected: Tensor, before: int
     ) -> dict[str, Any]:
         result = finetuning(
             self.session,
@@ -211,6 +218,7 @@ class Pipeline:
             self.config.finetune,
             looks=LOOKS if self.config.finetune.labeled == "trusted" else 0,
             suspected=suspected,
+            before=before,
         )
         splits = self._late_splits(result.labeled, result.entropy, result.loss)
         clear = late_strengths(splits, self.config.filter.min_separation)

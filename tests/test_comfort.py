@@ -92,14 +92,13 @@ class TestDryRun:
 
     def test_distrusted_labels_take_no_steps(self, monkeypatch):
         counted = []
-        monkeypatch.setattr(
-            "dlp_fast.dryrun.stage3.planned_steps", lambda *given: counted.append(given[0]) or 2
-        )
+        monkeypatch.setattr("dlp_fast.dryrun.stage3.planned_steps", lambda *given: counted.append(given) or 2)
         config = RunConfig(
-            model="wrn-10-1", supervised={"epochs": 1, "min_steps": 0}, filter={"distrust": 0.25}
+            model="wrn-10-1", supervised={"epochs": 2, "min_steps": 0}, filter={"distrust": 0.25}
         )
         estimate(session(), training_data(), config)
-        assert counted[0] == 72  # of 96
+        labeled, _, _, before = counted[0]
+        assert (labeled, before) == (72, 2)  # of 96; stage 1 has one step an epoch
 
 
 class Fake:

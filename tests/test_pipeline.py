@@ -61,6 +61,12 @@ def test_stage_3_starts_where_it_is_told():
     assert torch.equal(one, three)  # from new weights, stage 2 leaves no trace
 
 
+def test_stage_3_is_no_shorter_than_stage_1(monkeypatch):
+    monkeypatch.setattr("dlp_fast.stages.finetuning.LEAST_STEPS", 1)
+    stages = run(supervised={**TINY["supervised"], "epochs": 5}, finetune={"epochs": 1, "batch": 32}).stages
+    assert stages["supervised"]["steps"] == stages["finetuning"]["steps"] == 15  # one epoch alone is 3
+
+
 @pytest.mark.parametrize("suspects", ["relabel", "leave_out"])
 def test_rounds(suspects):
     """Labels that stage 3's own curves give away are dropped, suspected, and it begins anew without them."""
@@ -74,9 +80,9 @@ def test_rounds(suspects):
             Finding.given.append(labeled)
             return labeled[:5], []
 
-        def _round(self, model, labeled, unlabeled, suspected):
+        def _round(self, model, labeled, unlabeled, suspected, before):
             Finding.begun.append((labeled, unlabeled, suspected.clone()))
-            return super()._round(model, labeled, unlabeled, suspected)
+            return super()._round(model, labeled, unlabeled, suspected, before)
 
     finetune = {**TINY["finetune"], "rounds": 2, "suspects": suspects}
     config = RunConfig(**{**TINY, "finetune": finetune})
@@ -131,10 +137,10 @@ def test_suspects_left_out():
     seen = {}
 
     class Watching(Pipeline):
-        def _round(self, model, labeled, unlabeled, suspected):
+        def _round(self, model, labeled, unlabeled, suspected, before):
             seen["ids"] = torch.cat([labeled, unlabeled])
             seen["suspected"] = suspected.clone()
-            return super()._round(model, labeled, unlabeled, suspected)
+            return super()._round(model, labeled, unlabeled, suspected, before)
 
     for suspects, stay in (("relabel", True), ("leave_out", False)):
         config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "suspects": suspects}})

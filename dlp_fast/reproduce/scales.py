@@ -57,7 +57,8 @@ SCALES = {
         paper_steps=400,
         attacks=ATTACKS,
         networks=NETWORKS,
-        config={"finetune": {"epochs": 20}},
+        # 30 epochs and as many steps as stage 1 took are the default: an afternoon has no time for them
+        config={"finetune": {"epochs": 20, "min_steps": 400}},
     ),
     "full": Scale(
         images=None,

@@ -18,6 +18,7 @@ from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 
 LABELED, UNLABELED = 3, 4  # streams of the training order
 LOG_EVERY = 50  # steps
+LEAST_STEPS = 400  # where `min_steps` is unset
 READMIT_FROM = 3  # looks; before, the network has nothing to say about labels
 ANY, NONE = -1, -2  # pseudo-labels that an unlabeled image may get
 
@@ -38,14 +39,16 @@ class Finetuning:
     loss: Tensor
 
 
-def planned_steps(labeled: int, suspected: int, config: FinetuneConfig) -> int:
+def planned_steps(labeled: int, suspected: int, config: FinetuneConfig, before: int = 0) -> int:
     """K: `steps` where given, else at least `min_steps`, and what `epochs` passes over the labeled images would take if
-    the suspected were among them: suspicion costs images, and is not to cost training as well.
+    the suspected were among them: suspicion costs images, and is not to cost training as well. `before`: steps that
+    stage 1 took; the network that is handed out is not to be trained less than the one that was only looked at.
     """
     if config.steps is not None:
         return config.steps
     of = labeled + suspected
-    return max(config.min_steps, math.ceil(config.epochs * of / min(config.batch, of)))
+    least = max(LEAST_STEPS, before) if config.min_steps is None else config.min_steps
+    return max(least, math.ceil(config.epochs * of / min(config.batch, of)))
 
 
 def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int:
@@ -93,8 +96,10 @@ def finetuning(
     config: FinetuneConfig,
     looks: int = 0,
     suspected: Tensor | None = None,
+    before: int = 0,
 ) -> Finetuning:
     """Train `model` in place on `labeled` ids with their labels and `unlabeled` ids without; ends on the EMA weights.
+    `before`: steps that stage 1 took, see `planned_steps`.
 
     `suspected`, bool [n]: images that never get the label that came with them, and are never readmitted. At the third
     look the network, which has not learnt from them yet, says what each of them shows; from then on only this class
@@ -108,7 +113,7 @@ def finetuning(
     the third look on, an unlabeled image counts as labeled while the network gives its label the probability `readmit`.
     """
     barred = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
-    steps = planned_steps(len(labeled), int(barred.sum()), config)
+    steps = planned_steps(len(labeled), int(barred.sum()), config, before)
     batch = min(config.batch, len(labeled))
     extra = unlabeled_batch(len(labeled), len(unlabeled), config)
     readmissible = unlabeled[~barred[unlabeled]]

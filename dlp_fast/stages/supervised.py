@@ -21,8 +21,11 @@ STREAM = 1
 
 @dataclass(frozen=True)
 class Supervised:
-    """entropy, loss: fp32 [epochs, n], after each epoch; prediction: int64 [n], after the last."""
+    """steps: optimizer steps taken; entropy (bits), loss (nats): fp32 [epochs, n], after each epoch; prediction: int64
+    [n], after the last.
+    """
 
+    steps: int
     entropy: Tensor
     loss: Tensor
     prediction: Tensor
@@ -117,5 +120,6 @@ def supervised(
                 train_agreement=agreement,
             )
     done = facts["epochs"]
-    rate = done * per_epoch * batch / stage.seconds
-    return Supervised(entropy[:done].clone(), loss_of[:done].clone(), prediction, stage.seconds, rate)
+    steps = done * per_epoch
+    rate = steps * batch / stage.seconds
+    return Supervised(steps, entropy[:done].clone(), loss_of[:done].clone(), prediction, stage.seconds, rate)

@@ -37,6 +37,14 @@ class TestSteps:
     def test_least(self):
         assert planned_steps(1000, 0, FinetuneConfig(epochs=1, batch=128, min_steps=400)) == 400
 
+    def test_no_fewer_than_stage_1_took(self):
+        """A small set gets its epochs there by steps; the network that is handed out is not to be trained less."""
+        of = FinetuneConfig(epochs=1, batch=128)
+        assert [planned_steps(1000, 0, of, before) for before in (0, 399, 1005)] == [400, 400, 1005]
+        assert planned_steps(128_000, 0, of, 999) == 1000
+        assert planned_steps(1000, 0, FinetuneConfig(epochs=1, min_steps=200), 1005) == 200
+        assert planned_steps(1000, 0, FinetuneConfig(steps=7), 1005) == 7
+
     def test_fewer_images_than_a_batch(self):
         assert planned_steps(10, 0, FinetuneConfig(epochs=3, batch=128, min_steps=1)) == 3
 
