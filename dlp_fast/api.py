@@ -202,6 +202,7 @@ def execute(
             "decisions": overrides.counts,
             "late": found.late,
             "label_agreement": _label_agreement(config, found, labels, last.prediction),
+            "raised_odds": _raised_odds(found, dataset.train.classes),
             "environment": environment(compute.describe()) | {"loader": dataset.loader},
             "config": settings,
         }
@@ -451,6 +452,12 @@ def _label_agreement(
         name: float((of[trusted] == labels[trusted]).float().mean())
         for name, of in (("supervised", found.first.prediction), ("clean_model", prediction))
     }
+
+
+def _raised_odds(found: Defense, classes: tuple[str, ...]) -> dict[str, float]:
+    """Of the classes that lost labels, how many times stage 3 raised the odds."""
+    odds = found.stages.get("finetuning", {}).get("odds", [])
+    return {name: of for name, of in zip(classes, odds, strict=False) if of > 1}
 
 
 def _filter_figures(found: Defense, attack: Poisoning | None) -> dict[str, Any]:

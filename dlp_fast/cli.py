@@ -108,8 +108,8 @@ BEHIND = 0.5  # of stage 1's agreement: that learns without augmentation, by hea
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What a person must know to read the results: their own decisions in them, what was found too late, and a clean
-    model that has learnt too little.
+    """What a person must know to read the results: their own decisions in them, what was found too late, classes whose
+    odds were raised, and a clean model that has learnt too little.
     """
     said = []
     given = {word: count for word, count in results["decisions"].items() if count}
@@ -122,6 +122,11 @@ def notes(results: dict[str, Any]) -> list[str]:
         said.append(
             f"{results['late']} of the suspected images were found only in the last round of stage 3, after the model "
             "had learnt their labels: raise finetune.rounds (in another --out)."
+        )
+    for name, odds in results.get("raised_odds", {}).items():
+        said.append(
+            f"class {name} lost labels to suspicion; the clean model's odds for it are raised {odds:.1f} times to make "
+            "up for them (finetune.logit_adjustment)."
         )
     agree = results.get("label_agreement")
     if agree and agree["clean_model"] < BEHIND * agree["supervised"]:

@@ -144,6 +144,9 @@ class FinetuneConfig(Section):
     """Nesterov momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
     """L2 penalty (R in DLP Eq. 7, weight β)."""
+    logit_adjustment: float = Field(2.0, ge=1)
+    """Most that the odds of a class are raised by at the end, where suspicion took labels from it: up to those of the
+    median class. 1: never."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the averaged weights, which are the result; warmed up as min(ema, (1+k)/(10+k))."""
 

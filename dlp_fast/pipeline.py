@@ -230,6 +230,7 @@ class Pipeline:
             "labeled": len(result.labeled),
             "unlabeled": len(unlabeled),
             "mask": result.mask,
+            "odds": [round(of, 4) for of in result.odds.tolist()],
         }
         return {
             "figures": figures | self.observe(model),

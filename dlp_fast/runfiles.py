@@ -80,6 +80,7 @@ class _Results(_Part):
     decisions: dict[str, int]
     late: int
     label_agreement: _Agreement | None = None
+    raised_odds: dict[str, float] = {}
     environment: _Environment
     config: dict[str, Any]
 

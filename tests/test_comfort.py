@@ -188,7 +188,9 @@ def test_notes():
     (behind,) = notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.16}})
     assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetune.epochs" in behind
     assert notes({**nothing, "label_agreement": {"supervised": 1.0, "clean_model": 0.52}}) == []
-    assert notes({**nothing, "label_agreement": None}) == []
+    assert notes({**nothing, "label_agreement": None, "raised_odds": {}}) == []
+    (raised,) = notes({**nothing, "raised_odds": {"cat": 1.814}})
+    assert raised.startswith("class cat lost labels") and "1.8 times" in raised
 
 
 def test_label_agreement():

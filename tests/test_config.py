@@ -33,7 +33,7 @@ OPTIONS = {
     "supervised": 8,
     "filter": 7,
     "unlearn": 7,
-    "finetune": 17,
+    "finetune": 18,
 }
 
 

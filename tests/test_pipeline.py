@@ -256,6 +256,7 @@ class TestRunFolder:
             "decisions",
             "late",
             "label_agreement",
+            "raised_odds",
             "environment",
             "config",
         }

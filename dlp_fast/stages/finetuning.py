@@ -15,6 +15,7 @@ from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
+from dlp_fast.stages.odds import lost_odds, raise_odds
 
 LABELED, UNLABELED = 3, 4  # streams of the training order
 LOG_EVERY = 50  # steps
@@ -26,7 +27,8 @@ ANY, NONE = -1, -2  # pseudo-labels that an unlabeled image may get
 @dataclass(frozen=True)
 class Finetuning:
     """steps: optimizer steps taken; mask: share of unlabeled images whose pseudo-label counted at the end;
-    labeled: int64 ids whose labels were used at the end; entropy (bits), loss (nats): fp32 [looks, n], of every image
+    labeled: int64 ids whose labels were used at the end; odds: fp32 [classes], how many times those of each class were
+    raised, see `lost_odds`; entropy (bits), loss (nats): fp32 [looks, n], of every image
     at the looks taken on the way (none: [0, n]).
     """
 
@@ -35,6 +37,7 @@ class Finetuning:
     seconds: float
     images_per_second: float
     labeled: Tensor
+    odds: Tensor
     entropy: Tensor
     loss: Tensor
 
@@ -205,5 +208,14 @@ def finetuning(
                 use[readmissible] = scores.loss[readmissible] < -math.log(config.readmit)
                 labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
     model.load_state_dict(average.state_dict())
+    given, used = (torch.bincount(of, minlength=data.classes) for of in (data.labels, data.labels[use]))
+    odds = lost_odds(given, used, config.logit_adjustment)
+    if not raise_odds(model, odds):
+        if (odds > 1).any():
+            session.log.warn(
+                "this network's last layer has no bias, so finetune.logit_adjustment does nothing"
+            )
+        odds = torch.ones(data.classes)
     rate = steps * (batch + 2 * extra) / stage.seconds
-    return Finetuning(steps, facts["mask"], stage.seconds, rate, use.nonzero().flatten(), entropy, loss_of)
+    kept = use.nonzero().flatten()
+    return Finetuning(steps, facts["mask"], stage.seconds, rate, kept, odds, entropy, loss_of)
