@@ -1,4 +1,4 @@
-"""`finetune.suspects` at a scale of the reproduction: relabel beside leave_out, and the clean set, attack by attack.
+"""What becomes of suspects, and of the class they are taken from, at a scale of the reproduction, attack by attack.
 
     python benchmarks/suspects.py --data DIR --out FOLDER
 
@@ -11,7 +11,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -21,6 +21,12 @@ from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import rate_of
 from dlp_fast.runlog import RunLog
+
+ARMS: dict[str, dict[str, Any]] = {
+    "relabel": {},
+    "leave_out": {"suspects": "leave_out"},
+    "odds as learnt": {"logit_adjustment": 1.0},
+}
 
 
 @dataclass
@@ -33,6 +39,8 @@ class Options:
     """Scale of the reproduction."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of attack and training."""
+    arms: tuple[Literal["relabel", "leave_out", "odds as learnt"], ...] = ("relabel", "leave_out")
+    """The default (relabel), with the clean set beside it; suspects left out; finetune.logit_adjustment 1."""
     device: str = "auto"
     """Where to compute."""
 
@@ -40,16 +48,16 @@ class Options:
 def main(options: Options) -> None:
     base = SCALES[options.scale]
     rows = []
-    for suspects, methods in (("relabel", ("clean", "dlp_fast")), ("leave_out", ("dlp_fast",))):
-        scale = dataclasses.replace(base, config=merge(base.config, {"finetune": {"suspects": suspects}}))
-        bench = Bench(
-            options.data, options.scale, scale, options.out / suspects, RunLog(None), options.device
-        )
+    for arm in options.arms:
+        scale = dataclasses.replace(base, config=merge(base.config, {"finetune": ARMS[arm]}))
+        folder = options.out / arm.replace(" ", "_")
+        bench = Bench(options.data, options.scale, scale, folder, RunLog(None), options.device)
+        methods = ("clean", "dlp_fast") if arm == "relabel" else ("dlp_fast",)
         for seed in options.seeds:
             for attack in base.attacks:
                 for method in methods:
                     found = bench.run(Cell(method, attack, seed, rate=rate_of(attack)))
-                    what = "trained on the clean set" if method == "clean" else suspects
+                    what = "trained on the clean set" if method == "clean" else arm
                     keys = ("clean_accuracy", "attack_success_rate", "per_class_accuracy", "environment")
                     rows.append(
                         {"what": what, "attack": attack, "seed": seed} | {k: found.get(k) for k in keys}
