@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.registry import classifier_of
 
+LEAST = 1.25  # times; a class that lost less is left alone, and nobody is told of it
+
 
 def lost_odds(given: Tensor, used: Tensor, most: float) -> Tensor:
     """How many times the odds of each class are to be raised; int64 [classes] twice, fp32 [classes] back, at least 1.
@@ -15,12 +17,13 @@ def lost_odds(given: Tensor, used: Tensor, most: float) -> Tensor:
     A network learns how frequent a class is among the labels `used`, and suspicion has taken some of those `given`.
     What it took may be poison under a wrong label, which is not missing, or pictures of the class, which are; labels
     alone do not say which. So a class is taken to have as many images as the median class still has, and no more than
-    were given, and its odds are raised `most` times at most.
+    were given, and its odds are raised `most` times at most, and not at all where that is less than LEAST.
     """
     kept = used.float().clamp(min=1)
     median = kept.sort().values[len(kept) // 2]  # the upper one of two
     wanted = torch.minimum(given.float(), median)
-    return (wanted / kept).clamp(1, most)
+    odds = wanted / kept
+    return torch.where(odds < LEAST, 1.0, odds).clamp(1, most)
 
 
 @torch.no_grad()

@@ -31,7 +31,12 @@ class TestLostOdds:
         assert odds([1000, 445, 445], [500, 445, 445]) == [1, 1, 1]
 
     def test_a_class_that_is_small_by_nature(self):
-        assert odds([100, 1000, 1000], [80, 1000, 1000]) == pytest.approx([1.25, 1, 1])
+        assert odds([90, 1000, 1000], [60, 1000, 1000]) == [1.5, 1, 1]
+
+    def test_little_lost(self):
+        """The edge of a cloud of poison is no reason to touch the model."""
+        assert odds([1000, 450, 450], [390, 450, 450]) == [1, 1, 1]
+        assert odds([1000, 450, 450], [360, 450, 450]) == [1.25, 1, 1]
 
     def test_at_most(self):
         assert odds([600, 450, 450], [100, 450, 450]) == [2, 1, 1]
