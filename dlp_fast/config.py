@@ -75,7 +75,8 @@ class FilterConfig(Section):
     """With `trajectory`: a class has two clouds of curves from this Bhattacharyya distance on. Measured
     (docs/filter.md): clean classes up to 1.5, poisoned ones whose trigger is well learnt from 2.8 on."""
     membership: float = Field(1e-5, gt=0, lt=1)
-    """With `trajectory`: an image counts as clustered from this probability of being in the suspicious cloud."""
+    """With `trajectory`: from this probability of being in the suspicious cloud on, an image's label is not used at first.
+    Up to one half stage 3 may take it back; above, the image is suspected."""
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `trajectory`, where no class has two clouds. skip: nobody is suspected, nothing is unlearnt, all labels are
     used. suspect: the γ of lowest mean entropy are suspected all the same."""
@@ -113,11 +114,12 @@ class FinetuneConfig(Section):
     that falls into two only now loses those labels, and the stage begins anew."""
     readmit: float = Field(0.5, gt=0, le=1)
     """With `trusted`: an unlabeled image's label is used after all while the network, trained without it, gives it this
-    probability; 1: never."""
+    probability; at the edge of a suspicious cloud, while it is right with this probability by the network's word and
+    the filter's. 1: never."""
     start: Literal["fresh", "unlearned"] = "fresh"
     """Weights to start from: new ones, or those that stage 2 left (as published)."""
     epochs: float = Field(30, gt=0)
-    """Passes over the labeled images and as many as are suspected, where `steps` is unset."""
+    """Passes over the labeled images, where `steps` is unset; with `trusted`, as if no label were in doubt."""
     steps: int | None = Field(None, ge=1)
     """K, optimizer steps; unset: from `epochs`, and at least `min_steps`."""
     min_steps: int | None = Field(None, ge=1)

@@ -99,7 +99,8 @@ def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimat
         hardest = three.labeled == "hardest"
         labeled = round((config.filter.rate if hardest else 1 - config.filter.distrust) * n)
         labeled = max(labeled, config.filter.floor * data.classes) if hardest else labeled
-        steps = stage3.planned_steps(labeled, 0, three, per_epoch * epochs)
+        in_doubt = 0 if hardest else n - labeled
+        steps = stage3.planned_steps(labeled, in_doubt, three, per_epoch * epochs)
         batch = min(three.batch, labeled)
         extra = stage3.unlabeled_batch(labeled, n - labeled, three) if hardest else batch // 10
         some = _part(data, batch + extra)

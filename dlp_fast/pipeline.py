@@ -188,7 +188,7 @@ class Pipeline:
                 model.load_state_dict(weights)
             kept = self.session.completed(f"finetuning round {number}")
             if kept is None:
-                kept = self._round(model, labeled, unlabeled, suspected, before)
+                kept = self._round(model, labeled, unlabeled, suspected, selection.posterior, before)
                 self.session.complete(f"finetuning round {number}", kept)
             model.load_state_dict(kept["model"])
             seconds += kept["figures"]["seconds"]
@@ -207,7 +207,13 @@ class Pipeline:
         return model, kept["figures"] | {"rounds": number + 1, "seconds": seconds}
 
     def _round(
-        self, model: nn.Module, labeled: Tensor, unlabeled: Tensor, suspected: Tensor, before: int
+        self,
+        model: nn.Module,
+        labeled: Tensor,
+        unlabeled: Tensor,
+        suspected: Tensor,
+        posterior: Tensor | None,
+        before: int,
     ) -> dict[str, Any]:
         result = finetuning(
             self.session,
@@ -218,6 +224,7 @@ class Pipeline:
             self.config.finetune,
             looks=LOOKS if self.config.finetune.labeled == "trusted" else 0,
             suspected=suspected,
+            posterior=posterior,
             before=before,
         )
         splits = self._late_splits(result.labeled, result.entropy, result.loss)

@@ -80,9 +80,9 @@ def test_rounds(suspects):
             Finding.given.append(labeled)
             return labeled[:5], []
 
-        def _round(self, model, labeled, unlabeled, suspected, before):
+        def _round(self, model, labeled, unlabeled, suspected, *others):
             Finding.begun.append((labeled, unlabeled, suspected.clone()))
-            return super()._round(model, labeled, unlabeled, suspected, before)
+            return super()._round(model, labeled, unlabeled, suspected, *others)
 
     finetune = {**TINY["finetune"], "rounds": 2, "suspects": suspects}
     config = RunConfig(**{**TINY, "finetune": finetune})
@@ -137,10 +137,10 @@ def test_suspects_left_out():
     seen = {}
 
     class Watching(Pipeline):
-        def _round(self, model, labeled, unlabeled, suspected, before):
+        def _round(self, model, labeled, unlabeled, suspected, *others):
             seen["ids"] = torch.cat([labeled, unlabeled])
             seen["suspected"] = suspected.clone()
-            return super()._round(model, labeled, unlabeled, suspected, before)
+            return super()._round(model, labeled, unlabeled, suspected, *others)
 
     for suspects, stay in (("relabel", True), ("leave_out", False)):
         config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "suspects": suspects}})

@@ -22,6 +22,7 @@ class Selection:
     suspected_poisoned, suspected_clean: int64 ids; to_unlearn: int64 ids, the γ most suspicious, or none; trusted,
     unlabeled: int64 ids, ascending, of the images whose labels stage 3 may use, and of those whose labels it may come
     to use; left_out: int64 ids that a person took out. What is in none of trusted, unlabeled and left_out is suspected.
+    posterior: fp32 [n], of being poisoned, of images in doubt; 0: the filter has not asked.
     """
 
     score: Tensor
@@ -32,6 +33,7 @@ class Selection:
     trusted: Tensor
     unlabeled: Tensor
     left_out: Tensor = field(default_factory=_nobody)
+    posterior: Tensor | None = None
 
     def with_late(self, late: Tensor) -> Selection:
         """The same with the images `late`, int64 ids that stage 3 gave away, suspected as well and ranked first."""
@@ -93,7 +95,8 @@ def select(of: Suspicion, labels: Tensor, classes: int, config: FilterConfig) ->
     suspected[to_unlearn] = True
     trusted = ~(of.clustered | of.unlearnt | suspected)
     _keep_floor(trusted, of, suspected, labels, classes, config.floor)
-    unlabeled = of.unlearnt & ~suspected & ~trusted
+    # at the edge of the suspicious cloud: not suspected, and the network is to say whether the label is right
+    unlabeled = (of.unlearnt | of.clustered) & ~suspected & ~trusted
     return Selection(
         of.score,
         places(order),
@@ -102,6 +105,7 @@ def select(of: Suspicion, labels: Tensor, classes: int, config: FilterConfig) ->
         to_unlearn,
         trusted.nonzero().flatten(),
         unlabeled.nonzero().flatten(),
+        posterior=of.posterior,
     )
 
 

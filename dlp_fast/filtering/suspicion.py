@@ -16,8 +16,9 @@ from dlp_fast.filtering.curves import Split, found, split_classes
 class Suspicion:
     """score: fp32 [n], ascending = more suspicious of being poisoned; clean_score: fp32 [n], highest = suspected clean,
     negative = never;
-    clustered: bool [n], in the deeper-learnt cloud of a class that falls into two; unlearnt: bool [n], label not to
-    be trusted because the network never came to agree with it; splits: the evidence, one a class.
+    clustered: bool [n], not clearly outside of the deeper-learnt cloud of a class that falls into two; unlearnt:
+    bool [n], label not to be trusted because the network never came to agree with it; splits: the evidence, one a
+    class; posterior: fp32 [n], of the clustered the probability of being in that cloud, of others 0.
     """
 
     score: Tensor
@@ -25,6 +26,7 @@ class Suspicion:
     clustered: Tensor
     unlearnt: Tensor
     splits: list[Split] = field(default_factory=list)
+    posterior: Tensor | None = None
 
     def found(self, config: FilterConfig) -> list[Split]:
         """Classes that fall into two clouds."""
@@ -61,9 +63,11 @@ def trajectory(
     share = _share_below(mean_entropy)
     core = np.zeros(len(y), dtype=bool)
     clustered = np.zeros(len(y), dtype=bool)
+    posterior = np.zeros(len(y))
     for split in found(splits, config.min_separation):
         core[split.members] = split.posterior > 0.5
         clustered[split.members] = split.posterior > config.membership
+        posterior[split.members] = np.where(split.posterior > config.membership, split.posterior, 0)
     mean_loss = loss.numpy().mean(0, dtype=np.float64)
     unlearnt = ~clustered & (_share_below(mean_loss) >= 1 - config.distrust)
     score = share - core
@@ -74,4 +78,5 @@ def trajectory(
         torch.from_numpy(clustered),
         torch.from_numpy(unlearnt),
         splits,
+        torch.from_numpy(posterior.astype(np.float32)),
     )

@@ -16,6 +16,7 @@ from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 from dlp_fast.stages.odds import lost_odds, raise_odds
+from dlp_fast.stages.readmission import needed_probability
 
 LABELED, UNLABELED = 3, 4  # streams of the training order
 LOG_EVERY = 50  # steps
@@ -42,14 +43,14 @@ class Finetuning:
     loss: Tensor
 
 
-def planned_steps(labeled: int, suspected: int, config: FinetuneConfig, before: int = 0) -> int:
+def planned_steps(labeled: int, in_doubt: int, config: FinetuneConfig, before: int = 0) -> int:
     """K: `steps` where given, else at least `min_steps`, and what `epochs` passes over the labeled images would take if
-    the suspected were among them: suspicion costs images, and is not to cost training as well. `before`: steps that
+    those in doubt were among them: suspicion costs images, and is not to cost training as well. `before`: steps that
     stage 1 took; the network that is handed out is not to be trained less than the one that was only looked at.
     """
     if config.steps is not None:
         return config.steps
-    of = labeled + suspected
+    of = labeled + in_doubt
     least = max(LEAST_STEPS, before) if config.min_steps is None else config.min_steps
     return max(least, math.ceil(config.epochs * of / min(config.batch, of)))
 
@@ -99,6 +100,7 @@ def finetuning(
     config: FinetuneConfig,
     looks: int = 0,
     suspected: Tensor | None = None,
+    posterior: Tensor | None = None,
     before: int = 0,
 ) -> Finetuning:
     """Train `model` in place on `labeled` ids with their labels and `unlabeled` ids without; ends on the EMA weights.
@@ -113,13 +115,19 @@ def finetuning(
 
     One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as
     in the reference. `looks` times on the way, evenly spaced, every image is scored, for the curves of this stage; from
-    the third look on, an unlabeled image counts as labeled while the network gives its label the probability `readmit`.
+    the third look on, an unlabeled image counts as labeled while the network gives its label the probability `readmit`,
+    or where the filter has a `posterior`, fp32 [n], the one that this asks for (see `needed_probability`).
     """
     barred = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
-    steps = planned_steps(len(labeled), int(barred.sum()), config, before)
+    in_doubt = barred.clone()
+    if config.labeled == "trusted":
+        in_doubt[unlabeled] = True
+    steps = planned_steps(len(labeled), int(in_doubt.sum()), config, before)
     batch = min(config.batch, len(labeled))
     extra = unlabeled_batch(len(labeled), len(unlabeled), config)
     readmissible = unlabeled[~barred[unlabeled]]
+    asked = torch.zeros(len(data)) if posterior is None else posterior
+    highest_loss = -needed_probability(asked, config.readmit)[readmissible].log()
     optimizer = sgd(
         _decay_groups(model, config.weight_decay),
         session.compute,
@@ -205,7 +213,7 @@ def finetuning(
                 shown = torch.where(scores.prediction == data.labels, NONE, scores.prediction)
                 permitted.copy_(torch.where(barred, shown, ANY))
             if look + 1 >= READMIT_FROM:
-                use[readmissible] = scores.loss[readmissible] < -math.log(config.readmit)
+                use[readmissible] = scores.loss[readmissible] < highest_loss
                 labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
     model.load_state_dict(average.state_dict())
     given, used = (torch.bincount(of, minlength=data.classes) for of in (data.labels, data.labels[use]))

@@ -7,7 +7,7 @@ from dlp_fast.errors import NumericError
 from dlp_fast.filtering.curves import strengths
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import counts, select
-from dlp_fast.filtering.suspicion import snapshot
+from dlp_fast.filtering.suspicion import Suspicion, snapshot
 from dlp_fast.filtering.verdict import NEAR
 
 N, CLASSES = 2000, 4
@@ -124,3 +124,29 @@ class TestTrajectory:
         assert not set(found.unlabeled.tolist()) & set(poison.tolist())
         assert set(found.rank.argsort()[:80].tolist()) == set(poison.tolist())
         assert not set(found.suspected_clean.tolist()) & set(poison.tolist())
+
+    def test_the_edge_of_the_cloud_is_in_doubt(self):
+        """Neither used at first nor suspected: what the filter thinks of each goes on to stage 3."""
+        _, _, labels = scores()
+        posterior = torch.zeros(N)
+        posterior[:30], posterior[30:40] = 0.9, 1e-3
+        score = torch.arange(N) / N - (posterior > 0.5).float()
+        of = Suspicion(score, score, posterior > 0, torch.zeros(N, dtype=torch.bool), posterior=posterior)
+        found = select(of, labels, CLASSES, FilterConfig(rate=0.015))
+        assert found.suspected_poisoned.tolist() == list(range(30))
+        assert found.unlabeled.tolist() == list(range(30, 40))
+        assert found.trusted.tolist() == list(range(40, N))
+        assert torch.equal(found.posterior, posterior)
+
+    def test_posterior(self):
+        """Of images of a class that falls into two, above `membership`; of all others 0."""
+        rng = np.random.default_rng(0)
+        entropy, loss, labels = scores()
+        entropy, loss = entropy + 0.5, loss + 0.5
+        poison = (labels == 1).nonzero().flatten()[:80]
+        loss[:, poison] = torch.from_numpy(0.01 + 0.002 * rng.random((5, 80))).float()
+        entropy[:, poison] = loss[:, poison]
+        of = suspicion(entropy, loss, labels, CLASSES, FilterConfig())
+        assert torch.equal(of.posterior > 0, of.clustered)
+        assert (of.posterior[poison] > 0.5).all()
+        assert (of.posterior[labels != 1] == 0).all()
