@@ -75,8 +75,8 @@ class FilterConfig(Section):
     """With `trajectory`: a class has two clouds of curves from this Bhattacharyya distance on. Measured
     (docs/filter.md): clean classes up to 1.5, poisoned ones whose trigger is well learnt from 2.8 on."""
     membership: float = Field(1e-5, gt=0, lt=1)
-    """With `trajectory`: from this probability of being in the suspicious cloud on, an image's label is not used at first.
-    Up to one half stage 3 may take it back; above, the image is suspected."""
+    """With `trajectory`: from this probability of being in the suspicious cloud on, a label is not used at first. Up to
+    one half stage 3 may take it back; above, the image is suspected."""
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `trajectory`, where no class has two clouds. skip: nobody is suspected, nothing is unlearnt, all labels are
     used. suspect: the γ of lowest mean entropy are suspected all the same."""
