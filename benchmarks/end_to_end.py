@@ -73,6 +73,7 @@ def attack_plan(options: Options, dataset: sources.Dataset, attack: str) -> Pois
         target="0",
         seed=options.seed,
         images=images,
+        device=str(choose_compute("auto", "auto").device),
     )
 
 
@@ -99,7 +100,8 @@ def recipe(
     mean, std = pixel_statistics(images)
     classes = len(dataset.train.classes)
     data = TrainingData(images, labels, classes, mean, std, dataset.flip, options.seed, compute.device)
-    model = build_model(config.model, classes, max(images.height, images.width), options.seed + 1)
+    size = max(images.height, images.width)
+    model = build_model(config.model, classes, size, options.seed + 1).to(compute.device)
     everything, nothing = torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)
     with Session(options.seed, compute, RunLog(None, quiet=True)) as session:
         result = finetuning(session, model, data, everything, nothing, FinetuneConfig())

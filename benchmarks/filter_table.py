@@ -12,6 +12,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -79,6 +80,8 @@ class Options:
     """Folder to keep the trajectories in (safetensors), to try another filter on them."""
     rescore: bool = False
     """Train nothing: score the kept trajectories of the cells that are done by the filter as it is now."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of stage 1."""
     threads: int = 1
     """CPU threads."""
 
@@ -167,7 +170,8 @@ def run_cell(
         )
         images, labels = plot.poison(images), plot.labels
         poisoned, table, target = plot.poisoned, plot.table, plot.target
-    compute = choose_compute("auto", "auto")
+    compute = choose_compute("auto", options.precision)
+    images = images.to(compute.device)
     mean, std = pixel_statistics(images)
     classes = len(dataset.train.classes)
     data = TrainingData(images, labels, classes, mean, std, dataset.flip, seed, compute.device)
@@ -210,7 +214,7 @@ def main() -> None:
             cell["epochs"] = scored(*of, len(dataset.train.classes))
         write_atomic(options.out, json.dumps(saved).encode())
         return
-    saved["environment"] = environment(choose_compute("auto", "auto").describe())
+    saved["environment"] = environment(choose_compute("auto", options.precision).describe())
     saved["options"] = {
         k: str(v) for k, v in vars(options).items() if k not in ("out", "data", "keep", "part")
     }

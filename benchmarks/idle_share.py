@@ -30,13 +30,14 @@ from dlp_fast.runlog import RunLog
 from dlp_fast.stages.finetuning import finetuning
 
 N = 20_000
+SETTLED = 0.3  # share of the time that is not looked at
 
 
 @dataclass
 class Options:
     out: Path
     """Result file, JSON."""
-    steps: int = 300
+    steps: int = 1000
     """Optimizer steps that are timed."""
 
 
@@ -76,7 +77,10 @@ def measure(steps: int, graphs: str) -> dict[str, float]:
         for e in seen.events()
         if e.device_type == torch.autograd.DeviceType.CUDA
     ]
-    window = max(end for _, end in spans) - min(start for start, _ in spans)
+    first, last = min(start for start, _ in spans), max(end for _, end in spans)
+    settled = first + SETTLED * (last - first)  # before, there is the warm-up and the capture
+    spans = [(max(start, settled), end) for start, end in spans if end > settled]
+    window = last - settled
     return {
         "steps_per_second": steps / seconds,
         "images_per_second": steps * 64 * 15 / seconds,

@@ -121,7 +121,8 @@ class TriggeredImages:
     def __init__(self, base, poisoned: Tensor, table: ops.TriggerTable, residuals: Tensor | None = None):
         self.base, self.poisoned, self.table, self.residuals = base, poisoned, table, residuals
         self.height, self.width = base.height, base.width
-        self._row = torch.cumsum(poisoned, 0) - 1  # of residuals, for poisoned ids
+        self._which = torch.where(poisoned, 0, -1)
+        self._row = (torch.cumsum(poisoned, 0) - 1).clamp_min(0)  # of residuals, for poisoned ids
 
     def __len__(self) -> int:
         return len(self.base)
@@ -129,13 +130,21 @@ class TriggeredImages:
     def get(self, ids: Tensor) -> Tensor:
         """uint8 [b, H, W, 3] of `ids`, int64 [b]."""
         images = self.base.get(ids)
-        carries = self.poisoned[ids.cpu()]
-        if self.residuals is not None and bool(carries.any()):
-            added = self.residuals[self._row[ids.cpu()[carries]]].to(images.device)
-            carries = carries.to(images.device)
-            images[carries] = (images[carries].to(torch.int16) + added).clamp(0, 255).to(torch.uint8)
-        which = torch.where(carries, 0, -1).to(images.device)
-        return ops.inject_trigger(images, self.table.to(images.device), which)
+        self._move(images.device)
+        ids = ids.to(images.device, non_blocking=True)
+        which = self._which[ids]
+        if self.residuals is not None:
+            added = self.residuals[self._row[ids]] * (which >= 0).view(-1, 1, 1, 1)
+            images = (images.to(torch.int16) + added).clamp(0, 255).to(torch.uint8)
+        return ops.inject_trigger(images, self.table, which)
+
+    def _move(self, device: torch.device) -> None:
+        """What is looked up for each batch goes to where the batches are, once."""
+        if self._which.device == device:
+            return
+        self._which, self._row = self._which.to(device), self._row.to(device)
+        self.table = self.table.to(device)
+        self.residuals = None if self.residuals is None else self.residuals.to(device)
 
     def expect(self, ids: Tensor) -> None:
         self.base.expect(ids)

@@ -40,9 +40,8 @@ def fine_pruning(setting: Setting) -> nn.Module:
     weights = classifier_of(model).weight
     prune(model, order[:keep])
     # a pruned channel stays pruned while the others are tuned
-    handle = weights.register_hook(
-        lambda gradient: gradient.index_fill(1, order[:keep].to(gradient.device), 0)
-    )
+    gone = order[:keep].to(weights.device)
+    handle = weights.register_hook(lambda gradient: gradient.index_fill(1, gone, 0))
     tune(
         setting,
         model,

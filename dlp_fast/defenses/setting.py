@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from dlp_fast.engine.batches import TrainingData, training_order
 from dlp_fast.engine.scoring_pass import BATCH
 from dlp_fast.engine.session import Session
+from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 from dlp_fast.errors import DataError
 
 STREAM = 16  # of the training order, beside those of the stages
@@ -108,31 +109,33 @@ def tune(
     """
     batch = min(batch, len(ids))
     per_epoch = math.ceil(len(ids) / batch)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=rate(0.0), momentum=0.9, nesterov=True, weight_decay=weight_decay
+    compute = setting.session.compute
+    optimizer = sgd(
+        model.parameters(), compute, lr=rate(0.0), momentum=0.9, nesterov=True, weight_decay=weight_decay
     )
     model.train()
     log = setting.session.log
+
+    def body(x: Tensor, target: Tensor) -> None:
+        with compute.forward():
+            logits = model(x)
+        loss = (
+            F.cross_entropy(logits.float(), target) if loss_of is None else loss_of(logits.float(), target, x)
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    one_step = Stepper(compute, model, body, log.warn)
     log.start(title, epochs * per_epoch)
     for epoch in range(epochs):
         order = ids[training_order(data.seed, STREAM + 1, epoch, len(ids))]
         for k, part in enumerate(order.split(batch)):
             setting.session.poll()
             step = epoch * per_epoch + k
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step / (epochs * per_epoch))
+            set_rate(optimizer, rate(step / (epochs * per_epoch)))
             x = data.views(part, epoch, strong=False)[0] if weak else data.plain(part)
-            with setting.session.compute.forward():
-                logits = model(x)
-            target = data.target(part)
-            loss = (
-                F.cross_entropy(logits.float(), target)
-                if loss_of is None
-                else loss_of(logits.float(), target, x)
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            one_step(x, data.target(part))
             log.advance(step + 1, batch)
     log.finish()
     return model

@@ -6,6 +6,7 @@ Everything drawn here is a function of (seed, pass, id): the same for any batch 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -92,7 +93,7 @@ class TrainingData:
         size = min(images.shape[1:3])
         return ops.augment(
             images,
-            ids.to(self.device),
+            ids.to(self.device, non_blocking=True),
             epoch,
             self.seed,
             flip=self.flip,
@@ -104,14 +105,20 @@ class TrainingData:
         )
 
     def target(self, ids: Tensor) -> Tensor:
-        return self.labels[ids].to(self.device)
+        return self.labels[ids].to(self.device, non_blocking=True)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 [b, H, W, 3] to fp32 [b, 3, H, W], (x/255 - mean) / std; a view of NHWC memory, so channels-last."""
     x = images.to(torch.float32)
-    x = (x / 255 - x.new_tensor(mean)) / x.new_tensor(std)
+    x = (x / 255 - _on_device(mean, x.device)) / _on_device(std, x.device)
     return x.permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=64)
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept, since a copy to a GPU for each batch would wait for it each time."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def pixel_statistics(images: Images, sample: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -21,9 +21,14 @@ Replay = Callable[[], None]
 
 def capture_cuda(run: Callable[[], None]) -> Replay:
     """Record the kernels of `run` without running them; what is returned runs them."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        # what a loader's thread does on the GPU meanwhile is its own affair
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            run()
+    except BaseException:
+        torch.cuda.set_stream(before)  # where the capture itself breaks off, torch does not
+        raise
     return graph.replay
 
 
@@ -33,8 +38,8 @@ class Stepper:
     `body` must do the whole step (forward, backward, optimizer, averages) on tensors alone: no value read back to the
     host, and whatever changes from step to step in `inputs` or in tensors that are changed in place. Then, where
     `compute.graphs`, the steps after WARM_UP are replays of one graph; inputs are copied into tensors of its own.
-    Inputs of other shapes than those captured run as they are. Networks with random layers are never captured: their
-    draws are seeded step by step, so that a resumed run draws the same.
+    Inputs of other shapes than the first are never captured and run as they are. Networks with random layers are not
+    either: their draws are seeded step by step, so that a resumed run draws the same.
 
     `capture`: how to record a call, for tests on a machine without a GPU.
     """
@@ -52,19 +57,22 @@ class Stepper:
         self.captured = False
         self._cuda = compute.device.type == "cuda"
         self._calls = 0
+        self._shapes: list[torch.Size] = []
         self._inputs: tuple[Tensor, ...] = ()
         self._replay: Replay | None = None
 
     def __call__(self, *inputs: Tensor) -> None:
+        shapes = [x.shape for x in inputs]
+        self._shapes = self._shapes or shapes
         if not self.wanted:
             self.body(*inputs)
         elif self._calls < WARM_UP:
             self._calls += 1
             self._warm_up(inputs)
+        elif shapes != self._shapes:
+            self.body(*inputs)
         elif self._replay is None:
             self._begin(inputs)
-        elif [x.shape for x in inputs] != [x.shape for x in self._inputs]:
-            self.body(*inputs)
         else:
             for mine, given in zip(self._inputs, inputs, strict=True):
                 mine.copy_(given)

@@ -38,6 +38,11 @@ def _load() -> bool:
     return False
 
 
+def native_on(device: torch.device) -> bool:
+    """Whether there are native kernels for tensors on `device`; a build without CUDA has none for a GPU."""
+    return native_available() and (device.type == "cpu" or build_info()["cuda"] is not None)
+
+
 def build_info() -> dict[str, object]:
     """Facts about the native build.
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from dlp_fast.ops._library import build_info, native_available
+from dlp_fast.ops._library import native_available, native_on
 from dlp_fast.ops.augment_parameters import MAX_MAGNITUDE
 from dlp_fast.ops.augment_reference import augment_reference, normalise
 
@@ -64,7 +64,7 @@ def augment(
         ValueError: a shape, device or number out of range; the message names the argument.
     """
     _check(images, ids, epoch, seed, pad, operations, magnitude, cutout, mean, std, dtype)
-    if not _has_kernel(images.device):
+    if not native_on(images.device):
         return augment_reference(
             images, ids, epoch, seed, flip=flip, pad=pad, operations=operations, magnitude=magnitude,
             cutout=cutout, mean=mean, std=std, dtype=dtype, strong=strong,
@@ -85,10 +85,6 @@ def augment(
         strong,
     )
     return weak.permute(0, 3, 1, 2), strong_view.permute(0, 3, 1, 2) if strong else None
-
-
-def _has_kernel(device: torch.device) -> bool:
-    return native_available() and (device.type == "cpu" or build_info()["cuda"] is not None)
 
 
 @lru_cache(maxsize=16)

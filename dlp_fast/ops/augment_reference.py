@@ -109,7 +109,8 @@ def augment_reference(
         views[0][row] = np.asarray(flip_and_crop(image, mirrored, *offset, pad))
         if strong:
             views[1][row] = np.asarray(strong_view(image, parameters, row, pad))
+    # on the CPU, whose division is the correctly rounded one
     done = [
-        normalise(torch.from_numpy(v).to(images.device), mean, std, dtype).permute(0, 3, 1, 2) for v in views
+        normalise(torch.from_numpy(v), mean, std, dtype).to(images.device).permute(0, 3, 1, 2) for v in views
     ]
     return done[0], done[1] if strong else None

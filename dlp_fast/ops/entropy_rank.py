@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dlp_fast.errors import NumericError
-from dlp_fast.ops._library import native_available
+from dlp_fast.ops._library import native_available, native_on
 
 __all__ = ["EntropyRanker", "Ranking", "entropy_rank", "row_entropy", "select"]
 
@@ -76,7 +76,7 @@ def entropy_rank(
         _check_labels(labels, logits)
     check = logits.device.type == "cpu" if check is None else check
     logits = logits.detach()
-    if native_available():
+    if native_on(logits.device):
         found = torch.ops.dlp_fast.entropy_rank(logits, lowest, highest_per_class, labels)
     else:
         found = entropy_rank_reference(logits, lowest, highest_per_class, labels)
@@ -134,7 +134,7 @@ def select(
         raise ValueError(f"num_classes must be from {fewest} to {_MAX_CLASSES}, got {classes}")
     check = scores.device.type == "cpu" if check is None else check
     scores = scores.detach()
-    run = torch.ops.dlp_fast.select if native_available() else select_reference
+    run = torch.ops.dlp_fast.select if native_on(scores.device) else select_reference
     low, high, counts, faults = run(scores, lowest, highest_per_class, labels, classes)
     return _finish(scores, low, high, counts, faults, labels, classes, "scores", check)
 
@@ -260,7 +260,8 @@ def _entropy_and_class(logits: Tensor, check: bool | None, first_id: int = 0) ->
     _check_logits(logits)
     check = logits.device.type == "cpu" if check is None else check
     logits = logits.detach()
-    entropy, top = (torch.ops.dlp_fast.row_entropy if native_available() else row_entropy_reference)(logits)
+    native = native_on(logits.device)
+    entropy, top = (torch.ops.dlp_fast.row_entropy if native else row_entropy_reference)(logits)
     if check and not bool(entropy.isfinite().all()):
         raise _not_finite("logits", entropy, first_id)
     return entropy, top

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dlp_fast.ops._library import build_info, native_available
+from dlp_fast.ops._library import native_available, native_on
 from dlp_fast.ops.trigger_table import (
     ADDITIVE,
     MASKED_BLEND,
@@ -60,7 +60,7 @@ def inject_trigger(
     """
     which, out, affine = _prepare(images, triggers, which, out, dtype, mean, std)
     table = (triggers.records, triggers.overlay, triggers.terms)
-    if not _native_on(images.device):
+    if not native_on(images.device):
         return _reference(images, triggers, which, out, affine)
     if out is images:
         torch.ops.dlp_fast.inject_trigger_(images, which, *table)
@@ -258,12 +258,6 @@ def _affine(mean: Sequence[float] | None, std: Sequence[float] | None) -> list[f
     if min(std) <= 0:
         raise ValueError(f"std must be positive, got {std}")
     return [1 / (255 * s) for s in std] + [-m / s for m, s in zip(mean, std)]
-
-
-def _native_on(device: torch.device) -> bool:
-    if not native_available():
-        return False
-    return device.type == "cpu" or (device.type == "cuda" and build_info()["cuda"] is not None)
 
 
 if native_available():

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dlp_fast.ops._library import native_available
+from dlp_fast.ops._library import native_on
 from dlp_fast.ops.entropy_rank import Ranking, select
 
 __all__ = ["select_distributed", "select_shards"]
@@ -146,7 +146,8 @@ def _share(
     scores: Tensor, labels: Tensor | None, groups: int, largest: bool, count: int, number: int
 ) -> Generator[_Step, Tensor, Tensor]:
     """How many of each group's ``count`` best rows lie in this shard."""
-    histogram = torch.ops.dlp_fast.digit_histogram if native_available() else digit_histogram_reference
+    native = native_on(scores.device)
+    histogram = torch.ops.dlp_fast.digit_histogram if native else digit_histogram_reference
     prefix = torch.zeros(groups, dtype=torch.int64, device=scores.device)
     sure = torch.zeros_like(prefix)
     wanted = prefix

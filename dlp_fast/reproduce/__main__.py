@@ -51,6 +51,8 @@ class ReproduceConfig(BaseModel):
     """Folder; unset: runs/reproduce-<scale>."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where it is fast."""
     attacks: tuple[Literal["badnets", "trojannn", "blended", "lca", "sig"], ...] | None = None
     """Only these attacks; unset: the scale's."""
     networks: tuple[str, ...] | None = None
@@ -114,7 +116,7 @@ def main() -> None:
     scale = dataclasses.replace(scale, **{key: value for key, value in chosen.items() if value})
     log = RunLog(None)
     out = config.out or Path("runs") / f"reproduce-{config.scale}"
-    bench = Bench(config.data, config.scale, scale, out, log, config.device)
+    bench = Bench(config.data, config.scale, scale, out, log, config.device, config.precision)
     if config.what in FIGURES:
         text, title = FIGURES[config.what](bench, config.seeds), TITLES[config.what]
     else:

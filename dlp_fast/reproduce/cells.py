@@ -66,10 +66,17 @@ class Bench:
     """The data, the scale and the place of one reproduction."""
 
     def __init__(
-        self, data: str, scale_name: str, scale: Scale, out: Path, log: RunLog, device: str = "auto"
+        self,
+        data: str,
+        scale_name: str,
+        scale: Scale,
+        out: Path,
+        log: RunLog,
+        device: str = "auto",
+        precision: str = "auto",
     ):
-        self.scale, self.out, self.log = scale, out, log
-        self.compute = choose_compute(device, "auto")
+        self.scale, self.out, self.log, self.precision = scale, out, log, precision
+        self.compute = choose_compute(device, precision)
         self.dataset, self.clean_images = self._load(data)
         settings = dataclasses.asdict(scale)
         del settings["attacks"], settings["networks"]  # cells do not depend on which others are run
@@ -129,7 +136,7 @@ class Bench:
             rate_of="auto",
             target="0",
             seed=cell.seed,
-            images=train.images,
+            images=train.images.to(self.compute.device),
             device=str(self.compute.device),
             progress=self.log.counter(),
         )
@@ -207,6 +214,7 @@ class Bench:
             "poison_rate": cell.rate,
             "seed": cell.seed,
             "device": self.compute.device.type,
+            "precision": self.precision,
             "order": cell.order,
             "model": self.network(cell),
             "filter": {"rate": cell.gamma},

@@ -192,7 +192,7 @@ def finetuning(
             others = unlabeled_cycle.at(step)
             weak, strong = data.views(others, step, strong=True)
             x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
-            allowed = permitted[others].to(data.device)
+            allowed = permitted[others].to(data.device, non_blocking=True)
         data.expect(labeled_cycle.at(step + 1))
         if extra:
             data.expect(unlabeled_cycle.at(step + 1))

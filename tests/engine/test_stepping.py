@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from dlp_fast.config import FinetuneConfig, SupervisedConfig
+from dlp_fast.engine.device import Compute
 from dlp_fast.engine.session import StageRun
 from dlp_fast.engine.stepping import WARM_UP, Stepper, set_rate, sgd
 from dlp_fast.models.registry import build_model
@@ -222,3 +223,19 @@ def test_graph_and_eager_agree_on_a_gpu():
     eager, graph = run("off"), run("auto")
     assert torch.allclose(eager[0].loss, graph[0].loss, rtol=0.05, atol=0.02)
     assert eager[0].mask == pytest.approx(graph[0].mask, abs=0.05)
+
+
+def test_only_the_first_shape_is_captured():
+    """A short last batch at the moment of capture would leave all the others without a graph."""
+    compute, ran, captured = Compute(torch.device("cpu"), None, graphs=True), [], []
+
+    def capture(run):
+        captured.append(len(ran))
+        run()
+        return lambda: ran.append("replay")
+
+    one_step = Stepper(compute, nn.Linear(1, 1), lambda x: ran.append(len(x)), print, capture)
+    for size in (4, 4, 4, 2, 4, 4, 2):
+        one_step(torch.zeros(size))
+    assert captured == [4]
+    assert ran == [4, 4, 4, 2, 4, "replay", "replay", 2]

@@ -295,7 +295,7 @@ def test_images_are_not_written_to():
 def test_without_the_native_module(monkeypatch):
     images, ids = pictures(6, 32, 32), torch.arange(6)
     wanted = augment(images, ids, 0, 0)
-    monkeypatch.setitem(augment.__globals__, "native_available", lambda: False)
+    monkeypatch.setitem(augment.__globals__, "native_on", lambda device: False)
     assert all(torch.equal(a, b) for a, b in zip(wanted, augment(images, ids, 0, 0)))
     assert augment(images, ids, 0, 0, strong=False)[1] is None
 

@@ -105,7 +105,7 @@ KINDS = ["random", "equal", "two", "sorted", "reversed", "denormal", "signed zer
 
 
 def assert_chosen_like_reference(scores, k, m, labels, classes):
-    got = select(scores, k, m, labels, classes)
+    got = select(scores, k, m, labels, classes, check=True)
     low, high, counts, _ = face.select_reference(scores, k, m, labels, classes)
     assert torch.equal(got.lowest, low)
     assert torch.equal(got.counts, counts)
@@ -278,7 +278,7 @@ def test_reference_agrees_with_the_native_op():
 def test_without_the_native_module_the_reference_answers(monkeypatch):
     x = saturated(300, 10, 8)
     want = entropy_rank(x, 9, 2)
-    monkeypatch.setattr(face, "native_available", lambda: False)
+    monkeypatch.setattr(face, "native_on", lambda device: False)
     got = entropy_rank(x, 9, 2)
     assert torch.equal(got.lowest, want.lowest) and torch.equal(got.highest, want.highest)
     with pytest.raises(NumericError, match="first rows: 1"):

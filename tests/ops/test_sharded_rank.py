@@ -45,7 +45,7 @@ def test_any_number_of_shards_gives_the_same_ids(shards, lowest, highest, native
     scores, labels = tied_scores(1000)
     want = select(scores, lowest, highest, labels, 5)
     if not native:
-        monkeypatch.setattr(sharded, "native_available", lambda: False)
+        monkeypatch.setattr(sharded, "native_on", lambda device: False)
     bounds = torch.linspace(0, 1, shards + 1).square().mul(1000).long()  # of unequal sizes
     parts = [slice(a, b) for a, b in torch.stack([bounds[:-1], bounds[1:]], 1).tolist()]
     got = select_shards([scores[p] for p in parts], lowest, highest, [labels[p] for p in parts], 5)
