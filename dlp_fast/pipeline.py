@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,13 +16,16 @@ from dlp_fast.engine.session import Session
 from dlp_fast.errors import DataError
 from dlp_fast.filtering.curves import Split, late_strengths, split_classes, strengths
 from dlp_fast.filtering.decisions import Overrides, apply, nobody
+from dlp_fast.filtering.doubt import averaged, in_doubt
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection, counts, select
+from dlp_fast.filtering.suspicion import Suspicion
 from dlp_fast.models.registry import build_model
 from dlp_fast.stages.finetuning import finetuning
 from dlp_fast.stages.supervised import Supervised, supervised
 from dlp_fast.stages.unlearning import unlearning
 
+AGAIN = 101  # added to the seed for the second look of stage 1
 LOOKS = 10  # at all images during a round of stage 3, to cluster its curves
 # What is known of a model where the truth is; given by the caller, used for the results and for nothing else.
 Observer = Callable[[nn.Module], dict[str, float | None]]
@@ -33,9 +36,9 @@ class Defense:
     """What a run found and made.
 
     stages: for each stage its figures (seconds, images_per_second, what the observer measured); first: what stage 1
-    saw; evidence: for each class that falls into two clouds of curves, where and how far apart; nearest: strength of
-    the clearest split that does not count as found; late: images that the last round of stage 3 gave away after it had
-    learnt their labels, among the suspected of `selection`.
+    saw, after a second look the mean of both; evidence: for each class that falls into two clouds of curves, where and
+    how far apart; nearest: strength of the clearest split that does not count as found; late: images that the last
+    round of stage 3 gave away after it had learnt their labels, among the suspected of `selection`.
     """
 
     model: nn.Module
@@ -68,8 +71,13 @@ class Pipeline:
     def run(self) -> Defense:
         model = self._new_model(self.data.seed)
         first = self._supervised(model)
-        selection = self._filter(model, first)
         figures = {"supervised": self.session.completed("supervised")["figures"]}
+        of = self._suspicion(model, first)
+        if self.config.filter.score == "trajectory" and in_doubt(of, self.config.filter):
+            first = self._look_again(first)
+            of = self._suspicion(model, first)
+            figures["supervised"] = figures["supervised"] | {"networks": 2, "seconds": first.seconds}
+        selection = self._filter(of)
         for key in self.config.order.split("-")[1:]:
             if key == "au":
                 figures["unlearning"] = self._unlearn(model, selection)
@@ -106,16 +114,40 @@ class Pipeline:
             images_per_second=kept["figures"]["images_per_second"],
         )
 
-    def _filter(self, model: nn.Module, first: Supervised) -> Selection:
-        data, config = self.data, self.config.filter
-        of = suspicion(
+    def _look_again(self, first: Supervised) -> Supervised:
+        """`first` with its curves averaged with those of another network, and the seconds of both."""
+        kept = self.session.completed("second look")
+        if kept is None:
+            seed = self.data.seed + AGAIN
+            self.session.log.say("the curves leave doubt: another network is trained to look again")
+            again = supervised(
+                self.session,
+                self._new_model(seed),
+                replace(self.data, seed=seed),
+                self.config.supervised,
+                again=True,
+            )
+            kept = {"entropy": again.entropy, "loss": again.loss, "seconds": again.seconds}
+            self.session.complete("second look", kept)
+        return replace(
+            first,
+            entropy=averaged(first.entropy, kept["entropy"]),
+            loss=averaged(first.loss, kept["loss"]),
+            seconds=first.seconds + kept["seconds"],
+        )
+
+    def _suspicion(self, model: nn.Module, first: Supervised) -> Suspicion:
+        return suspicion(
             first.entropy,
             first.loss,
-            data.labels,
-            data.classes,
-            config,
-            lambda: features(self.session, model, data),
+            self.data.labels,
+            self.data.classes,
+            self.config.filter,
+            lambda: features(self.session, model, self.data),
         )
+
+    def _filter(self, of: Suspicion) -> Selection:
+        data, config = self.data, self.config.filter
         new = self.session.completed("filter") is None  # a resumed run chooses again, and logs once
         position = self.session.log.position()
         clear = strengths(of.splits, config.min_separation)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dlp_fast.checkpoint import Checkpoints
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
@@ -156,9 +157,9 @@ def training_data(n: int = 96, classes: int = 3, side: int = 8, seed: int = 0) -
     return TrainingData(images, labels, classes, mean, std, False, seed, torch.device("cpu"))
 
 
-def session(seed: int = 0, log: RunLog | None = None) -> Session:
-    """A session in memory."""
-    return Session(seed, choose_compute("cpu", "fp32"), log or RunLog(None, quiet=True))
+def session(seed: int = 0, log: RunLog | None = None, checkpoints: Checkpoints | None = None) -> Session:
+    """A session in memory, or one that keeps its state."""
+    return Session(seed, choose_compute("cpu", "fp32"), log or RunLog(None, quiet=True), checkpoints)
 
 
 def picture(side: int = 16, seed: int = 0, mode: str = "RGB") -> Image.Image:

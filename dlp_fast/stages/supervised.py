@@ -46,13 +46,15 @@ def supervised(
     data: TrainingData,
     config: SupervisedConfig,
     watch: Callable[[Scores], None] | None = None,
+    again: bool = False,
 ) -> Supervised:
     """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
-    the scores to `watch`.
+    the scores to `watch`. `again`: this is a second look, and told as one.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
     epochs, per_epoch, batch = plan(len(data), config)
+    name = "second look" if again else "supervised"
     optimizer = sgd(
         model.parameters(),
         session.compute,
@@ -65,7 +67,7 @@ def supervised(
     facts = {"epochs": 0, "stopped": False}
     stage = session.stage(
         "supervised",
-        "stage 1 of 3, supervised",
+        f"stage 1 of 3, {name}",
         epochs * per_epoch,
         batch,
         model=model,
@@ -113,7 +115,7 @@ def supervised(
             facts["stopped"] = epoch + 1 >= config.epochs and agreement >= config.enough
             session.log.event(
                 "epoch",
-                stage="supervised",
+                stage=name,
                 epoch=epoch + 1,
                 loss=stage.mean_loss(per_epoch),
                 mean_entropy=float(scores.entropy.mean()),

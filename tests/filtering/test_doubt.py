@@ -1,0 +1,105 @@
+"""Where one network leaves doubt, a second one looks, and their curves are averaged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import session, training_data
+
+from dlp_fast import pipeline
+from dlp_fast.checkpoint import Checkpoints
+from dlp_fast.config import FilterConfig, RunConfig
+from dlp_fast.filtering.doubt import averaged, in_doubt
+from dlp_fast.filtering.suspicion import Suspicion
+from dlp_fast.stages.supervised import supervised
+
+TINY = {
+    "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
+    "finetune": {"steps": 4, "batch": 16},
+    "model": "wrn-10-1",
+}
+ALWAYS, NEVER = {"doubt_from": 0.0, "doubt_to": 9.0}, {"doubt_to": 0.0}
+
+
+def nothing(model):
+    return {"clean_accuracy": None, "attack_success_rate": None}
+
+
+def run(of=None, **filtering):
+    config = RunConfig(**TINY, filter=filtering)
+    return pipeline.Pipeline(of or session(), training_data(), config, nothing).run()
+
+
+def test_geometric_mean_over_the_epochs_of_both():
+    one, two = torch.tensor([[4.0, 0.0], [1.0, 2.0], [9.0, 9.0]]), torch.tensor([[1.0, 1.0], [16.0, 2.0]])
+    found = averaged(one, two)
+    torch.testing.assert_close(found, torch.tensor([[2.0, 1e-9**0.5], [4.0, 2.0]]))
+
+
+def test_averaging_with_itself_changes_nothing():
+    one = torch.rand(3, 50) + 1e-6
+    torch.testing.assert_close(averaged(one, one), one)
+
+
+@pytest.mark.parametrize(
+    ("strength", "doubt"), [(0.0, False), (0.69, False), (0.7, True), (1.0, True), (1.99, True), (2.0, False)]
+)
+def test_the_band(strength, doubt, monkeypatch):
+    monkeypatch.setattr("dlp_fast.filtering.doubt.strengths", lambda splits, least: [0.1, strength])
+    nobody = torch.zeros(3)
+    of = Suspicion(nobody, nobody, nobody.bool(), nobody.bool())
+    assert in_doubt(of, FilterConfig()) == doubt
+    assert not in_doubt(of, FilterConfig(**NEVER))
+
+
+def test_classes_too_small_for_clouds_leave_no_doubt():
+    nobody = torch.zeros(3)
+    assert not in_doubt(Suspicion(nobody, nobody, nobody.bool(), nobody.bool()), FilterConfig())
+
+
+def test_both_networks_are_averaged():
+    once, twice = run(**NEVER), run(**ALWAYS)
+    assert "networks" not in once.stages["supervised"]
+    assert twice.stages["supervised"]["networks"] == 2
+    assert twice.first.entropy.shape == once.first.entropy.shape
+    assert not torch.equal(twice.first.entropy, once.first.entropy)
+    assert torch.equal(
+        twice.first.prediction, once.first.prediction
+    )  # what is unlearnt on stays the first network
+
+
+def test_a_filter_that_only_ranks_takes_one_look():
+    assert "networks" not in run(score="snapshot", **ALWAYS).stages["supervised"]
+
+
+def test_the_second_look_is_another_network_in_another_order(monkeypatch):
+    seen = []
+
+    def noted(of, model, data, config, *others, **named):
+        seen.append((data.seed, model.classifier.weight.detach().clone()))
+        return supervised(of, model, data, config, *others, **named)
+
+    monkeypatch.setattr(pipeline, "supervised", noted)
+    run(**ALWAYS)
+    (first, one), (second, two) = seen
+    assert first != second and not torch.equal(one, two)
+
+
+def test_stopped_before_the_second_look(tmp_path, monkeypatch):
+    """The first network is not trained again, and the result is that of a run in one go."""
+    trained = []
+
+    def stopping(of, model, data, config, *others, **named):
+        trained.append(data.seed)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return supervised(of, model, data, config, *others, **named)
+
+    monkeypatch.setattr(pipeline, "supervised", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
+    found = run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
+    assert len(trained) == 3 and trained[1] == trained[2] != trained[0]
+    whole = run(**ALWAYS)
+    assert torch.equal(found.first.loss, whole.first.loss)
+    assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), whole.model.parameters()))
