@@ -120,8 +120,10 @@ class FinetuneConfig(Section):
     that falls into two only now loses those labels, and the stage begins anew."""
     readmit: float = Field(0.5, gt=0, le=1)
     """With `trusted`: an unlabeled image's label is used after all while the network, trained without it, gives it this
-    probability; at the edge of a suspicious cloud, while it is right with this probability by the network's word and
-    the filter's. 1: never."""
+    probability; 1: never."""
+    readmit_edge: float = Field(0.99, gt=0, le=1)
+    """The same at the edge of a suspicious cloud: while the label is right with this probability by the network's word
+    and the filter's. One poisoned label does more harm than a hundred real ones do good; 1: never."""
     start: Literal["fresh", "unlearned"] = "fresh"
     """Weights to start from: new ones, or those that stage 2 left (as published)."""
     epochs: float = Field(30, gt=0)

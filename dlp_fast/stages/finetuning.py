@@ -127,7 +127,7 @@ def finetuning(
     extra = unlabeled_batch(len(labeled), len(unlabeled), config)
     readmissible = unlabeled[~barred[unlabeled]]
     asked = torch.zeros(len(data)) if posterior is None else posterior
-    highest_loss = -needed_probability(asked, config.readmit)[readmissible].log()
+    highest_loss = -needed_probability(asked, config.readmit, config.readmit_edge)[readmissible].log()
     optimizer = sgd(
         _decay_groups(model, config.weight_decay),
         session.compute,
