@@ -31,9 +31,9 @@ OPTIONS = {
     "": 19,
     "dataset": 5,
     "supervised": 8,
-    "filter": 7,
+    "filter": 9,
     "unlearn": 7,
-    "finetune": 18,
+    "finetune": 19,
 }
 
 
