@@ -49,7 +49,7 @@ class Options:
     workers: int = 8
     """Cells at once."""
     seconds: float = 300
-    """No cell begins later than this."""
+    """No cell begins later than this after the images are loaded."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -139,6 +139,7 @@ def main() -> None:
         options.data, options.scale, SCALES[options.scale], options.out, log, "cpu", options.precision
     )
     print(f"loaded in {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
     (options.out / "claims").mkdir(exist_ok=True)
     for claim in (options.out / "claims").iterdir():
         claim.unlink()  # of a run that was killed

@@ -37,7 +37,7 @@ SETTLED = 0.3  # share of the time that is not looked at
 class Options:
     out: Path
     """Result file, JSON."""
-    steps: int = 1000
+    steps: int = 200
     """Optimizer steps that are timed."""
 
 

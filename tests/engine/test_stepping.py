@@ -202,7 +202,9 @@ def test_the_step_size_of_a_checkpoint_is_no_constant():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_graph_and_eager_agree_on_a_gpu():
-    """Stage 3 as a graph and kernel by kernel: the same losses within fp32's noise over 40 steps."""
+    """Stage 3 as a graph and kernel by kernel: the same losses within fp32's noise over 12 steps. (Over 40 at the
+    default step size that noise has grown to another network, and a pseudo-label that flips is no noise.)
+    """
     from dlp_fast.engine.device import choose_compute
     from dlp_fast.engine.session import Session
     from dlp_fast.runlog import RunLog
@@ -212,17 +214,17 @@ def test_graph_and_eager_agree_on_a_gpu():
         data = dataclasses.replace(data, device=torch.device("cuda"))
         compute = choose_compute("cuda", "fp32", graphs)
         model = build_model("wrn-16-1", 3, 32, seed=0).cuda()
-        config = FinetuneConfig(steps=40, batch=64, mu=2)
+        config = FinetuneConfig(steps=12, batch=64, mu=2, tau=0, learning_rate=0.01)
         ids = torch.arange(512)
         log = RunLog(None, quiet=True)
         log.warn = pytest.fail  # "no CUDA graph": two eager runs would agree and show nothing
-        with Session(0, compute, log) as of:
+        with Session(0, compute, log) as of, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             found = finetuning(of, model, data, ids[:300], ids[300:], config, 4)
         return found, weights(model)
 
     eager, graph = run("off"), run("auto")
     assert torch.allclose(eager[0].loss, graph[0].loss, rtol=0.05, atol=0.02)
-    assert eager[0].mask == pytest.approx(graph[0].mask, abs=0.05)
+    assert eager[0].mask == graph[0].mask == 1
 
 
 def test_only_the_first_shape_is_captured():
