@@ -81,7 +81,7 @@ class FilterConfig(Section):
     """With `trajectory`: where the strongest sign of the set (1: found) is this or more and less than `doubt_to`,
     stage 1 is run once more, with other weights in another order, and the curves of both networks are averaged.
     Measured (docs/filter.md): single networks give clean sets up to 0.75, and one poisoned set between 1.0 and 2.3."""
-    doubt_to: float = Field(2.0, ge=0)
+    doubt_to: float = Field(3.0, ge=0)
     """With `trajectory`: from this strength on one network is enough; 0: never a second."""
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `trajectory`, where no class has two clouds. skip: nobody is suspected, nothing is unlearnt, all labels are

@@ -42,7 +42,7 @@ def test_averaging_with_itself_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    ("strength", "doubt"), [(0.0, False), (0.69, False), (0.7, True), (1.0, True), (1.99, True), (2.0, False)]
+    ("strength", "doubt"), [(0.0, False), (0.69, False), (0.7, True), (1.0, True), (2.99, True), (3.0, False)]
 )
 def test_the_band(strength, doubt, monkeypatch):
     monkeypatch.setattr("dlp_fast.filtering.doubt.strengths", lambda splits, least: [0.1, strength])
