@@ -9,7 +9,6 @@ tables are written from FOLDER afterwards: python -m dlp_fast.reproduce table3 -
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import time
@@ -88,9 +87,8 @@ def file_of(options: Options, cell: Cell) -> Path:
 def work(options: Options, bench: Bench, todo: list[Task], began: float, number: int) -> None:
     """Take one cell after the other; a file that only one process can create says whose it is."""
     torch.set_num_threads(1)
-    bench.compute = choose_compute(
-        options.device, options.precision
-    )  # only now: a GPU does not survive a fork
+    # only now: a GPU does not survive a fork
+    bench.compute, bench.at_once = choose_compute(options.device, options.precision), options.workers
     claims = options.out / "claims"
     left = list(todo)
     while left and time.monotonic() - began < options.seconds:
@@ -110,8 +108,6 @@ def work(options: Options, bench: Bench, todo: list[Task], began: float, number:
         except Exception as error:
             print(f"[{number}] {task.cell.name()} failed: {type(error).__name__}: {error}", flush=True)
             continue
-        figures["at_once"] = options.workers  # seconds of it are not those of a cell alone
-        file_of(options, task.cell).write_text(json.dumps(figures, indent=1))
         print(
             f"[{number}] {time.monotonic() - began:5.0f} s: {task.cell.name()}, {time.monotonic() - start:.0f} s: "
             + (

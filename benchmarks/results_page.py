@@ -96,9 +96,8 @@ def means(folder: Path) -> str:
             )
             timed = of_one_machine([f for of in whole for f in of])
             percents = f"{of_seeds(ca)} | {of_seeds(asr)}"
-            lines.append(
-                f"| {NAMES[method]} | {len(whole)} | {percents} | {mean(f['seconds'] for f in timed):.0f} |"
-            )
+            seconds = f"{mean(f['seconds'] for f in timed):.0f}" if timed else "–"
+            lines.append(f"| {NAMES[method]} | {len(whole)} | {percents} | {seconds} |")
     return "\n".join(lines) + "\n"
 
 

@@ -412,7 +412,7 @@ def attack_of(
     """The attack that a resolved configuration asks for, on its image set; None where it asks for none."""
     if settings["attack"] == "none":
         return None
-    images = dataset.train.images.to(device)
+    images = dataset.train.images
     return plan(
         settings["attack"],
         dataset.train.labels,

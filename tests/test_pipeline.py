@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from typing import ClassVar
 
@@ -12,9 +13,11 @@ import torch
 from tiny import CONFIG, command, options, session, threads_kept, training_data
 
 import dlp_fast
+from dlp_fast import pipeline
 from dlp_fast.config import RunConfig, presets
 from dlp_fast.errors import DataError
 from dlp_fast.filtering.curves import Split
+from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection
 from dlp_fast.pipeline import Pipeline, defend, labels_to_use
 
@@ -130,6 +133,26 @@ def test_the_first_late_look_does_not_count(monkeypatch):
     assert entropy.shape == (9, 8) and entropy[:, 0].tolist() == list(range(1, 10))
     assert (loss == entropy + 0.5).all()
     assert labels.tolist() == training_data().labels[labeled].tolist()
+
+
+def test_stage_3_hears_what_the_filter_thinks_of_each_image(monkeypatch):
+    heard = []
+    stage = pipeline.finetuning
+
+    def noted(*args, **named):
+        heard.append(named["posterior"])
+        return stage(*args, **named)
+
+    posterior = torch.linspace(0, 0.4, 96)
+    of = suspicion
+
+    def thinking(*args):
+        return dataclasses.replace(of(*args), posterior=posterior)
+
+    monkeypatch.setattr(pipeline, "finetuning", noted)
+    monkeypatch.setattr(pipeline, "suspicion", thinking)
+    run()
+    assert len(heard) == 1 and torch.equal(heard[0], posterior)
 
 
 def test_suspects_left_out():

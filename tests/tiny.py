@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from dlp_fast.checkpoint import Checkpoints
+from dlp_fast.data.storage import ResidentImages
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
@@ -129,21 +130,7 @@ def finish(child: multiprocessing.Process, seconds: float = 300) -> int:
     return child.exitcode
 
 
-class Pixels:
-    """An image set in memory, as the stages see it."""
-
-    def __init__(self, pixels: torch.Tensor):
-        self.pixels = pixels
-        self.height, self.width = pixels.shape[1:3]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def get(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.pixels[ids]
-
-    def expect(self, ids: torch.Tensor) -> None:
-        pass
+Pixels = ResidentImages  # an image set in memory, as the stages see it
 
 
 def training_data(n: int = 96, classes: int = 3, side: int = 8, seed: int = 0) -> TrainingData:

@@ -84,8 +84,9 @@ def trojan_trigger(
     side = max(3, round(0.22 * min(images.height, images.width)))  # 7 of 32 px: 4.8 % of the area
 
     def make() -> dict[str, Tensor]:
+        here = images.to(device)  # once, and only where there is something to make
         net = train_surrogate(
-            images,
+            here,
             labels,
             classes,
             seed=seed,
@@ -93,7 +94,7 @@ def trojan_trigger(
             device=device,
             progress=_named(progress, "surrogate"),
         )
-        return {"patch": optimise_patch(net, images, target, side, seed, device)}
+        return {"patch": optimise_patch(net, here, target, side, seed, device)}
 
     facts = {"target": target, "seed": seed, "side": side, "epochs": EPOCHS, "steps": TROJAN_STEPS}
     patch = cached(_key("trojannn", images, labels, facts), make)["patch"]
@@ -145,8 +146,9 @@ def adversarial_residuals(
     """
 
     def make() -> dict[str, Tensor]:
+        here = images.to(device)
         net = train_surrogate(
-            images,
+            here,
             labels,
             classes,
             seed=seed,
@@ -157,7 +159,7 @@ def adversarial_residuals(
         )
         parts = []
         for ids in poisoned.split(128):
-            before = images.get(ids).to(device)
+            before = here.get(ids).to(device)
             moved = pgd(net, as_unit(before), labels[ids].to(device), LCA_EPSILON, LCA_STEP, LCA_STEPS)
             after = (moved * 255).round().permute(0, 2, 3, 1)
             parts.append((after - before.float()).to(torch.int16).cpu())

@@ -63,7 +63,9 @@ class Cell:
 
 
 class Bench:
-    """The data, the scale and the place of one reproduction."""
+    """The data, the scale and the place of one reproduction; at_once: cells that share the machine with each other."""
+
+    at_once = 1
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class Bench:
             rate_of="auto",
             target="0",
             seed=cell.seed,
-            images=train.images.to(self.compute.device),
+            images=train.images,
             device=str(self.compute.device),
             progress=self.log.counter(),
         )
@@ -237,7 +239,7 @@ class Bench:
         figures = {
             "cell": dataclasses.asdict(cell),
             **figures,
-            "environment": environment(self.compute.describe()),
+            "environment": environment(self.compute.describe()) | {"at_once": self.at_once},
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(figures, indent=1).encode())

@@ -85,12 +85,20 @@ def _pair(found: list[dict[str, Any]]) -> str:
 
 
 def of_one_machine(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those measured where the first was: seconds of two machines have no mean."""
+    """Those measured alone where the first was: seconds of two machines have no mean, and those of cells that shared
+    one are nobody's.
+    """
 
     def machine(of: dict[str, Any]) -> list[Any]:
-        return [of.get("environment", {}).get(k) for k in ("processor", "device", "threads")]
+        facts = of.get("environment", {})
+        # one processor's name stands for generations that differ in what they can do
+        return [
+            *(facts.get(k) for k in ("processor", "device", "threads")),
+            facts.get("native", {}).get("simd"),
+        ]
 
-    return [f for f in found if machine(f) == machine(found[0])]
+    alone = [f for f in found if f.get("environment", {}).get("at_once", 1) == 1]
+    return [f for f in alone if machine(f) == machine(alone[0])]
 
 
 def _seconds(found: list[dict[str, Any]]) -> str:

@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from dlp_fast.config import FinetuneConfig, SupervisedConfig
+from dlp_fast.defenses.anti_backdoor import held_at_floor
+from dlp_fast.defenses.setting import Setting, tune
 from dlp_fast.engine.device import Compute
 from dlp_fast.engine.session import StageRun
 from dlp_fast.engine.stepping import WARM_UP, Stepper, set_rate, sgd
@@ -90,8 +92,8 @@ def recorded(monkeypatch):
 
     # on a CPU each loss is read, to stop at one that is not finite; on a GPU that is left to the checkpoints
     monkeypatch.setattr(StageRun, "check", lambda self: None)
-    for module in ("finetuning", "supervised"):
-        monkeypatch.setattr(f"dlp_fast.stages.{module}.Stepper", Recording)
+    for module in ("stages.finetuning", "stages.supervised", "defenses.setting"):
+        monkeypatch.setattr(f"dlp_fast.{module}.Stepper", Recording)
     return made
 
 
@@ -122,6 +124,32 @@ def test_finetuning_captured_is_finetuning(recorded):
     assert_near(one[0], two[0])
     assert torch.allclose(one[1].loss, two[1].loss, rtol=1e-3, atol=1e-5)
     assert one[1].mask == pytest.approx(two[1].mask, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss_of", [None, held_at_floor])
+def test_a_rival_captured_is_the_rival(recorded, loss_of):
+    """Its step size falls on the way, and every sixth batch is a short one."""
+
+    def run(graphs):
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        of = graphs_on(session()) if graphs else session()
+        setting = Setting(of, model, training_data(), None, lambda: model)
+        tune(
+            setting,
+            model,
+            setting.data,
+            torch.arange(90),
+            title="",
+            epochs=3,
+            rate=lambda done: 0.05 * (1 - done),
+            batch=16,
+            loss_of=loss_of,
+        )
+        return weights(model)
+
+    one, two = run(False), run(True)
+    assert [s.captured for s in recorded] == [False, True]
+    assert_near(one, two)
 
 
 def test_supervised_captured_is_supervised(recorded):

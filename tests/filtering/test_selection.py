@@ -20,6 +20,17 @@ def scores(seed=0, epochs=5):
     return entropy, loss, torch.arange(N) % CLASSES
 
 
+def with_a_cloud():
+    """Scores in which 80 images of class 1 are learnt far deeper than all others; and which."""
+    rng = np.random.default_rng(0)
+    entropy, loss, labels = scores()
+    entropy, loss = entropy + 0.5, loss + 0.5
+    poison = (labels == 1).nonzero().flatten()[:80]
+    loss[:, poison] = torch.from_numpy(0.01 + 0.002 * rng.random((5, 80))).float()
+    entropy[:, poison] = loss[:, poison]
+    return entropy, loss, labels, poison
+
+
 def chosen(config=None, score="snapshot", **over):
     config = config or FilterConfig(score=score, **over)
     entropy, loss, labels = scores()
@@ -109,12 +120,7 @@ class TestTrajectory:
         assert max(strengths(of.splits, config.min_separation)) >= NEAR  # told as "cannot tell", not as clean
 
     def test_clustered_images_come_first_and_are_left_out(self):
-        rng = np.random.default_rng(0)
-        entropy, loss, labels = scores()
-        entropy, loss = entropy + 0.5, loss + 0.5
-        poison = (labels == 1).nonzero().flatten()[:80]
-        loss[:, poison] = torch.from_numpy(0.01 + 0.002 * rng.random((5, 80))).float()
-        entropy[:, poison] = loss[:, poison]
+        entropy, loss, labels, poison = with_a_cloud()
         config = FilterConfig()
         of = suspicion(entropy, loss, labels, CLASSES, config)
         assert [s.label for s in of.found(config)] == [1]
@@ -140,12 +146,7 @@ class TestTrajectory:
 
     def test_posterior(self):
         """Of images of a class that falls into two, above `membership`; of all others 0."""
-        rng = np.random.default_rng(0)
-        entropy, loss, labels = scores()
-        entropy, loss = entropy + 0.5, loss + 0.5
-        poison = (labels == 1).nonzero().flatten()[:80]
-        loss[:, poison] = torch.from_numpy(0.01 + 0.002 * rng.random((5, 80))).float()
-        entropy[:, poison] = loss[:, poison]
+        entropy, loss, labels, poison = with_a_cloud()
         of = suspicion(entropy, loss, labels, CLASSES, FilterConfig())
         assert torch.equal(of.posterior > 0, of.clustered)
         assert (of.posterior[poison] > 0.5).all()

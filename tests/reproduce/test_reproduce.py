@@ -147,7 +147,16 @@ class TestTables:
         told = seeds_told(same | {fp: {}, Cell("none", "sig", 0): {}})
         assert told.strip() == "Seeds a row: dlp_fast (default) 3, no defence 1 or 3, FP 1."
 
-    def test_seconds_of_two_machines_have_no_mean(self):
+    @pytest.mark.parametrize(
+        ("environments", "told"),
+        [
+            (({}, {}, {"processor": "Xeon"}), "15"),
+            (({}, {}, {"native": {"simd": ["avx2"]}}), "15"),  # the same name, another generation
+            (({"at_once": 1}, {}, {"at_once": 13}), "15"),  # it shared the machine with twelve others
+            (({"at_once": 13},) * 3, "–"),
+        ],
+    )
+    def test_seconds_of_two_machines_have_no_mean(self, environments, told):
         scale = dataclasses.replace(SCALES["small"], attacks=("badnets",))
         cells = with_seeds([Cell("none", "badnets", 0)], 3)
         found = {
@@ -155,13 +164,13 @@ class TestTables:
                 "clean_accuracy": 0.5,
                 "attack_success_rate": 1.0,
                 "seconds": s,
-                "environment": {"processor": p},
+                "environment": {"processor": "EPYC"} | facts,
             }
-            for cell, s, p in zip(cells, (10, 20, 900), ("Xeon", "Xeon", "EPYC"), strict=True)
+            for cell, s, facts in zip(cells, (10, 20, 900), environments, strict=True)
         }
         rows = TABLES["table3"].write(scale, found).splitlines()
         (row,) = (r for r in rows if r.startswith("| badnets | no defence | 50.00 ± 0.00 | 100.00 ± 0.00 |"))
-        assert row.endswith("| 15 |")
+        assert row.endswith(f"| {told} |")
 
     def test_spread(self):
         assert spread([0.5, 0.7]) == "60.00 ± 14.14"
