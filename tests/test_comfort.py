@@ -97,8 +97,8 @@ class TestDryRun:
             model="wrn-10-1", supervised={"epochs": 2, "min_steps": 0}, filter={"distrust": 0.25}
         )
         estimate(session(), training_data(), config)
-        labeled, _, _, before = counted[0]
-        assert (labeled, before) == (72, 2)  # of 96; stage 1 has one step an epoch
+        labeled, in_doubt, _, before = counted[0]
+        assert (labeled, in_doubt, before) == (72, 24, 2)  # of 96; stage 1 has one step an epoch
 
 
 class Fake:

@@ -122,6 +122,22 @@ class TestFinePruning:
         assert count > 0
         assert set(order[:count].tolist()) == set(gone.nonzero().flatten().tolist())
 
+    def test_tuning_gives_them_no_gradient(self, setting, monkeypatch):
+        of, _ = setting
+        seen = []
+
+        def once(_setting, model, data, ids, **_):
+            classifier = classifier_of(model).weight
+            gone = (classifier == 0).all(0)
+            torch.nn.functional.cross_entropy(model(data.plain(ids)), data.target(ids)).backward()
+            seen.append((classifier.grad[:, gone], classifier.grad[:, ~gone]))
+            return model
+
+        monkeypatch.setattr(fp, "tune", once)
+        fp.fine_pruning(of)
+        ((pruned, others),) = seen
+        assert pruned.numel() and (pruned == 0).all() and (others != 0).any()
+
 
 class TestAttention:
     def test_attention_is_of_unit_length(self):

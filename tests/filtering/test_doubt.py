@@ -85,6 +85,27 @@ def test_the_second_look_is_another_network_in_another_order(monkeypatch):
     assert first != second and not torch.equal(one, two)
 
 
+def test_stopped_after_the_second_look(tmp_path, monkeypatch):
+    """Neither network is trained again."""
+    trained = []
+
+    def noted(of, model, data, config, *others, **named):
+        trained.append(data.seed)
+        return supervised(of, model, data, config, *others, **named)
+
+    def stopping(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "supervised", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "finetuning", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
+    found = run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
+    assert len(trained) == 2
+    assert found.stages["supervised"]["networks"] == 2
+
+
 def test_stopped_before_the_second_look(tmp_path, monkeypatch):
     """The first network is not trained again, and the result is that of a run in one go."""
     trained = []

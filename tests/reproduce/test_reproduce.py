@@ -11,6 +11,7 @@ from tiny import command, threads_kept
 
 from dlp_fast.cli import duration
 from dlp_fast.defenses.registry import DEFENSES
+from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import ConfigError, NumericError
 from dlp_fast.reproduce import __main__ as reproduction
 from dlp_fast.reproduce.cells import LEAST_CLEAN, Bench, Cell, parts_of_test
@@ -93,6 +94,12 @@ class TestCells:
         assert values["filter"] == {"score": "snapshot", "rate": 0.05, "floor": 1}
         assert values["finetune"]["labeled"] == "hardest"
         assert bench.configured(Cell("dlp_fast", "badnets", 0)).get("filter") == {"rate": 0.01}
+
+    @pytest.mark.parametrize("precision", ["auto", "fp32"])
+    def test_all_methods_compute_in_the_precision_asked_for(self, bench, precision, tmp_path):
+        of = Bench("digits", "smoke", bench.scale, tmp_path, RunLog(None, quiet=True), "cpu", precision)
+        assert of.configured(Cell("dlp_fast", "badnets", 0))["precision"] == precision
+        assert of.compute == choose_compute("cpu", precision)
 
 
 class TestTables:

@@ -63,6 +63,12 @@ class TestSteps:
         result = finetuning(session(), model, training_data(), LABELED, UNLABELED, of, 0, suspected)
         assert result.steps == 2 * 96 / 16
 
+    def test_taken_with_labels_in_doubt(self):
+        """Labels that are only in doubt count as well, but not where all labels but the hardest are left out."""
+        of = config(steps=None, epochs=2, batch=16, min_steps=1)
+        assert run(of)[1].steps == 2 * 96 / 16
+        assert run(config(**{**of.model_dump(), "labeled": "hardest"}))[1].steps == math.ceil(2 * 60 / 16)
+
 
 class TestMask:
     @pytest.mark.parametrize(("tau", "mask"), [(0.0, 1.0), (1.0, 0.0)])
