@@ -78,8 +78,8 @@ class FilterConfig(Section):
     """With `trajectory`: from this probability of being in the suspicious cloud on, a label is not used at first. Up to
     one half stage 3 may take it back; above, the image is suspected."""
     doubt_from: float = Field(0.7, ge=0)
-    """With `trajectory`: where the strongest sign of the set (1: found) is this or more and less than `doubt_to`,
-    stage 1 is run once more, with other weights in another order, and the curves of both networks are averaged.
+    """With `trajectory`: where the sign of a class (1: found) is this or more and less than `doubt_to`, stage 1 is run
+    once more, with other weights in another order, and the curves of both networks are averaged.
     Measured (docs/filter.md): single networks give clean sets up to 0.75, and one poisoned set between 1.0 and 2.3."""
     doubt_to: float = Field(3.0, ge=0)
     """With `trajectory`: from this strength on one network is enough; 0: never a second."""

@@ -13,9 +13,11 @@ LEAST = 1e-9  # bits or nats: below, the logarithm of a curve is not looked at
 
 
 def in_doubt(of: Suspicion, config: FilterConfig) -> bool:
-    """Whether the strongest sign is one that chance in the training of a single network can make or unmake."""
-    strongest = max(strengths(of.splits, config.min_separation), default=0.0)
-    return config.doubt_from <= strongest < config.doubt_to
+    """Whether the sign of any class is one that chance in the training of a single network can make or unmake. A clear
+    one beside it does not settle it: that class is suspected or not all the same.
+    """
+    signs = strengths(of.splits, config.min_separation) or [0.0]
+    return any(config.doubt_from <= sign < config.doubt_to for sign in signs)
 
 
 def averaged(one: Tensor, two: Tensor) -> Tensor:

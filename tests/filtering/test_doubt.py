@@ -44,8 +44,10 @@ def test_averaging_with_itself_changes_nothing():
 @pytest.mark.parametrize(
     ("strength", "doubt"), [(0.0, False), (0.69, False), (0.7, True), (1.0, True), (2.99, True), (3.0, False)]
 )
-def test_the_band(strength, doubt, monkeypatch):
-    monkeypatch.setattr("dlp_fast.filtering.doubt.strengths", lambda splits, least: [0.1, strength])
+@pytest.mark.parametrize("clear", [0.2, 5.0])
+def test_the_band(strength, doubt, clear, monkeypatch):
+    """Of any class, whatever another shows."""
+    monkeypatch.setattr("dlp_fast.filtering.doubt.strengths", lambda splits, least: [0.1, strength, clear])
     nobody = torch.zeros(3)
     of = Suspicion(nobody, nobody, nobody.bool(), nobody.bool())
     assert in_doubt(of, FilterConfig()) == doubt
