@@ -166,7 +166,7 @@ def main() -> None:
                     save_file(curves, file)
                     both.append(curves)
                     rows.append(key | {"net": net} | figures | facts(curves, part, classes, seed % classes))
-                mean = {name: averaged(both[0][name], both[1][name]) for name in both[0]}
+                mean = {name: averaged([of[name] for of in both]) for name in both[0]}
                 saved["single"] += rows
                 saved["two"].append(key | facts(mean, part, classes, seed % classes))
                 write_atomic(options.out, json.dumps(saved, indent=1).encode() + b"\n")

@@ -382,7 +382,7 @@ def _go_back(
             "this run went on with a person's decisions; give them again with --decisions FILE (the run's samples.csv "
             "holds them), or choose another --out."
         )
-    session.keep_only(("supervised", "second look"))
+    session.keep_only(("supervised", "further looks"))
     log.rewind(before["log_position"])  # what metrics.jsonl tells of the stages that are done anew
     if folder:
         folder.unfinish()

@@ -77,12 +77,16 @@ class FilterConfig(Section):
     membership: float = Field(1e-5, gt=0, lt=1)
     """With `trajectory`: from this probability of being in the suspicious cloud on, a label is not used at first. Up to
     one half stage 3 may take it back; above, the image is suspected."""
+    networks: int | None = Field(None, ge=1, le=20)
+    """With `trajectory`: networks of stage 1, each with its own weights and order, whose curves are averaged. Unset:
+    one, and a second where a sign leaves doubt; where a small set is learnt so soon that several fit into
+    `supervised.min_steps`, as many as do, at most five."""
     doubt_from: float = Field(0.7, ge=0)
-    """With `trajectory`: where the sign of a class (1: found) is this or more and less than `doubt_to`, stage 1 is run
-    once more, with other weights in another order, and the curves of both networks are averaged.
-    Measured (docs/filter.md): single networks give clean sets up to 0.75, and one poisoned set between 1.0 and 2.3."""
+    """With `networks` unset: where one network's sign of a class (1: found) is this or more and less than `doubt_to`, a
+    second one looks. Measured (docs/filter.md): single networks give clean sets up to 0.75, and one poisoned set
+    between 1.0 and 2.3."""
     doubt_to: float = Field(3.0, ge=0)
-    """With `trajectory`: from this strength on one network is enough; 0: never a second."""
+    """With `networks` unset: from this strength on one network is enough; 0: none is ever in doubt."""
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `trajectory`, where no class has two clouds. skip: nobody is suspected, nothing is unlearnt, all labels are
     used. suspect: the γ of lowest mean entropy are suspected all the same."""

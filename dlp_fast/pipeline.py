@@ -16,7 +16,7 @@ from dlp_fast.engine.session import Session
 from dlp_fast.errors import DataError
 from dlp_fast.filtering.curves import Split, late_strengths, split_classes, strengths
 from dlp_fast.filtering.decisions import Overrides, apply, nobody
-from dlp_fast.filtering.doubt import averaged, in_doubt
+from dlp_fast.filtering.doubt import averaged, in_doubt, networks
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection, counts, select
 from dlp_fast.filtering.suspicion import Suspicion
@@ -25,7 +25,7 @@ from dlp_fast.stages.finetuning import finetuning
 from dlp_fast.stages.supervised import Supervised, supervised
 from dlp_fast.stages.unlearning import unlearning
 
-AGAIN = 101  # added to the seed for the second look of stage 1
+AGAIN = 101  # added to the seed for each further network of stage 1
 LOOKS = 10  # at all images during a round of stage 3, to cluster its curves
 # What is known of a model where the truth is; given by the caller, used for the results and for nothing else.
 Observer = Callable[[nn.Module], dict[str, float | None]]
@@ -36,8 +36,8 @@ class Defense:
     """What a run found and made.
 
     stages: for each stage its figures (seconds, images_per_second, what the observer measured); first: what stage 1
-    saw, after a second look the mean of both; evidence: for each class that falls into two clouds of curves, where and
-    how far apart; nearest: strength of the clearest split that does not count as found; late: images that the last
+    saw, where several networks looked their mean; evidence: for each class that falls into two clouds of curves, where
+    and how far apart; nearest: strength of the clearest split that does not count as found; late: images that the last
     round of stage 3 gave away after it had learnt their labels, among the suspected of `selection`.
     """
 
@@ -72,11 +72,18 @@ class Pipeline:
         model = self._new_model(self.data.seed)
         first = self._supervised(model)
         figures = {"supervised": self.session.completed("supervised")["figures"]}
+        looks = networks(first.steps, self.config)
+        if looks > 1:
+            self.session.log.say(f"{looks} networks look, and their curves are averaged")
+            first = self._look_again(first, looks)
         of = self._suspicion(model, first)
-        if self.config.filter.score == "trajectory" and in_doubt(of, self.config.filter):
-            first = self._look_again(first)
+        if looks == 1 and self._another_is_wanted(of):
+            self.session.log.say("the curves leave doubt: another network is trained to look again")
+            looks = 2
+            first = self._look_again(first, looks)
             of = self._suspicion(model, first)
-            figures["supervised"] = figures["supervised"] | {"networks": 2, "seconds": first.seconds}
+        if looks > 1:
+            figures["supervised"] = figures["supervised"] | {"networks": looks, "seconds": first.seconds}
         selection = self._filter(of)
         for key in self.config.order.split("-")[1:]:
             if key == "au":
@@ -114,26 +121,31 @@ class Pipeline:
             images_per_second=kept["figures"]["images_per_second"],
         )
 
-    def _look_again(self, first: Supervised) -> Supervised:
-        """`first` with its curves averaged with those of another network, and the seconds of both."""
-        kept = self.session.completed("second look")
-        if kept is None:
-            seed = self.data.seed + AGAIN
-            self.session.log.say("the curves leave doubt: another network is trained to look again")
+    def _another_is_wanted(self, of: Suspicion) -> bool:
+        config = self.config.filter
+        return config.score == "trajectory" and config.networks is None and in_doubt(of, config)
+
+    def _look_again(self, first: Supervised, looks: int) -> Supervised:
+        """`first` with its curves averaged with those of other networks, `looks` in all, and the seconds of all."""
+        kept = self.session.completed("further looks") or {"entropy": [], "loss": [], "seconds": []}
+        kept = {name: list(of) for name, of in kept.items()}
+        for look in range(2 + len(kept["seconds"]), looks + 1):
+            seed = self.data.seed + (look - 1) * AGAIN
             again = supervised(
                 self.session,
                 self._new_model(seed),
                 replace(self.data, seed=seed),
                 self.config.supervised,
-                again=True,
+                look=look,
             )
-            kept = {"entropy": again.entropy, "loss": again.loss, "seconds": again.seconds}
-            self.session.complete("second look", kept)
+            for name in kept:
+                kept[name].append(getattr(again, name))
+            self.session.complete("further looks", kept)
         return replace(
             first,
-            entropy=averaged(first.entropy, kept["entropy"]),
-            loss=averaged(first.loss, kept["loss"]),
-            seconds=first.seconds + kept["seconds"],
+            entropy=averaged([first.entropy, *kept["entropy"]]),
+            loss=averaged([first.loss, *kept["loss"]]),
+            seconds=first.seconds + sum(kept["seconds"]),
         )
 
     def _suspicion(self, model: nn.Module, first: Supervised) -> Suspicion:

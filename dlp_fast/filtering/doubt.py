@@ -1,15 +1,16 @@
-"""A second look: where the curves of one network leave doubt, those of another are averaged in."""
+"""Further looks: where the curves of one network leave doubt, or a set is small, those of others are averaged in."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from dlp_fast.config import FilterConfig
+from dlp_fast.config import FilterConfig, RunConfig
 from dlp_fast.filtering.curves import strengths
 from dlp_fast.filtering.suspicion import Suspicion
 
 LEAST = 1e-9  # bits or nats: below, the logarithm of a curve is not looked at
+MOST = 5  # networks, where none was asked for: beyond, they add little (docs/filter.md)
 
 
 def in_doubt(of: Suspicion, config: FilterConfig) -> bool:
@@ -20,12 +21,22 @@ def in_doubt(of: Suspicion, config: FilterConfig) -> bool:
     return any(config.doubt_from <= sign < config.doubt_to for sign in signs)
 
 
-def averaged(one: Tensor, two: Tensor) -> Tensor:
-    """Geometric mean of two trajectories, fp32 [epochs, n] each, over the epochs that both have.
+def networks(steps: int, config: RunConfig) -> int:
+    """How many networks look, whatever the first one sees, which knew all images after `steps` steps.
 
-    Of logarithms, since the clouds are looked for in these: what is common to both networks stays, and what chance did
-    to an image in one of them is halved.
+    A set of a thousand images is learnt in so few steps that chance decides more of its curves than anything else; but
+    then the steps that stage 1 is granted are enough for others.
     """
-    epochs = min(len(one), len(two))
-    logs = [of[:epochs].clamp_min(LEAST).log() for of in (one, two)]
-    return torch.stack(logs).mean(0).exp()
+    if config.filter.score != "trajectory":
+        return 1
+    return config.filter.networks or max(1, min(MOST, config.supervised.min_steps // max(1, steps)))
+
+
+def averaged(looks: list[Tensor]) -> Tensor:
+    """Geometric mean of trajectories, fp32 [epochs, n] each, over the epochs that all have.
+
+    Of logarithms, since the clouds are looked for in these: what is common to the networks stays, and what chance did
+    to an image in one of them is divided by their number.
+    """
+    epochs = min(len(of) for of in looks)
+    return torch.stack([of[:epochs].clamp_min(LEAST).log() for of in looks]).mean(0).exp()

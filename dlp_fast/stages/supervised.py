@@ -46,15 +46,15 @@ def supervised(
     data: TrainingData,
     config: SupervisedConfig,
     watch: Callable[[Scores], None] | None = None,
-    again: bool = False,
+    look: int = 1,
 ) -> Supervised:
     """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
-    the scores to `watch`. `again`: this is a second look, and told as one.
+    the scores to `watch`. `look`: which network this is, where several look.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
     epochs, per_epoch, batch = plan(len(data), config)
-    name = "second look" if again else "supervised"
+    name = "supervised" if look == 1 else f"look {look}"
     optimizer = sgd(
         model.parameters(),
         session.compute,

@@ -138,7 +138,7 @@ def test_a_run_goes_on_from_the_filter(tmp_path):
     assert after[other["sample_id"]]["decision"] == "suspected_poisoned"
     told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "supervised"] == [1, 2]
-    assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "second look"] == [1, 2]
+    assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "look 2"] == [1, 2]
     assert len([e for e in told if e["kind"] == "filter"]) == 1
     results = json.loads((run / "results.json").read_text())
     assert results["decisions"] == {"keep": 1, "drop": 1, "suspect": 1}

@@ -9,7 +9,7 @@ from tiny import session, training_data
 from dlp_fast import pipeline
 from dlp_fast.checkpoint import Checkpoints
 from dlp_fast.config import FilterConfig, RunConfig
-from dlp_fast.filtering.doubt import averaged, in_doubt
+from dlp_fast.filtering.doubt import averaged, in_doubt, networks
 from dlp_fast.filtering.suspicion import Suspicion
 from dlp_fast.stages.supervised import supervised
 
@@ -32,13 +32,19 @@ def run(of=None, **filtering):
 
 def test_geometric_mean_over_the_epochs_of_both():
     one, two = torch.tensor([[4.0, 0.0], [1.0, 2.0], [9.0, 9.0]]), torch.tensor([[1.0, 1.0], [16.0, 2.0]])
-    found = averaged(one, two)
+    found = averaged([one, two])
     torch.testing.assert_close(found, torch.tensor([[2.0, 1e-9**0.5], [4.0, 2.0]]))
 
 
 def test_averaging_with_itself_changes_nothing():
     one = torch.rand(3, 50) + 1e-6
-    torch.testing.assert_close(averaged(one, one), one)
+    torch.testing.assert_close(averaged([one, one]), one)
+
+
+def test_each_network_counts_the_same():
+    of = [torch.rand(3, 50) + 1e-6 for _ in range(3)]
+    torch.testing.assert_close(averaged(of), (of[0] * of[1] * of[2]) ** (1 / 3))
+    torch.testing.assert_close(averaged(of[::-1]), averaged(of))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +63,41 @@ def test_the_band(strength, doubt, clear, monkeypatch):
 def test_classes_too_small_for_clouds_leave_no_doubt():
     nobody = torch.zeros(3)
     assert not in_doubt(Suspicion(nobody, nobody, nobody.bool(), nobody.bool()), FilterConfig())
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(110, 5), (250, 4), (500, 2), (501, 1), (4000, 1), (0, 5)])
+def test_as_many_networks_as_the_steps_that_stage_1_is_granted(steps, expected):
+    assert networks(steps, RunConfig()) == expected
+    assert networks(steps, RunConfig(filter={"networks": 3})) == 3
+    assert networks(steps, RunConfig(filter={"score": "loss", "networks": 3})) == 1
+    assert networks(steps, RunConfig(supervised={"min_steps": 0})) == 1
+
+
+def test_as_many_networks_as_asked_for_and_no_more():
+    one, three = run(networks=1, **ALWAYS), run(networks=3, **NEVER)
+    assert "networks" not in one.stages["supervised"]
+    assert three.stages["supervised"]["networks"] == 3
+    assert three.stages["supervised"]["seconds"] > one.stages["supervised"]["seconds"]
+    two = run(networks=2)
+    assert not torch.equal(three.first.loss, two.first.loss)
+
+
+def test_stopped_in_the_third_look(tmp_path, monkeypatch):
+    """Of three networks the two that are done are not trained again, and the result is that of a run in one go."""
+    trained = []
+
+    def stopping(of, model, data, config, *others, **named):
+        trained.append(data.seed)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return supervised(of, model, data, config, *others, **named)
+
+    monkeypatch.setattr(pipeline, "supervised", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(session(checkpoints=Checkpoints(tmp_path)), networks=3)
+    found = run(session(checkpoints=Checkpoints(tmp_path)), networks=3)
+    assert len(trained) == 4 and trained[2] == trained[3] and len(set(trained)) == 3
+    assert torch.equal(found.first.loss, run(networks=3).first.loss)
 
 
 def test_both_networks_are_averaged():
