@@ -1,6 +1,6 @@
-"""What a second network adds to stage 1: the strength of each sign by one network, by another, and by both averaged.
+"""What further networks add to stage 1: the strength of each sign by one network, by another, and by several averaged.
 
-    python benchmarks/second_look.py --data DIR --out RESULT.json
+    python benchmarks/second_look.py --data DIR --out RESULT.json [--networks 2]
 
 Stage 1 of the default configuration on parts of the image set; a seed is other images, another target class, another
 attack. Runs that the result file holds already are not done again; their curves lie beside it (safetensors).
@@ -51,11 +51,13 @@ TESTED = 2000  # test images
 @dataclass
 class Options:
     data: str
-    """Image folder (a clean one: it is poisoned here), with train and test."""
+    """Image folder (a clean one: it is poisoned here), with train and test; or digits."""
     out: Path
     """Result file, JSON."""
-    images: int = 5000
-    """How many images, the same number of each class."""
+    networks: int = 2
+    """How many networks look; each number of them from two on is averaged."""
+    images: int | None = 5000
+    """How many images, the same number of each class; none: all."""
     image_size: int | None = 16
     """Side in pixels; none: the images' own."""
     seeds: int = 3
@@ -77,7 +79,9 @@ class Part:
 
 def part_of(options: Options, dataset: sources.Dataset, attack: str, rate: float, seed: int) -> Part:
     classes = dataset.train.classes
-    chosen = subset(dataset.train.labels, len(classes), options.images, seed)
+    chosen = torch.arange(len(dataset.train.labels))
+    if options.images is not None:
+        chosen = subset(dataset.train.labels, len(classes), options.images, seed)
     images, labels = sources.ResidentImages(dataset.train.images.get(chosen)), dataset.train.labels[chosen]
     if attack == "none":
         return Part(images, labels, None)
@@ -109,7 +113,9 @@ def look(
     model = build_model("wrn-16-1", classes, max(images.height, images.width), seed).to(compute.device)
     with Session(seed, compute, RunLog(None, quiet=True)) as session:
         found = supervised(session, model, data, SupervisedConfig())
-    few = subset(dataset.test.labels, classes, TESTED, 0)
+    few = torch.arange(len(dataset.test.labels))
+    if len(few) > TESTED:
+        few = subset(dataset.test.labels, classes, TESTED, 0)
     test = sources.ResidentImages(dataset.test.images.get(few)).to(compute.device)
     of = TestSet(
         test, dataset.test.labels[few], part.attack and part.attack.table, part.attack and part.attack.target
@@ -137,15 +143,35 @@ def facts(curves: dict[str, Tensor], part: Part, classes: int, target: int) -> d
     }
 
 
+def looks(
+    options: Options, dataset: sources.Dataset, part: Part, key: dict[str, Any]
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]]]:
+    """(curves of each network, their figures)."""
+    classes, seed = len(dataset.train.classes), key["seed"]
+    curves, rows = [], []
+    for net in range(options.networks):
+        name = f"{key['attack']}-{key['rate']:g}-{seed}-{key['precision']}-{net}.safetensors"
+        found, figures = look(dataset, part, seed + net * AGAIN, key["precision"])
+        file = options.out.with_suffix("") / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(found, file)
+        curves.append(found)
+        rows.append(key | {"net": net} | figures | facts(found, part, classes, seed % classes))
+    return curves, rows
+
+
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     dataset = sources.load(options.data, image_size=options.image_size)
     classes = len(dataset.train.classes)
-    saved: dict[str, Any] = {"single": [], "two": []}
+    saved: dict[str, Any] = {"single": [], "averaged": []}
     if options.out.is_file():
         saved = json.loads(options.out.read_text())
+        held = max((row["networks"] for row in saved["averaged"]), default=options.networks)
+        if held != options.networks:
+            raise SystemExit(f"{options.out} holds runs with {held} networks each; choose another --out.")
     saved["environment"] = environment(choose_compute("auto", options.precisions[0]).describe())
-    done = {(r["attack"], r["rate"], r["seed"], r["precision"]) for r in saved["two"]}
+    done = {(r["attack"], r["rate"], r["seed"], r["precision"]) for r in saved["averaged"]}
     wanted = [c for c in CASES if options.attacks is None or c[0] in options.attacks]
     for seed in range(options.seeds):
         for attack, rate in wanted:
@@ -155,25 +181,18 @@ def main() -> None:
             part = part_of(options, dataset, attack, rate, seed)
             for precision in left:
                 key = {"attack": attack, "rate": rate, "seed": seed, "precision": precision}
-                both, rows = [], []
-                for net, weights in enumerate((seed, seed + AGAIN)):
-                    file = (
-                        options.out.with_suffix("")
-                        / f"{attack}-{rate:g}-{seed}-{precision}-{net}.safetensors"
-                    )
-                    curves, figures = look(dataset, part, weights, precision)
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    save_file(curves, file)
-                    both.append(curves)
-                    rows.append(key | {"net": net} | figures | facts(curves, part, classes, seed % classes))
-                mean = {name: averaged([of[name] for of in both]) for name in both[0]}
+                curves, rows = looks(options, dataset, part, key)
                 saved["single"] += rows
-                saved["two"].append(key | facts(mean, part, classes, seed % classes))
+                told = []
+                for count in range(2, options.networks + 1):
+                    mean = {name: averaged([of[name] for of in curves[:count]]) for name in curves[0]}
+                    row = {"networks": count} | facts(mean, part, classes, seed % classes)
+                    saved["averaged"].append(key | row)
+                    told.append(f"{count} networks {row['target']} (others {row['strongest_other']})")
                 write_atomic(options.out, json.dumps(saved, indent=1).encode() + b"\n")
+                alone = ", ".join(str(row["target"]) for row in rows)
                 print(
-                    f"{attack} {rate:g} seed {seed} {precision}: {rows[0]['target']}, {rows[1]['target']}, "
-                    f"both {saved['two'][-1]['target']}; others {saved['two'][-1]['strongest_other']}",
-                    flush=True,
+                    f"{attack} {rate:g} seed {seed} {precision}: alone {alone}; {', '.join(told)}", flush=True
                 )
 
 
