@@ -272,7 +272,8 @@ class Pipeline:
             before=before,
         )
         splits = self._late_splits(result.labeled, result.entropy, result.loss)
-        clear = late_strengths(splits, self.config.filter.min_separation)
+        early = any(of["stage"] == "supervised" for of in self.evidence)
+        clear = late_strengths(splits, self.config.filter.min_separation, early)
         dropped, evidence = self._late_poison(result.labeled, splits, clear)
         figures = {
             "seconds": result.seconds,

@@ -121,6 +121,25 @@ def test_late_clouds_must_stand_out():
         assert 0 < found.nearest < 1
 
 
+@pytest.mark.parametrize(
+    ("separation", "stage", "late"),
+    [(4.0, "supervised", False), (4.0, "finetuning", True), (9.0, "supervised", True), (4.0, None, True)],
+)
+def test_late_clouds_beside_what_stage_1_found(separation, stage, late):
+    """They must be twice as clear there."""
+    members = torch.arange(len(training_data())).reshape(2, -1).numpy()
+
+    class Falling(Pipeline):
+        def _late_splits(self, labeled, entropy, loss):
+            halves = (np.arange(members.shape[1]) % 2).astype(float)
+            return [Split(k, members[k], halves, of, 0.0) for k, of in enumerate((separation, 0.1))]
+
+    config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "rounds": 1}})
+    pipeline = Falling(session(), training_data(), config, nothing)
+    pipeline.evidence = [{"stage": stage}] if stage else []
+    assert (pipeline.run().late > 0) == late
+
+
 def test_the_first_late_look_does_not_count(monkeypatch):
     """It falls to the end of the warm-up."""
     given = []

@@ -41,6 +41,9 @@ RARE_MOST = 0.3  # of the class; a larger cloud is the plain fit's to find
 STANDS_OUT = 2.0  # times the median of the other classes
 UNCLEAR = 0.9  # strength of a class that falls into two but does not stand out: not found, and nothing to be sure of
 MOST_LATE = 0.5  # of the class: more than that, stage 1 would have learnt; it is the images already known
+# Where stage 1 has found poison, there is less reason to look for more. All seven clouds that stage 3 found beside it
+# were false, at strengths of 1.0 to 1.6 (docs/filter.md).
+LATE_BESIDE = 2.0  # strength from which a late cloud counts there
 LATE = 3  # epochs at the end that decide which of two clouds was learnt deeper
 
 
@@ -93,10 +96,13 @@ def found(splits: list[Split], min_separation: float) -> list[Split]:
     return [s for s, of in zip(splits, strengths(splits, min_separation), strict=True) if of >= 1]
 
 
-def late_strengths(splits: list[Split], min_separation: float) -> list[float]:
-    """`strengths` of clouds in the curves of stage 3: 0 for a cloud of most of its class."""
+def late_strengths(splits: list[Split], min_separation: float, early: bool) -> list[float]:
+    """`strengths` of clouds in the curves of stage 3: 0 for a cloud of most of its class; `early`: stage 1 has found a
+    class already.
+    """
     beside = zip(splits, strengths(splits, min_separation), strict=True)
-    return [of if (split.posterior > 0.5).mean() <= MOST_LATE else 0.0 for split, of in beside]
+    bar = LATE_BESIDE if early else 1.0
+    return [of / bar if (split.posterior > 0.5).mean() <= MOST_LATE else 0.0 for split, of in beside]
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ class TestBesideOthers:
         ("poisoned", "found"), [({2}, {2}), ({1, 4}, {1, 4}), (set(), set()), ({0, 1, 2, 3, 5}, set())]
     )
     def test_classes_that_stand_out(self, poisoned, found):
-        strengths = late_strengths(self.splits(poisoned), CONFIG.min_separation)
+        strengths = late_strengths(self.splits(poisoned), CONFIG.min_separation, early=False)
         assert {k for k, s in enumerate(strengths) if s >= 1} == found
 
     def test_values(self):
@@ -127,7 +127,7 @@ class TestBesideOthers:
 
         def strengths(*separations):
             of = [Split(k, np.arange(100), posterior, s, 0.0) for k, s in enumerate(separations)]
-            return late_strengths(of, 2.0)
+            return late_strengths(of, 2.0, early=False)
 
         assert strengths(6.0, 1.0, 0.5, 0.5) == [3.0, 0.5, 0.25, 0.25]
         assert strengths(6.0, 2.0, 2.0) == [1.5, 0.9, 0.9]
@@ -139,10 +139,17 @@ class TestBesideOthers:
     def test_a_cloud_of_most_of_its_class_is_what_is_known_already(self):
         def strength(count):
             posterior = (np.arange(100) < count).astype(float)
-            return late_strengths([Split(0, np.arange(100), posterior, 4.0, 0.0)], 2.0)
+            return late_strengths([Split(0, np.arange(100), posterior, 4.0, 0.0)], 2.0, early=False)
 
         assert strength(50) == [2.0]
         assert strength(51) == strength(88) == [0.0]
+
+
+@pytest.mark.parametrize(("separation", "early", "late"), [(2.0, 0.5, 1.0), (4.0, 1.0, 2.0), (8.0, 2.0, 4.0)])
+def test_beside_a_class_of_stage_1_a_late_cloud_counts_from_twice(separation, early, late):
+    of = [Split(0, np.arange(100), (np.arange(100) < 30).astype(float), separation, 0.0)]
+    assert late_strengths(of, 2.0, early=True) == [early]
+    assert late_strengths(of, 2.0, early=False) == [late]
 
 
 def test_members_are_ids_of_their_class():
