@@ -31,7 +31,7 @@ OPTIONS = {
     "": 19,
     "dataset": 5,
     "supervised": 8,
-    "filter": 9,
+    "filter": 10,
     "unlearn": 7,
     "finetune": 19,
 }
