@@ -162,6 +162,8 @@ def looks(
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
+    if options.networks < 2:
+        raise SystemExit("--networks: two or more, else there is nothing to average.")
     dataset = sources.load(options.data, image_size=options.image_size)
     classes = len(dataset.train.classes)
     saved: dict[str, Any] = {"single": [], "averaged": []}

@@ -13,6 +13,7 @@ from dlp_fast.config import RunConfig
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.scoring_pass import score
 from dlp_fast.engine.session import Session
+from dlp_fast.filtering.doubt import networks
 from dlp_fast.models.registry import build_model
 from dlp_fast.pipeline import LOOKS
 from dlp_fast.stages import finetuning as stage3
@@ -59,8 +60,8 @@ def _part(data: TrainingData, count: int) -> TrainingData:
 def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimate:
     """Time a few batches of each stage of `config.order` and reckon what all of them take.
 
-    The filter's own clustering and the report are small beside them. Rounds of stage 3 that begin anew where poison is
-    found late come on top.
+    The filter's own clustering and the report are small beside them. A second network of stage 1 where the first leaves
+    doubt, and rounds of stage 3 that begin anew where poison is found late, come on top.
     """
     size = max(data.images.height, data.images.width)
 
@@ -86,7 +87,8 @@ def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimat
     train = one.model_copy(update={"epochs": 1, "min_steps": 0, "batch": min(batch, len(few))})
     stage1.supervised(session, model, few, train)
     spent = timed(lambda: stage1.supervised(session, model, few, train)) - look * len(few) / n
-    seconds["supervised"] = max(spent, 1e-3) / max(1, len(few) // batch) * per_epoch * epochs + look * epochs
+    train_all = max(spent, 1e-3) / max(1, len(few) // batch) * per_epoch * epochs
+    seconds["supervised"] = (train_all + look * epochs) * networks(per_epoch * epochs, config)
     if "-au" in config.order:
         two = config.unlearn
         suspects = torch.arange(min(len(few), two.batch))

@@ -74,13 +74,12 @@ class Pipeline:
         figures = {"supervised": self.session.completed("supervised")["figures"]}
         looks = networks(first.steps, self.config)
         if looks > 1:
-            self.session.log.say(f"{looks} networks look, and their curves are averaged")
-            first = self._look_again(first, looks)
+            first = self._look_again(first, looks, f"{looks} networks look, and their curves are averaged")
         of = self._suspicion(model, first)
-        if looks == 1 and self._another_is_wanted(of):
-            self.session.log.say("the curves leave doubt: another network is trained to look again")
+        if looks == 1 and in_doubt(of, self.config.filter):
             looks = 2
-            first = self._look_again(first, looks)
+            why = "the curves leave doubt: another network is trained to look again"
+            first = self._look_again(first, looks, why)
             of = self._suspicion(model, first)
         if looks > 1:
             figures["supervised"] = figures["supervised"] | {"networks": looks, "seconds": first.seconds}
@@ -121,14 +120,12 @@ class Pipeline:
             images_per_second=kept["figures"]["images_per_second"],
         )
 
-    def _another_is_wanted(self, of: Suspicion) -> bool:
-        config = self.config.filter
-        return config.score == "trajectory" and config.networks is None and in_doubt(of, config)
-
-    def _look_again(self, first: Supervised, looks: int) -> Supervised:
+    def _look_again(self, first: Supervised, looks: int, why: str) -> Supervised:
         """`first` with its curves averaged with those of other networks, `looks` in all, and the seconds of all."""
         kept = self.session.completed("further looks") or {"entropy": [], "loss": [], "seconds": []}
         kept = {name: list(of) for name, of in kept.items()}
+        if len(kept["seconds"]) < looks - 1:
+            self.session.log.say(why)
         for look in range(2 + len(kept["seconds"]), looks + 1):
             seed = self.data.seed + (look - 1) * AGAIN
             again = supervised(

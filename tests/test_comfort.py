@@ -69,13 +69,13 @@ class TestDryRun:
             "dlp_fast.dryrun.time", types.SimpleNamespace(monotonic=lambda: float(next(ticks)))
         )
 
-        def reckon(steps, epochs):
+        def reckon(steps, epochs, networks=None):
             config = RunConfig(
                 model="wrn-10-1",
                 supervised={"epochs": epochs, "min_steps": 0, "batch": 32},
                 unlearn={"epochs": 2},
                 finetune={"steps": steps, "batch": 16, "labeled": labeled},
-                filter={"floor": 2},
+                filter={"floor": 2, "networks": networks},
             )
             return estimate(session(), training_data(), config)
 
@@ -84,6 +84,7 @@ class TestDryRun:
         assert all(value > 0 for value in short.seconds.values())
         assert long.seconds["finetuning"] > 10 * short.seconds["finetuning"]
         assert long.seconds["supervised"] > 10 * short.seconds["supervised"]
+        assert reckon(10, 2, networks=4).seconds["supervised"] == 4 * short.seconds["supervised"]
         assert long.memory > 1e7
 
     def test_only_the_stages_of_the_order(self):

@@ -10,13 +10,16 @@ from dlp_fast.filtering.curves import strengths
 from dlp_fast.filtering.suspicion import Suspicion
 
 LEAST = 1e-9  # bits or nats: below, the logarithm of a curve is not looked at
-MOST = 5  # networks, where none was asked for: beyond, they add little (docs/filter.md)
+MOST = 5  # networks, where no number was asked for: as many as were measured (docs/filter.md)
 
 
 def in_doubt(of: Suspicion, config: FilterConfig) -> bool:
     """Whether the sign of any class is one that chance in the training of a single network can make or unmake. A clear
-    one beside it does not settle it: that class is suspected or not all the same.
+    one beside it does not settle it: that class is suspected or not all the same. Never where the number of networks
+    was asked for, nor by a filter that has no signs.
     """
+    if config.score != "trajectory" or config.networks is not None:
+        return False
     signs = strengths(of.splits, config.min_separation) or [0.0]
     return any(config.doubt_from <= sign < config.doubt_to for sign in signs)
 
@@ -29,7 +32,7 @@ def networks(steps: int, config: RunConfig) -> int:
     """
     if config.filter.score != "trajectory":
         return 1
-    return config.filter.networks or max(1, min(MOST, config.supervised.min_steps // max(1, steps)))
+    return config.filter.networks or max(1, min(MOST, config.supervised.min_steps // steps))
 
 
 def averaged(looks: list[Tensor]) -> Tensor:

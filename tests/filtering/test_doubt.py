@@ -25,6 +25,21 @@ def nothing(model):
     return {"clean_accuracy": None, "attack_success_rate": None}
 
 
+class Training:
+    """Stage 1 that notes every network, and stops a run before the `stop`-th begins."""
+
+    def __init__(self, stop=None):
+        self.seeds, self.seconds, self.stop = [], [], stop
+
+    def __call__(self, of, model, data, *others, **named):
+        self.seeds.append(data.seed)
+        if len(self.seeds) == self.stop:
+            raise KeyboardInterrupt
+        found = supervised(of, model, data, *others, **named)
+        self.seconds.append(found.seconds)
+        return found
+
+
 def run(of=None, **filtering):
     config = RunConfig(**TINY, filter=filtering)
     return pipeline.Pipeline(of or session(), training_data(), config, nothing).run()
@@ -58,6 +73,7 @@ def test_the_band(strength, doubt, clear, monkeypatch):
     of = Suspicion(nobody, nobody, nobody.bool(), nobody.bool())
     assert in_doubt(of, FilterConfig()) == doubt
     assert not in_doubt(of, FilterConfig(**NEVER))
+    assert not in_doubt(of, FilterConfig(networks=1)) and not in_doubt(of, FilterConfig(score="loss"))
 
 
 def test_classes_too_small_for_clouds_leave_no_doubt():
@@ -65,7 +81,7 @@ def test_classes_too_small_for_clouds_leave_no_doubt():
     assert not in_doubt(Suspicion(nobody, nobody, nobody.bool(), nobody.bool()), FilterConfig())
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(110, 5), (250, 4), (500, 2), (501, 1), (4000, 1), (0, 5)])
+@pytest.mark.parametrize(("steps", "expected"), [(1, 5), (110, 5), (250, 4), (500, 2), (501, 1), (4000, 1)])
 def test_as_many_networks_as_the_steps_that_stage_1_is_granted(steps, expected):
     assert networks(steps, RunConfig()) == expected
     assert networks(steps, RunConfig(filter={"networks": 3})) == 3
@@ -73,31 +89,15 @@ def test_as_many_networks_as_the_steps_that_stage_1_is_granted(steps, expected):
     assert networks(steps, RunConfig(supervised={"min_steps": 0})) == 1
 
 
-def test_as_many_networks_as_asked_for_and_no_more():
-    one, three = run(networks=1, **ALWAYS), run(networks=3, **NEVER)
+def test_as_many_networks_as_asked_for_and_no_more(monkeypatch):
+    training = Training()
+    monkeypatch.setattr(pipeline, "supervised", training)
+    one, three, two = run(networks=1, **ALWAYS), run(networks=3, **NEVER), run(networks=2)
+    assert len(training.seeds) == 1 + 3 + 2
     assert "networks" not in one.stages["supervised"]
     assert three.stages["supervised"]["networks"] == 3
-    assert three.stages["supervised"]["seconds"] > one.stages["supervised"]["seconds"]
-    two = run(networks=2)
+    assert three.stages["supervised"]["seconds"] == pytest.approx(sum(training.seconds[1:4]))
     assert not torch.equal(three.first.loss, two.first.loss)
-
-
-def test_stopped_in_the_third_look(tmp_path, monkeypatch):
-    """Of three networks the two that are done are not trained again, and the result is that of a run in one go."""
-    trained = []
-
-    def stopping(of, model, data, config, *others, **named):
-        trained.append(data.seed)
-        if len(trained) == 3:
-            raise KeyboardInterrupt
-        return supervised(of, model, data, config, *others, **named)
-
-    monkeypatch.setattr(pipeline, "supervised", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        run(session(checkpoints=Checkpoints(tmp_path)), networks=3)
-    found = run(session(checkpoints=Checkpoints(tmp_path)), networks=3)
-    assert len(trained) == 4 and trained[2] == trained[3] and len(set(trained)) == 3
-    assert torch.equal(found.first.loss, run(networks=3).first.loss)
 
 
 def test_both_networks_are_averaged():
@@ -130,40 +130,31 @@ def test_the_second_look_is_another_network_in_another_order(monkeypatch):
 
 def test_stopped_after_the_second_look(tmp_path, monkeypatch):
     """Neither network is trained again."""
-    trained = []
-
-    def noted(of, model, data, config, *others, **named):
-        trained.append(data.seed)
-        return supervised(of, model, data, config, *others, **named)
+    training = Training()
 
     def stopping(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "supervised", noted)
+    monkeypatch.setattr(pipeline, "supervised", training)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "finetuning", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
     found = run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
-    assert len(trained) == 2
+    assert len(training.seeds) == 2
     assert found.stages["supervised"]["networks"] == 2
 
 
-def test_stopped_before_the_second_look(tmp_path, monkeypatch):
-    """The first network is not trained again, and the result is that of a run in one go."""
-    trained = []
-
-    def stopping(of, model, data, config, *others, **named):
-        trained.append(data.seed)
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        return supervised(of, model, data, config, *others, **named)
-
-    monkeypatch.setattr(pipeline, "supervised", stopping)
+@pytest.mark.parametrize(("looks", "filtering"), [(2, ALWAYS), (3, {"networks": 3})])
+def test_stopped_before_the_last_look(looks, filtering, tmp_path, monkeypatch):
+    """The networks before it are not trained again, and the result is that of a run in one go."""
+    training = Training(stop=looks)
+    monkeypatch.setattr(pipeline, "supervised", training)
     with pytest.raises(KeyboardInterrupt):
-        run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
-    found = run(session(checkpoints=Checkpoints(tmp_path)), **ALWAYS)
-    assert len(trained) == 3 and trained[1] == trained[2] != trained[0]
-    whole = run(**ALWAYS)
+        run(session(checkpoints=Checkpoints(tmp_path)), **filtering)
+    found = run(session(checkpoints=Checkpoints(tmp_path)), **filtering)
+    seeds = list(training.seeds)
+    assert len(seeds) == looks + 1 and seeds[-1] == seeds[-2] and len(set(seeds)) == looks
+    whole = run(**filtering)
     assert torch.equal(found.first.loss, whole.first.loss)
     assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), whole.model.parameters()))
