@@ -43,6 +43,8 @@ class Options:
     """Which seeds, the most wanted first."""
     attacks: tuple[str, ...] = MADE
     """Which attacks."""
+    crafted: bool = False
+    """The cache holds the images of TrojanNN and LCA already, so that nobody waits for them."""
     clean_set: bool = True
     """Whether every method meets the clean set as well."""
     workers: int = 8
@@ -75,7 +77,9 @@ def tasks(options: Options) -> list[Task]:
                     continue  # it is the cell none, none
                 # without a clean set among the attacks nobody trains its victim first
                 needs = first["none"] if method == "clean" and options.clean_set else first[attack]
-                made = method in ("dlp", "dlp_fast") and attack not in ("lca", "trojannn")
+                made = method in ("dlp", "dlp_fast") and (
+                    options.crafted or attack not in ("lca", "trojannn")
+                )
                 found.append(Task(cell, None if made or cell == needs else needs))
     return found
 

@@ -60,7 +60,7 @@ def measure(steps: int, graphs: str) -> dict[str, float]:
 
     def run(count: int) -> float:
         model = build_model("wrn-16-1", 10, 32, 0).to(compute.device)
-        config = FinetuneConfig(steps=count, batch=64, mu=7)
+        config = FinetuneConfig(steps=count, batch=64, mu=7, norm_batches=0)
         with Session(0, compute, RunLog(None, quiet=True), every=1e9) as session:
             torch.cuda.synchronize()
             began = time.monotonic()

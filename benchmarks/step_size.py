@@ -73,29 +73,34 @@ def point(options: Options, rate: float, train: TrainingData, held: TrainingData
     return {"rate": rate, "steps": done.steps, "held_out_accuracy": accuracy, "seconds": seconds}
 
 
+def parts(
+    data: str, image_size: int | None, images: int, held: int, seed: int
+) -> tuple[str, TrainingData, TrainingData]:
+    """Name of the image set; the first `images` of each class, to train on; the `held` that follow."""
+    dataset = sources.load(data, image_size=image_size)
+    source, classes = dataset.train, len(dataset.train.classes)
+    of_class = [(source.labels == c).nonzero().flatten() for c in range(classes)]
+    first = torch.cat([ids[:images] for ids in of_class]).sort().values
+    then = torch.cat([ids[images : images + held] for ids in of_class]).sort().values
+    pixels = source.images.get(torch.arange(len(source.labels)))
+    mean, std = pixel_statistics(ResidentImages(pixels[first]))
+    device = choose_compute("auto", "auto").device
+    everything = TrainingData(source.images, source.labels, classes, mean, std, dataset.flip, seed, device)
+    return dataset.name, part(pixels, everything, first), part(pixels, everything, then)
+
+
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(options.threads)
-    dataset = sources.load(options.data, image_size=options.image_size)
-    source, classes = dataset.train, len(dataset.train.classes)
-    of_class = [(source.labels == c).nonzero().flatten() for c in range(classes)]
-    first = torch.cat([ids[: options.images] for ids in of_class]).sort().values
-    then = torch.cat([ids[options.images : options.images + options.held] for ids in of_class]).sort().values
-    pixels = source.images.get(torch.arange(len(source.labels)))
-    mean, std = pixel_statistics(ResidentImages(pixels[first]))
-    compute = choose_compute("auto", "auto")
-    everything = TrainingData(
-        source.images, source.labels, classes, mean, std, dataset.flip, options.seed, compute.device
-    )
-    train, held = part(pixels, everything, first), part(pixels, everything, then)
+    name, train, held = parts(options.data, options.image_size, options.images, options.held, options.seed)
     points: list[dict[str, Any]] = []
     for rate in options.rates:
         points.append(point(options, rate, train, held))
         saved = {
-            "data": dataset.name,
+            "data": name,
             "options": {k: v for k, v in dataclasses.asdict(options).items() if k not in ("data", "out")},
             "points": points,
-            "environment": environment(compute.describe()),
+            "environment": environment(choose_compute("auto", "auto").describe()),
         }
         write_atomic(options.out, json.dumps(saved, indent=1, default=str).encode())
 

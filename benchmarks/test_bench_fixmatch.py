@@ -34,7 +34,7 @@ def test_bench_ours(benchmark, pictures, timed):
     data = TrainingData(images, labels, 10, CIFAR["mean"], CIFAR["std"], True, 0, compute.device)
     model = build_model("wrn-16-1", 10, 32, 0)
     batch = 64 if timed else 8
-    config = FinetuneConfig(steps=STEPS, batch=batch, mu=7)
+    config = FinetuneConfig(steps=STEPS, batch=batch, mu=7, norm_batches=0)
     ids = torch.arange(N)
 
     def steps() -> int:
@@ -67,7 +67,7 @@ def test_bench_ours_cuda(benchmark, pictures, timed, graphs):
     images = ResidentImages(pixels.cuda())
     data = TrainingData(images, labels, 10, CIFAR["mean"], CIFAR["std"], True, 0, compute.device)
     model = build_model("wrn-16-1", 10, 32, 0).cuda()
-    config = FinetuneConfig(steps=CUDA_STEPS if timed else 8, batch=64, mu=7)
+    config = FinetuneConfig(steps=CUDA_STEPS if timed else 8, batch=64, mu=7, norm_batches=0)
     ids = torch.arange(N)
 
     def steps() -> None:

@@ -163,6 +163,9 @@ class FinetuneConfig(Section):
     median class. 1: never."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the averaged weights, which are the result; warmed up as min(ema, (1+k)/(10+k))."""
+    norm_batches: int = Field(100, ge=0)
+    """Batches of labeled images from which the averaged weights get batch-norm statistics of their own; 0: those of the
+    last steps' weights, as in FixMatch."""
 
 
 class RunConfig(Section):

@@ -33,7 +33,7 @@ OPTIONS = {
     "supervised": 8,
     "filter": 10,
     "unlearn": 7,
-    "finetune": 19,
+    "finetune": 20,
 }
 
 

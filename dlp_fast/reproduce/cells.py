@@ -34,7 +34,7 @@ from dlp_fast.scoring import TestSet, per_class_accuracy
 from dlp_fast.stages.finetuning import finetuning
 
 MOST_OF_TEST = 0.25  # share of the test set that may become the clean images that rivals are given
-VERSION = 9  # of the methods: cells of an older one are not mixed with new ones
+VERSION = 10  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
 OURS = ("dlp_fast", "dlp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlp_fast.config import FinetuneConfig
+from dlp_fast.engine.batch_norm import refit_batch_norm
 from dlp_fast.engine.batches import Cycle, TrainingData
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.engine.scoring_pass import score
@@ -89,6 +91,16 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, objec
     weights = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _labeled_views(session: Session, data: TrainingData, cycle: Cycle, numbers: range) -> Iterator[Tensor]:
+    """Weak views of the batches that would have come next."""
+    for number in numbers:
+        session.poll()
+        views = data.views(cycle.at(number), number, strong=False)[0]
+        if number + 1 in numbers:
+            data.expect(cycle.at(number + 1))
+        yield views
 
 
 def finetuning(
@@ -216,6 +228,11 @@ def finetuning(
                 use[readmissible] = scores.loss[readmissible] < highest_loss
                 labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
     model.load_state_dict(average.state_dict())
+    if config.norm_batches:
+        # the statistics that came along are those of the last steps' weights, and do not fit the average
+        seed_step(model, data.seed, LABELED, steps)
+        views = _labeled_views(session, data, labeled_cycle, range(steps, steps + config.norm_batches))
+        refit_batch_norm(model, views)
     given, used = (torch.bincount(of, minlength=data.classes) for of in (data.labels, data.labels[use]))
     odds = lost_odds(given, used, config.logit_adjustment)
     if not raise_odds(model, odds):

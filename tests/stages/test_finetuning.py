@@ -7,7 +7,7 @@ from tiny import session, training_data
 from torch import nn
 from torch.nn import functional as F
 
-from dlp_fast.config import FinetuneConfig
+from dlp_fast.config import FinetuneConfig, build, read_preset
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
 from dlp_fast.runlog import RunLog
@@ -238,6 +238,50 @@ def test_ends_on_the_average():
     torch.testing.assert_close(
         averaged, first.lerp(last, 1 - 1 / 10)
     )  # decay is warmed up: (1 + 0) / (10 + 0)
+
+
+class TestBatchNorm:
+    """The average has statistics of its own, of labeled images alone."""
+
+    def norms(self, model):
+        return {k: v for k, v in model.state_dict().items() if "running" in k}
+
+    def test_only_statistics_change(self):
+        without, fitted = run(config(norm_batches=0))[0], run(config(norm_batches=4))[0]
+        assert all(torch.equal(a, b) for a, b in zip(without.parameters(), fitted.parameters()))
+        assert all(
+            not torch.equal(a, b) for a, b in zip(self.norms(without).values(), self.norms(fitted).values())
+        )
+
+    def test_they_fit_the_average(self):
+        """Nearer to the statistics of many more batches than those of the last steps' weights are."""
+        of = config(steps=30, ema=0.99, learning_rate=0.1)
+        without, fitted, exact = (
+            run(FinetuneConfig(**{**of.model_dump(), "norm_batches": n}))[0] for n in (0, 10, 200)
+        )
+        for name, wanted in self.norms(exact).items():
+            off = [(self.norms(of)[name] - wanted).abs().mean() for of in (fitted, without)]
+            assert off[0] < off[1]
+
+    def test_of_labeled_images_in_use(self, monkeypatch):
+        """Not of suspects; and of those whose label came back."""
+        seen = []
+        given = training_data()
+        views = type(given).views
+
+        def watched(self, ids, epoch, strong):
+            seen.append((epoch, strong, ids))
+            return views(self, ids, epoch, strong)
+
+        monkeypatch.setattr(type(given), "views", watched)
+        found = run(config(readmit=0.34, norm_batches=20), looks=4)[1]
+        late = [(strong, ids) for epoch, strong, ids in seen if epoch >= 6]
+        assert len(late) == 20 and not any(strong for strong, _ in late)
+        assert set(torch.cat([ids for _, ids in late]).tolist()) == set(found.labeled.tolist())
+        assert len(found.labeled) > len(LABELED)
+
+    def test_off_in_the_published_preset(self):
+        assert build(read_preset("paper"), "test").finetune.norm_batches == 0
 
 
 def test_average():
