@@ -23,7 +23,7 @@ from dlp_fast.data import sources
 from dlp_fast.data.index import write_quarantine
 from dlp_fast.dryrun import Estimate, estimate
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
-from dlp_fast.engine.device import Compute, choose_compute
+from dlp_fast.engine.device import Compute, choose_compute, cpu_has_fast_bf16
 from dlp_fast.engine.memory import (
     available,
     bytes_per_image,
@@ -156,6 +156,11 @@ def execute(
             stack.callback(folder.close)
             log = RunLog(folder.path / "metrics.jsonl", quiet=quiet)
         stack.callback(log.close)
+        if compute.device.type == "cpu" and compute.autocast and not cpu_has_fast_bf16():
+            log.warn(
+                "this CPU is slower in bf16 than in fp32, ten times where it has no such instructions; "
+                "--precision auto would take fp32."
+            )
         log.trackers += start_trackers(config.track, folder.path if folder else None, settings, log.warn)
         ready = _prepare(config, settings, compute, dataset, folder, log)
         dataset, attack, data = ready.dataset, ready.attack, ready.data

@@ -15,7 +15,7 @@ from tiny import CONFIG, command, options, session, threads_kept, training_data
 
 import dlp_fast
 from dlp_fast import doctor, runlog
-from dlp_fast.api import _label_agreement
+from dlp_fast.api import _label_agreement, execute
 from dlp_fast.cli import notes
 from dlp_fast.config import RunConfig
 from dlp_fast.dryrun import estimate
@@ -50,6 +50,24 @@ class TestDoctor:
 
         monkeypatch.setattr(doctor.ops, "build_info", lambda: {"native": False})
         assert any("native ops are not built" in line for line in doctor.advice())
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "told"), [("bf16", False, 1), ("bf16", True, 0), ("auto", False, 0)]
+)
+def test_slow_bf16_is_told(monkeypatch, capsys, precision, fast, told):
+    class Enough(Exception):
+        pass
+
+    def stop(*_):
+        raise Enough
+
+    for module in ("api", "engine.device"):
+        monkeypatch.setattr(f"dlp_fast.{module}.cpu_has_fast_bf16", lambda: fast)
+    monkeypatch.setattr("dlp_fast.api._prepare", stop)
+    with pytest.raises(Enough):
+        execute(RunConfig(device="cpu", precision=precision), keep=False)
+    assert capsys.readouterr().err.count("slower in bf16") == told
 
 
 class TestDryRun:

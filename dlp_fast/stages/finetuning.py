@@ -93,14 +93,19 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, objec
     return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def _labeled_views(session: Session, data: TrainingData, cycle: Cycle, numbers: range) -> Iterator[Tensor]:
-    """Weak views of the batches that would have come next."""
-    for number in numbers:
+def _labeled_views(
+    session: Session, data: TrainingData, cycle: Cycle, first: int, count: int
+) -> Iterator[Tensor]:
+    """Weak views of `count` batches, those that would have come next."""
+    session.log.start("stage 3 of 3, batch-norm statistics", count, unit="batches")
+    for k in range(count):
         session.poll()
-        views = data.views(cycle.at(number), number, strong=False)[0]
-        if number + 1 in numbers:
-            data.expect(cycle.at(number + 1))
+        views = data.views(cycle.at(first + k), first + k, strong=False)[0]
+        if k + 1 < count:
+            data.expect(cycle.at(first + k + 1))
         yield views
+        session.log.advance(k + 1, cycle.batch)
+    session.log.finish()
 
 
 def finetuning(
@@ -231,8 +236,7 @@ def finetuning(
     if config.norm_batches:
         # the statistics that came along are those of the last steps' weights, and do not fit the average
         seed_step(model, data.seed, LABELED, steps)
-        views = _labeled_views(session, data, labeled_cycle, range(steps, steps + config.norm_batches))
-        refit_batch_norm(model, views)
+        refit_batch_norm(model, _labeled_views(session, data, labeled_cycle, steps, config.norm_batches))
     given, used = (torch.bincount(of, minlength=data.classes) for of in (data.labels, data.labels[use]))
     odds = lost_odds(given, used, config.logit_adjustment)
     if not raise_odds(model, odds):
