@@ -132,7 +132,7 @@ def smoke() -> str:
             supervised={"epochs": 2, "min_steps": 0},
             filter={"nothing_found": "suspect"},
             unlearn={"epochs": 1},
-            finetune={"steps": 30},
+            finetune={"steps": 30, "norm_batches": 10},
         )
         size = (Path(folder) / "run" / "report.html").stat().st_size
     accuracy = result.results["stages"]["finetuning"]["clean_accuracy"]

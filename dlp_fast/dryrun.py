@@ -107,13 +107,15 @@ def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimat
         extra = stage3.unlabeled_batch(labeled, n - labeled, three) if hardest else batch // 10
         some = _part(data, batch + extra)
         ids = torch.arange(len(some))
-        trial = three.model_copy(update={"steps": STEPS, "batch": min(batch, len(some)), "mu": extra / batch})
+        tried = {"steps": STEPS, "batch": min(batch, len(some)), "mu": extra / batch, "norm_batches": 0}
+        trial = three.model_copy(update=tried)
         stage3.finetuning(session, new_model(), some, ids[:batch], ids[batch:], trial)
         of = (
             timed(lambda: stage3.finetuning(session, new_model(), some, ids[:batch], ids[batch:], trial))
             / STEPS
         )
-        seconds["finetuning"] = of * steps + look * (0 if hardest else LOOKS)
+        looks = (0 if hardest else LOOKS) + three.norm_batches * batch / n  # images that pass forward alone
+        seconds["finetuning"] = of * steps + look * looks
     if session.compute.device.type == "cuda":
         memory = torch.cuda.max_memory_allocated()
     else:

@@ -14,7 +14,7 @@ QUICK = {
     **CONFIG,
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
     "unlearn": {"epochs": 1},
-    "finetune": {"steps": 4, "batch": 16, "rounds": 1},
+    "finetune": {"steps": 4, "batch": 16, "rounds": 1, "norm_batches": 2},
 }
 
 

@@ -16,7 +16,7 @@ from tiny import ROOT, command, image_folder, options, picture
 QUICK = options(
     supervised={"epochs": 2, "min_steps": 0, "batch": 64},
     unlearn={"epochs": 1},
-    finetune={"steps": 2, "batch": 16, "rounds": 1},
+    finetune={"steps": 2, "batch": 16, "rounds": 1, "norm_batches": 2},
 )
 
 

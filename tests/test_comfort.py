@@ -92,7 +92,7 @@ class TestDryRun:
                 model="wrn-10-1",
                 supervised={"epochs": epochs, "min_steps": 0, "batch": 32},
                 unlearn={"epochs": 2},
-                finetune={"steps": steps, "batch": 16, "labeled": labeled},
+                finetune={"steps": steps, "batch": 16, "labeled": labeled, "norm_batches": 2},
                 filter={"floor": 2, "networks": networks},
             )
             return estimate(session(), training_data(), config)

@@ -32,7 +32,7 @@ TINY = {
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
     "filter": {"nothing_found": "suspect"},
     "unlearn": {"epochs": 1},
-    "finetune": {"steps": 4, "batch": 16},
+    "finetune": {"steps": 4, "batch": 16, "norm_batches": 2},
     "model": "wrn-10-1",
 }
 

@@ -140,7 +140,11 @@ def test_killed_before_anything_was_saved(tmp_path):
     run.mkdir()
     (run / ".lock").write_text("")
     (run / "config.resolved.yaml.tmp").write_text("half")
-    quick = {"supervised": {"epochs": 1, "min_steps": 0}, "finetune": {"steps": 1}, "unlearn": {"epochs": 0}}
+    quick = {
+        "supervised": {"epochs": 1, "min_steps": 0},
+        "finetune": {"steps": 1, "norm_batches": 2},
+        "unlearn": {"epochs": 0},
+    }
     done = command("run", "--out", run, *options(**quick))
     assert done.code == 0, done.text
 

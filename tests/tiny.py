@@ -36,7 +36,7 @@ CONFIG = {
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 128},
     "filter": {"nothing_found": "suspect"},  # so few steps show no poison, and every stage should run
     "unlearn": {"epochs": 3},
-    "finetune": {"steps": 12, "batch": 32},
+    "finetune": {"steps": 12, "batch": 32, "norm_batches": 5},
 }
 
 

@@ -45,7 +45,7 @@ SCALES = {
         config={
             "supervised": {"epochs": 3, "min_steps": 0},
             "unlearn": {"epochs": 1},
-            "finetune": {"steps": 12, "rounds": 1},
+            "finetune": {"steps": 12, "rounds": 1, "norm_batches": 5},
         },
     ),
     "small": Scale(
