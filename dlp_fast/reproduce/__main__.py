@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -118,7 +117,7 @@ def main() -> None:
     out = config.out or Path("runs") / f"reproduce-{config.scale}"
     bench = Bench(config.data, config.scale, scale, out, log, config.device, config.precision)
     if config.what in FIGURES:
-        text, title = FIGURES[config.what](bench, config.seeds), TITLES[config.what]
+        text, title = FIGURES[config.what](bench, config.seeds, config.only_done), TITLES[config.what]
     else:
         text = run_table(config.what, bench, config.seeds, config.only_done)
         title = TABLES[config.what].title
@@ -126,10 +125,11 @@ def main() -> None:
     network = "the networks below" if config.what == "table6" else scale.model
     facts = (
         f"{len(train.labels):,} training images of {bench.dataset.name}, {train.images.width} px, {len(test.labels):,} "
-        f"test images, {network}, scale {config.scale}, {config.seeds} seed{'s' * (config.seeds > 1)}, "
-        f"{bench.compute.describe()}, {torch.get_num_threads()} threads, torch {torch.__version__}. CA and ASR in %, "
-        f"mean ± deviation; {len(few.labels)} other clean images went to the rivals that need some."
+        f"test images, {network}, scale {config.scale}, {config.seeds} seed{'s' * (config.seeds > 1)}. "
+        f"CA and ASR in %, mean ± deviation; {len(few.labels)} other clean images went to the rivals that need some."
     )
+    if bench.machines:
+        facts += f" Measured on: {'; '.join(sorted(bench.machines))}."
     page = f"# {title}\n\n{facts}\n\n{text}"
     write_atomic(out / f"{config.what}.md", page.encode())
     log.close()

@@ -63,7 +63,9 @@ class Cell:
 
 
 class Bench:
-    """The data, the scale and the place of one reproduction; at_once: cells that share the machine with each other."""
+    """The data, the scale and the place of one reproduction; at_once: cells that share the machine with each other;
+    machines: where the cells that were asked for have been run.
+    """
 
     at_once = 1
 
@@ -79,6 +81,7 @@ class Bench:
     ):
         self.scale, self.out, self.log, self.precision = scale, out, log, precision
         self.compute = choose_compute(device, precision)
+        self.machines: set[str] = set()
         self.dataset, self.clean_images = self._load(data)
         settings = dataclasses.asdict(scale)
         del settings["attacks"], settings["networks"]  # cells do not depend on which others are run
@@ -229,20 +232,29 @@ class Bench:
         """
         file = self.out / "cells" / f"{cell.name()}.json"
         if file.is_file():
-            return json.loads(file.read_text())
+            return self.noted(json.loads(file.read_text()))
         attack = self.attack(cell)  # what the attacker spends is nobody's cost
         try:
             figures = self._ours(cell, attack) if cell.method in OURS else self._theirs(cell, attack)
         except NumericError as error:
             self.log.warn(f"{cell.name()}: {error}")
             figures = {"failed": str(error)}
-        figures = {
-            "cell": dataclasses.asdict(cell),
-            **figures,
-            "environment": environment(self.compute.describe()) | {"at_once": self.at_once},
-        }
+        figures = {"cell": dataclasses.asdict(cell), **figures, "environment": self.environment()}
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(figures, indent=1).encode())
+        return self.noted(figures)
+
+    def environment(self) -> dict[str, Any]:
+        return environment(self.compute.describe()) | {"at_once": self.at_once}
+
+    def noted(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """`figures`, with the machine they are of kept for the head of the page."""
+        of = figures.get("environment")
+        if of is None:
+            self.machines.add("a machine that its cells do not name")
+        else:
+            beside = f", {of['at_once']} cells at once" if of.get("at_once", 1) > 1 else ""
+            self.machines.add(f"{of['device']}, torch {of['torch']}, threads: {of['threads']}{beside}")
         return figures
 
     def _ours(self, cell: Cell, attack: Poisoning | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FilterConfig, SupervisedConfig, read_preset
 from dlp_fast.engine.features import features
 from dlp_fast.engine.session import Session
+from dlp_fast.errors import ConfigError, DataError
 from dlp_fast.filtering import peers
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import select
@@ -33,13 +35,34 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=140)
 
 
+def _file_of(bench: Bench, cell: Cell) -> Path:
+    return bench.out / "cells" / f"stage1-{cell.name()}.json"
+
+
+def _learned(
+    bench: Bench, attacks: Iterable[str], seeds: int, only_done: bool
+) -> dict[str, list[list[dict[str, Any]]]]:
+    """{attack: for each seed, what `learn` keeps of its epochs}; attacks without any are left out."""
+    found = {}
+    for attack in attacks:
+        cells = [Cell("none", attack, seed, rate_of(attack)) for seed in range(seeds)]
+        wanted = [c for c in cells if not only_done or _file_of(bench, c).is_file()]
+        if wanted:
+            found[attack] = [learn(bench, cell)["epochs"] for cell in wanted]
+    if not found:
+        raise DataError(
+            f"{bench.out} holds no stage 1 of the attacks that this figure shows; without --only-done it is run."
+        )
+    return found
+
+
 def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Stage 1 as published under `cell.attack`, kept: accuracy of poisoned and clean samples by epoch, and precision of
     every filter by epoch.
     """
-    file = bench.out / "cells" / f"stage1-{cell.name()}.json"
+    file = _file_of(bench, cell)
     if file.is_file():
-        return json.loads(file.read_text())
+        return bench.noted(json.loads(file.read_text()))
     attack = bench.attack(cell)
     data = bench.training_data(cell, attack)
     size = max(data.images.height, data.images.width)
@@ -76,20 +99,22 @@ def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
         scored = getattr(peers, name)(x, data.labels, data.classes)
         chosen = select(scored, data.labels, data.classes, of)
         epochs[-1]["precision"][name] = precision(chosen.to_unlearn, poisoned)
-    result = {"cell": dataclasses.asdict(cell), "epochs": epochs}
+    result = {"cell": dataclasses.asdict(cell), "epochs": epochs, "environment": bench.environment()}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(result).encode())
-    return result
+    return bench.noted(result)
 
 
-def figure1(bench: Bench, seeds: int) -> str:
+def figure1(bench: Bench, seeds: int, only_done: bool = False) -> str:
     """Training accuracy of poisoned and of clean samples over the epochs."""
     attacks = [a for a in ("badnets", "sig") if a in bench.scale.attacks]
-    figure = Figure(figsize=(4.5 * len(attacks), 3.2), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(attacks)))
+    if not attacks:
+        raise ConfigError("Figure 1 shows badnets and sig; --attacks names neither")
+    learned = _learned(bench, attacks, seeds, only_done)
+    figure = Figure(figsize=(4.5 * len(learned), 3.2), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(learned)))
     lines = ["| attack | epoch | poisoned | clean |", "|---|---:|---:|---:|"]
-    for axis, attack in zip(axes, attacks):
-        runs = [learn(bench, Cell("none", attack, seed, rate_of(attack)))["epochs"] for seed in range(seeds)]
+    for axis, (attack, runs) in zip(axes, learned.items()):
         count = min(map(len, runs))
         for kind, colour in (("poisoned", "#d1495b"), ("clean", "#2a9d8f")):
             curves = 100 * np.array([[e[kind] for e in run[:count]] for run in runs])
@@ -106,7 +131,7 @@ def figure1(bench: Bench, seeds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figure3(bench: Bench, _seeds: int) -> str:
+def figure3(bench: Bench, _seeds: int, _only_done: bool = False) -> str:
     """The same images of the target class clean and under each attack, those that LCA prepares where it is among them:
     the others could carry their trigger on any.
     """
@@ -162,20 +187,21 @@ def figure4(bench: Bench, _seeds: int, figures: Figures) -> None:
             axis.bar(np.arange(len(attacks)) + 0.2 * k, heights, 0.18, label=order)
         axis.set_xticks(np.arange(len(attacks)) + 0.3, attacks)
         axis.set_ylabel(title)
-    axes[0].legend(fontsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(ORDERS), fontsize=8
+    )
     _save(figure, bench.out / "fig4.png")
 
 
-def figure5(bench: Bench, seeds: int) -> str:
+def figure5(bench: Bench, seeds: int, only_done: bool = False) -> str:
     """Precision of every filter's γ most suspicious, and its spread over epochs (second half) and seeds."""
-    attacks = bench.scale.attacks
+    learned = _learned(bench, bench.scale.attacks, seeds, only_done)
     lines = [
         "| attack | filter | last epoch | worst of the second half of the epochs |",
         "|---|---|---:|---:|",
     ]
     heights: dict[str, list[float]] = {name: [] for name in FILTERS}
-    for attack in attacks:
-        runs = [learn(bench, Cell("none", attack, seed, rate_of(attack)))["epochs"] for seed in range(seeds)]
+    for attack, runs in learned.items():
         for name in FILTERS:
             last = [run[-1]["precision"][name] for run in runs]
             late = [e["precision"].get(name) for run in runs for e in run[len(run) // 2 :]]
@@ -186,9 +212,9 @@ def figure5(bench: Bench, seeds: int) -> str:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axis = figure.subplots()
     for k, name in enumerate(FILTERS):
-        axis.bar(np.arange(len(attacks)) + 0.16 * k, heights[name], 0.15, label=name)
-    axis.set_xticks(np.arange(len(attacks)) + 0.32, attacks)
+        axis.bar(np.arange(len(learned)) + 0.16 * k, heights[name], 0.15, label=name)
+    axis.set_xticks(np.arange(len(learned)) + 0.32, list(learned))
     axis.set_ylabel("precision (%)")
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside upper center", ncols=len(FILTERS), fontsize=8)
     _save(figure, bench.out / "fig5.png")
     return "\n".join(lines) + "\n"

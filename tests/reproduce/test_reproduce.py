@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 from tiny import command, threads_kept
 
 from dlp_fast.cli import duration
@@ -200,6 +202,29 @@ def test_figures(out, what):
     assert (out / f"{what}.png").stat().st_size > 5000
     text = (out / f"{what}.md").read_text()
     assert "scale smoke" in text and "| badnets |" in text.replace("badnets | activation", "badnets |")
+    assert (f"torch {torch.__version__}" in text) == (what != "fig3")
+
+
+@pytest.mark.parametrize("what", ["fig1", "fig5"])
+def test_figures_of_what_is_done(out, tmp_path, what):
+    """Nothing is run for them, and the page names the machine of the cells, not this one."""
+    done = reproduce(what, tmp_path / "none", "--only-done")
+    assert done.code == 3 and "holds no stage 1" in done.text
+    assert not (tmp_path / "none" / "cells").exists()
+    assert reproduce("fig1", out).code == 0
+    shutil.copytree(out, tmp_path / "kept")
+    for file in (tmp_path / "kept" / "cells").glob("stage1-*"):
+        saved = json.loads(file.read_text())
+        del saved["environment"]
+        file.write_text(json.dumps(saved))
+    done = reproduce(what, tmp_path / "kept", "--only-done")
+    assert done.code == 0, done.text
+    assert "a machine that its cells do not name" in (tmp_path / "kept" / f"{what}.md").read_text()
+
+
+def test_figure_1_of_an_attack_it_does_not_show(out):
+    done = reproduce("fig1", out, "--attacks", "blended")
+    assert done.code == 2 and "badnets and sig" in done.text
 
 
 @pytest.mark.slow
