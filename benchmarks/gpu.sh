@@ -20,7 +20,11 @@ step() { # name, command...
   "$@" || failed+=("$name")
 }
 step build "$PYTHON" setup.py -q build_ext --inplace
-step tests "$PYTHON" -m pytest -q
+tests() { "$PYTHON" -m pytest -q -rf 2>&1 | tee "$log"; return "${PIPESTATUS[0]}"; }
+log=$(mktemp)
+step tests tests
+# which failed, and with what, is gone with a machine that is lent
+tail -c 60000 "$log" > "$results/tests_${device}_$day.txt"
 step "kernel benchmarks" "$PYTHON" -m pytest benchmarks -o addopts=-q --benchmark-only \
   --benchmark-json="$results/kernels_${device}_$day.json"
 step "kernels by events" "$PYTHON" benchmarks/kernels_cuda.py --out "$results/kernels_events_${device}_$day.json"
@@ -38,9 +42,19 @@ if [ -f "$pack" ]; then
   step "whole method" "$PYTHON" benchmarks/end_to_end.py --data "$images" \
     --out "$results/end_to_end_cifar10_${device}_$day.json" --paper-steps 16384
   cat "$results/end_to_end_cifar10_${device}_$day.md"
-  # what is done is kept, so that the next loan goes on; four at once, as thirteen finished too few in 400 s
-  step "Table 3 at full scale, as far as it gets" "$PYTHON" benchmarks/full_cells.py --data "$images" --workers 4 \
-    --out "$results/reproduce/cifar10_full_h100" --seconds "${CELL_SECONDS:-3600}"
+  # twelve small networks at once fill a GPU that each alone does not, given a server that runs them side by side
+  if command -v nvidia-cuda-mps-control > /dev/null; then
+    CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d)
+    export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY=$CUDA_MPS_PIPE_DIRECTORY
+    nvidia-cuda-mps-control -d
+  fi
+  # what is done is kept, so that the next loan goes on
+  step "Table 3 at full scale, as far as it gets" "$PYTHON" benchmarks/full_cells.py --data "$images" --workers 12 \
+    --out "$results/reproduce/cifar10_full_h200" --seconds "${CELL_SECONDS:-3600}"
+  if [ -n "${CUDA_MPS_PIPE_DIRECTORY:-}" ]; then
+    echo quit | nvidia-cuda-mps-control
+    unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+  fi
 else
   failed+=("CIFAR-10 runs: $pack is not there")
 fi
