@@ -99,6 +99,11 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
             f"verdict: poisoned, target class {t['class']}, about {t['share_of_all']:.1%} of all images "
             f"({t['images']} images; strength {t['strength']:.1f}, 1 counts)"
             for t in verdict["targets"]
+            if not t.get("perhaps_harmless")
+        ] + [
+            r
+            for t, r in zip(verdict["targets"], verdict["reasons"], strict=True)
+            if t.get("perhaps_harmless")
         ]
     first = "no sign of poisoning found" if verdict["kind"] == "nothing found" else "cannot tell"
     return [f"verdict: {first} (strongest sign {verdict['score']:.2f}, 1 counts)", *verdict["reasons"]]

@@ -20,8 +20,9 @@ from dlp_fast.filtering.doubt import averaged, in_doubt, networks
 from dlp_fast.filtering.scores import suspicion
 from dlp_fast.filtering.selection import Selection, counts, select
 from dlp_fast.filtering.suspicion import Suspicion
+from dlp_fast.filtering.vouching import Word, words
 from dlp_fast.models.registry import build_model
-from dlp_fast.stages.finetuning import finetuning
+from dlp_fast.stages.finetuning import READMIT_FROM, finetuning
 from dlp_fast.stages.supervised import Supervised, supervised
 from dlp_fast.stages.unlearning import unlearning
 
@@ -233,6 +234,7 @@ class Pipeline:
                 self.session.complete(f"finetuning round {number}", kept)
             model.load_state_dict(kept["model"])
             seconds += kept["figures"]["seconds"]
+            self._vouch(kept.get("words", {}))  # a run begun before there were any goes on
             for evidence in kept["evidence"]:
                 self.evidence.append(evidence)
             self.nearest = max(self.nearest, kept["nearest"])
@@ -287,7 +289,22 @@ class Pipeline:
             "dropped": dropped,
             "evidence": evidence,
             "nearest": nearest(clear),
+            "words": self._words(result.loss, labeled, suspected),
         }
+
+    def _words(self, loss: Tensor, labeled: Tensor, suspected: Tensor) -> dict[int, Word]:
+        """Of a network that has not learnt from the suspects: trained from fresh weights, up to the look at which it
+        says what they show.
+        """
+        if self.config.finetune.start != "fresh" or len(loss) < READMIT_FROM or not suspected.any():
+            return {}
+        return words(loss[READMIT_FROM - 1], self.data.labels, suspected.nonzero().flatten(), labeled)
+
+    def _vouch(self, told: dict[int, Word]) -> None:
+        """Note beside the evidence what the first round has said of those whom stage 1 suspected."""
+        for found in self.evidence:
+            if found["stage"] == "supervised" and "word" not in found and found["label"] in told:
+                found["word"] = told[found["label"]]
 
     def _late_splits(self, labeled: Tensor, entropy: Tensor, loss: Tensor) -> list[Split]:
         """Of each class, the clouds that the curves of this round form; members are positions in `labeled`."""

@@ -33,6 +33,7 @@ class _Target(_Part):
     stage: str
     strength: float
     share_of_all: float
+    perhaps_harmless: bool = False
 
 
 class _Verdict(_Part):

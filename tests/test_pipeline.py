@@ -136,7 +136,7 @@ def test_late_clouds_beside_what_stage_1_found(separation, stage, late):
 
     config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "rounds": 1}})
     pipeline = Falling(session(), training_data(), config, nothing)
-    pipeline.evidence = [{"stage": stage}] if stage else []
+    pipeline.evidence = [{"stage": stage, "label": 5}] if stage else []
     assert (pipeline.run().late > 0) == late
 
 
@@ -172,6 +172,31 @@ def test_stage_3_hears_what_the_filter_thinks_of_each_image(monkeypatch):
     monkeypatch.setattr(pipeline, "suspicion", thinking)
     run()
     assert len(heard) == 1 and torch.equal(heard[0], posterior)
+
+
+@pytest.mark.parametrize("start", ["fresh", "unlearned"])
+def test_the_first_round_says_what_suspects_show(monkeypatch, start):
+    """As long as it has learnt from none of them, which unlearnt weights have."""
+    heard = []
+
+    def vouching(loss, labels, suspects, trusted):
+        heard.append((loss, suspects, trusted))
+        return {0: {"suspects": 0.25, "trusted": 0.5}, 7: {"suspects": 1.0, "trusted": 1.0}}
+
+    monkeypatch.setattr(pipeline, "words", vouching)
+    steps = {**TINY["finetune"], "steps": 12, "start": start}
+    of = Pipeline(session(), training_data(), RunConfig(**{**TINY, "finetune": steps}), nothing)
+    of.evidence = [{"stage": "supervised", "label": label} for label in (0, 1)]
+    found = of.run()
+    first, second = found.evidence[:2]
+    if start == "unlearned":
+        assert not heard and "word" not in first
+        return
+    assert first["word"] == {"suspects": 0.25, "trusted": 0.5} and "word" not in second
+    (loss, suspects, trusted) = heard[0]
+    assert loss.shape == (len(training_data()),)
+    assert set(suspects.tolist()) == set(found.selection.suspected_poisoned.tolist())
+    assert set(trusted.tolist()) == set(found.selection.trusted.tolist())
 
 
 def test_suspects_left_out():

@@ -11,12 +11,16 @@ from dlp_fast.filtering.curves import LEAST
 
 Kind = Literal["poisoned", "nothing found", "cannot tell"]
 NEAR = 0.85  # of the strength that counts as found; between the two a person should look (docs/verdict.md)
+CLEAR = (
+    1.5  # strength that nobody's word takes back: a network that learnt the backdoor vouches for poison too
+)
 
 
 @dataclass(frozen=True)
 class Verdict:
     """kind: the word; score: strength of the strongest sign, 1 = what counts as found; targets: suspicious classes,
-    each with label, images, share of its class and of the set, stage that found it; reasons: sentences.
+    each with label, images, share of its class and of the set, stage that found it, whether it is perhaps harmless;
+    reasons: sentences, one a target where there are any.
     """
 
     kind: Kind
@@ -38,7 +42,8 @@ def verdict(
 ) -> Verdict:
     """The Verdict of a run.
 
-    Args: evidence: for each class that fell into two clouds: stage, label, images, separation, doubt, strength;
+    Args: evidence: for each class that fell into two clouds: stage, label, images, separation, doubt, strength, and the
+    `vouching.Word` on it where a network was there to give one;
     nearest: the largest strength among classes that did not; class_sizes: images of each class; epochs: looks that
     stage 1 took.
     """
@@ -50,16 +55,14 @@ def verdict(
             "class": classes[found["label"]],
             "share_of_class": found["images"] / class_sizes[found["label"]],
             "share_of_all": found["images"] / total,
+            "perhaps_harmless": perhaps_harmless(found),
         }
         for found in evidence
     ]
     if targets:
-        reasons = [
-            f"in class {t['class']} the learning curves of {t['images']} images form a cloud of their own, "
-            f"apart from the others (separation {t['separation']:.1f}, stage: {t['stage']})."
-            for t in targets
-        ]
-        return Verdict("poisoned", max(t["strength"] for t in targets), targets, reasons)
+        reasons = [_reason(t) for t in targets]
+        kind: Kind = "cannot tell" if all(t["perhaps_harmless"] for t in targets) else "poisoned"
+        return Verdict(kind, max(t["strength"] for t in targets), targets, reasons)
     reasons = []
     if config.score != "trajectory":
         reasons.append(
@@ -78,3 +81,27 @@ def verdict(
             "as found); look at its images."
         )
     return Verdict("cannot tell" if reasons else "nothing found", nearest, [], reasons)
+
+
+def perhaps_harmless(found: dict[str, Any]) -> bool:
+    """Whether a sign is weak, and a network that was not given the suspects' labels gives them these labels at least as
+    often as it does the class's images whose labels it was given.
+    """
+    word = found.get("word")
+    return word is not None and found["strength"] < CLEAR and word["suspects"] >= word["trusted"]
+
+
+def _reason(target: dict[str, Any]) -> str:
+    said = (
+        f"in class {target['class']} the learning curves of {target['images']} images form a cloud of their own, apart "
+        f"from the others (separation {target['separation']:.1f}, stage: {target['stage']})"
+    )
+    if not target["perhaps_harmless"]:
+        return said + "."
+    word = target["word"]
+    return (
+        f"{said}, if weakly; and a network that was not given their labels gives them to {word['suspects']:.0%} of "
+        f"them (of the class's other images, whose labels it was given, to {word['trusted']:.0%}): likely harmless, "
+        "near-duplicates for example. The clean model was trained without their labels; look at them, and write keep "
+        "in samples.csv where they are right."
+    )

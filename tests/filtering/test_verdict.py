@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dlp_fast.cli import verdict_lines
 from dlp_fast.config import FilterConfig
-from dlp_fast.filtering.verdict import NEAR, verdict
+from dlp_fast.filtering.verdict import CLEAR, NEAR, verdict
 
 SIZES, CLASSES = [100, 300, 100], ("cat", "dog", "emu\nx")
 
@@ -61,3 +62,36 @@ def test_cannot_tell(over, reason):
 
 def test_what_is_found_outweighs_what_cannot_be_told():
     assert said([found()], nearest=0.9, sizes=[100, 300, 20]).kind == "poisoned"
+
+
+VOUCHED = {"strength": 1.2, "word": {"suspects": 0.96, "trusted": 0.88}}
+
+
+def test_a_weak_sign_that_a_network_vouches_for_is_perhaps_harmless():
+    of = said([found(**VOUCHED)])
+    assert (of.kind, of.score) == ("cannot tell", 1.2)
+    assert of.targets[0]["perhaps_harmless"]
+    assert "to 96% of them" in of.reasons[0] and "to 88%" in of.reasons[0]
+    told = verdict_lines(of.as_json())
+    assert "cannot tell" in told[0] and told[1:] == of.reasons
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"word": {"suspects": 0.87, "trusted": 0.88}},  # they are harder to name than the others
+        {"strength": CLEAR},  # a network that learnt the backdoor would vouch for poison
+        {"word": None},
+    ],
+)
+def test_else_it_is_poison(over):
+    of = said([found(**VOUCHED | over)])
+    assert of.kind == "poisoned" and not of.targets[0]["perhaps_harmless"]
+
+
+def test_a_harmless_class_beside_a_poisoned_one():
+    of = said([found(**VOUCHED), found(label=0)])
+    assert of.kind == "poisoned"
+    told = verdict_lines(of.as_json())
+    assert len(told) == 2
+    assert "target class cat" in told[0] and "class dog" in told[1] and "likely harmless" in told[1]
