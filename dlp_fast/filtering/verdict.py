@@ -102,6 +102,6 @@ def _reason(target: dict[str, Any]) -> str:
     return (
         f"{said}, if weakly; and a network that was not given their labels gives them to {word['suspects']:.0%} of "
         f"them (of the class's other images, whose labels it was given, to {word['trusted']:.0%}): likely harmless, "
-        "near-duplicates for example. The clean model was trained without their labels; look at them, and write keep "
-        "in samples.csv where they are right."
+        "typical pictures of their class or near-duplicates. The clean model was trained without their labels; look at "
+        "them, and write keep in samples.csv where they are right."
     )
