@@ -24,8 +24,8 @@ def words(loss: Tensor, labels: Tensor, suspects: Tensor, trusted: Tensor) -> di
     """{label: Word} for each class that has suspects and trusted images.
 
     A picture whose label the attacker changed shows another class, and one that keeps its label carries something that
-    misleads. What is learnt fast for its own sake, the typical view of an easy class or a batch of near-duplicates, shows
-    its class better than the other images do.
+    misleads. What is learnt fast for its own sake, the typical view of an easy class or a batch of near-duplicates,
+    shows its class better than the other images do.
 
     Args: loss: fp32 [n], nats, of each image under the label it came with, by that network; labels: int64 [n];
     suspects, trusted: int64 ids.
