@@ -234,7 +234,8 @@ class Pipeline:
                 self.session.complete(f"finetuning round {number}", kept)
             model.load_state_dict(kept["model"])
             seconds += kept["figures"]["seconds"]
-            self._vouch(kept.get("words", {}))  # a run begun before there were any goes on
+            if number == 0:  # later rounds suspect more, and were begun for what this one has learnt
+                self._vouch(kept.get("words", {}))  # a run begun before there were any goes on
             for evidence in kept["evidence"]:
                 self.evidence.append(evidence)
             self.nearest = max(self.nearest, kept["nearest"])
@@ -303,7 +304,7 @@ class Pipeline:
     def _vouch(self, told: dict[int, Word]) -> None:
         """Note beside the evidence what the first round has said of those whom stage 1 suspected."""
         for found in self.evidence:
-            if found["stage"] == "supervised" and "word" not in found and found["label"] in told:
+            if found["stage"] == "supervised" and found["label"] in told:
                 found["word"] = told[found["label"]]
 
     def _late_splits(self, labeled: Tensor, entropy: Tensor, loss: Tensor) -> list[Split]:

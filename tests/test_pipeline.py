@@ -181,11 +181,23 @@ def test_the_first_round_says_what_suspects_show(monkeypatch, start):
 
     def vouching(loss, labels, suspects, trusted):
         heard.append((loss, suspects, trusted))
-        return {0: {"suspects": 0.25, "trusted": 0.5}, 7: {"suspects": 1.0, "trusted": 1.0}}
+        return {0: {"suspects": 0.25 * len(heard), "trusted": 0.5}, 7: {"suspects": 1.0, "trusted": 1.0}}
+
+    stage, ended = pipeline.finetuning, []
+
+    def noted(*args, **named):
+        ended.append(stage(*args, **named))
+        return ended[-1]
 
     monkeypatch.setattr(pipeline, "words", vouching)
-    steps = {**TINY["finetune"], "steps": 12, "start": start}
-    of = Pipeline(session(), training_data(), RunConfig(**{**TINY, "finetune": steps}), nothing)
+    monkeypatch.setattr(pipeline, "finetuning", noted)
+    steps = {**TINY["finetune"], "steps": 12, "start": start, "rounds": 2}
+
+    class Finding(Pipeline):
+        def _late_poison(self, labeled, splits, clear):
+            return labeled[:2], []
+
+    of = Finding(session(), training_data(), RunConfig(**{**TINY, "finetune": steps}), nothing)
     of.evidence = [{"stage": "supervised", "label": label} for label in (0, 1)]
     found = of.run()
     first, second = found.evidence[:2]
@@ -193,9 +205,10 @@ def test_the_first_round_says_what_suspects_show(monkeypatch, start):
         assert not heard and "word" not in first
         return
     assert first["word"] == {"suspects": 0.25, "trusted": 0.5} and "word" not in second
-    (loss, suspects, trusted) = heard[0]
-    assert loss.shape == (len(training_data()),)
-    assert set(suspects.tolist()) == set(found.selection.suspected_poisoned.tolist())
+    (loss, suspects, trusted), _ = heard
+    late = [i for round_ in ended for i in round_.labeled[:2].tolist()]
+    assert torch.equal(loss, ended[0].loss[2]) and not torch.equal(loss, ended[0].loss[3])  # the third look
+    assert set(suspects.tolist()) == set(found.selection.suspected_poisoned.tolist()) - set(late)
     assert set(trusted.tolist()) == set(found.selection.trusted.tolist())
 
 

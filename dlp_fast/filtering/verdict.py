@@ -11,9 +11,8 @@ from dlp_fast.filtering.curves import LEAST
 
 Kind = Literal["poisoned", "nothing found", "cannot tell"]
 NEAR = 0.85  # of the strength that counts as found; between the two a person should look (docs/verdict.md)
-CLEAR = (
-    1.5  # strength that nobody's word takes back: a network that learnt the backdoor vouches for poison too
-)
+# Strength that nobody's word takes back: a network that has learnt the backdoor vouches for poison too.
+CLEAR = 1.5
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,18 @@ class TestPage:
             assert f"{100 * of['clean_accuracy']:.2f} %" in page
         assert f"<strong>{results['filter']['suspected_poisoned']}</strong> images are suspected" in page
 
+    def test_only_a_class_that_is_no_harmless_one_is_called_poisoned(self, tiny_run, tmp_path):
+        """And a run of before there were harmless ones still has a report."""
+        shutil.copytree(tiny_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+        file = tmp_path / "run" / "results.json"
+        results = json.loads(file.read_text())
+        target = {"label": 0, "images": 9, "stage": "supervised", "strength": 2.0, "share_of_all": 0.1}
+        targets = [{**target, "class": "cat"}, {**target, "class": "dog", "perhaps_harmless": True}]
+        results["verdict"] = {"kind": "poisoned", "score": 2.0, "targets": targets, "reasons": ["a", "b"]}
+        file.write_text(json.dumps(results))
+        text = write_report(tmp_path / "run").read_text()
+        assert "target class cat" in text and "target class dog" not in text
+
     def test_ids_are_unique(self, page):
         ids = re.findall(r'\bid="([^"]+)"', page)
         assert len(ids) == len(set(ids))
