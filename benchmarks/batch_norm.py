@@ -16,18 +16,18 @@ from typing import Any
 
 import torch
 import tyro
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.engine.batch_norm import refit_batch_norm
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
 from step_size import parts
 
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FinetuneConfig
 from dlp_fast.defenses.setting import accuracy_on
-from dlp_fast.engine.batch_norm import refit_batch_norm
 from dlp_fast.engine.batches import Cycle, TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runfolder import environment
-from dlp_fast.runlog import RunLog
 from dlp_fast.stages.finetuning import finetuning
 
 

@@ -17,19 +17,19 @@ from typing import Any
 
 import torch
 import tyro
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
+from dlp_fast.scoring import TestSet
 
 from dlp_fast.api import execute
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FinetuneConfig, RunConfig, build, merge, read_preset
 from dlp_fast.data import sources
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runfolder import environment
-from dlp_fast.runlog import RunLog
-from dlp_fast.scoring import TestSet
 from dlp_fast.stages.finetuning import finetuning
 
 RATES = {

@@ -17,21 +17,21 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.filtering.suspicion import snapshot, trajectory
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
+from dlp_fast.scoring import TestSet
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from dlp_fast.attacks.poisoning import plan
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FilterConfig, SupervisedConfig
 from dlp_fast.data import sources
 from dlp_fast.engine.batches import TrainingData, pixel_statistics, training_order
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
-from dlp_fast.filtering.suspicion import snapshot, trajectory
 from dlp_fast.models.registry import build_model
-from dlp_fast.runfolder import environment
-from dlp_fast.runlog import RunLog
-from dlp_fast.scoring import TestSet
 from dlp_fast.stages.supervised import supervised
 
 STREAM = 9  # of the draw of images, beside those of the stages

@@ -18,12 +18,12 @@ from typing import Literal
 
 import torch
 import tyro
+from dlp_fast.runlog import RunLog
 
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import ATTACKS, SCALES
 from dlp_fast.reproduce.tables import RIVALS, rate_of
-from dlp_fast.runlog import RunLog
 
 WAIT = 0.2  # seconds
 MADE = ("lca", "trojannn", "badnets", "blended", "sig")  # those that take the attacker longest first

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import torch
 import tyro
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
 from torch.profiler import ProfilerActivity, profile
 
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FinetuneConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runfolder import environment
-from dlp_fast.runlog import RunLog
 from dlp_fast.stages.finetuning import finetuning
 
 N = 20_000

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 import tyro
-
 from dlp_fast.checkpoint import write_atomic
-from dlp_fast.data import dali, sources
 from dlp_fast.runfolder import environment
+
+from dlp_fast.data import dali, sources
 
 SETTLED = 3  # epochs before growth counts: pools and caches fill
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-
 from dlp_fast.checkpoint import write_atomic
-from dlp_fast.report.render import write_report
 from dlp_fast.runfiles import read_samples
 from dlp_fast.runfolder import environment
+
+from dlp_fast.report.render import write_report
 
 
 @dataclass

@@ -15,25 +15,25 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.filtering.curves import strengths
+from dlp_fast.filtering.doubt import averaged
+from dlp_fast.filtering.suspicion import trajectory
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
+from dlp_fast.scoring import TestSet
 from filter_table import subset
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import FilterConfig, SupervisedConfig
 from dlp_fast.data import sources
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
-from dlp_fast.filtering.curves import strengths
-from dlp_fast.filtering.doubt import averaged
-from dlp_fast.filtering.suspicion import trajectory
 from dlp_fast.models.registry import build_model
 from dlp_fast.pipeline import AGAIN
-from dlp_fast.runfolder import environment
-from dlp_fast.runlog import RunLog
-from dlp_fast.scoring import TestSet
 from dlp_fast.stages.supervised import supervised
 
 CASES = (

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 import tyro
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.runfolder import environment
 from torch.nn import functional as F
 
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.memory import bytes_per_image
 from dlp_fast.models.registry import build_model
-from dlp_fast.runfolder import environment
 
 CELLS = (
     "wrn-16-1,32,1024",

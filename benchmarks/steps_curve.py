@@ -15,19 +15,19 @@ from typing import Any
 
 import torch
 import tyro
+from dlp_fast.checkpoint import write_atomic
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
+from dlp_fast.scoring import TestSet
 from matplotlib.figure import Figure
 
 from dlp_fast.attacks.poisoning import plan
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.config import RunConfig, build, merge
 from dlp_fast.data import sources
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.pipeline import Pipeline
-from dlp_fast.runfolder import environment
-from dlp_fast.runlog import RunLog
-from dlp_fast.scoring import TestSet
 
 
 @dataclass

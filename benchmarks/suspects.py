@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-
 from dlp_fast.checkpoint import write_atomic
+from dlp_fast.runlog import RunLog
+
 from dlp_fast.config import merge
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import rate_of
-from dlp_fast.runlog import RunLog
 
 ARMS: dict[str, dict[str, Any]] = {
     "relabel": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dlp_fast.runlog import RunLog
 from reference_loader import CIFAR, fixmatch_loop
 
 from dlp_fast.config import FinetuneConfig
@@ -12,7 +13,6 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
 from dlp_fast.stages.finetuning import finetuning
 
 GROUP = "FixMatch, WRN-16-1, 64 + 448 + 448, 4 steps"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from dlp_fast.runlog import RunLog
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -19,7 +20,6 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
 from dlp_fast.stages.supervised import supervised
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)

@@ -18,24 +18,24 @@ from pathlib import Path
 import second_look
 import torch
 import tyro
+from dlp_fast.checkpoint import Checkpoints, write_atomic
+from dlp_fast.engine.scoring_pass import Scores
+from dlp_fast.filtering.curves import strengths
+from dlp_fast.filtering.scores import suspicion
+from dlp_fast.filtering.vouching import words
+from dlp_fast.runfolder import environment
+from dlp_fast.runlog import RunLog
 from second_look import part_of
 from torch import Tensor
 from torchvision.utils import save_image
 
-from dlp_fast.checkpoint import Checkpoints, write_atomic
 from dlp_fast.config import FilterConfig, FinetuneConfig
 from dlp_fast.data import sources
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
-from dlp_fast.engine.scoring_pass import Scores
 from dlp_fast.engine.session import Session
-from dlp_fast.filtering.curves import strengths
-from dlp_fast.filtering.scores import suspicion
-from dlp_fast.filtering.vouching import words
 from dlp_fast.models.registry import build_model
 from dlp_fast.pipeline import LOOKS
-from dlp_fast.runfolder import environment
-from dlp_fast.runlog import RunLog
 from dlp_fast.stages import finetuning as stage_3
 
 PICTURES, A_ROW = 120, 20

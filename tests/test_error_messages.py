@@ -35,7 +35,19 @@ def strings(file: Path) -> list[tuple[int, str]]:
 STAGES = ("supervised", "unlearning", "finetuning")
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if "reproduce" not in file.parts)
 # Options of the other commands, and words of their usage.
-OTHERS = {"triggered", "target", "format", "data", "run", "copies", "help", "preset", "config", "only-done", "query-gpu"}
+OTHERS = {
+    "triggered",
+    "target",
+    "format",
+    "data",
+    "run",
+    "copies",
+    "help",
+    "preset",
+    "config",
+    "only-done",
+    "query-gpu",
+}
 # What follows a section's name and a dot without being one of its options.
 NOT_OPTIONS = {"md", "safetensors", "npz"}
 
@@ -72,7 +84,9 @@ def test_options_that_a_message_names_exist(file):
 
 
 def test_the_search_finds_options():
-    assert named("Lower {}.learning_rate, or --dataset.image-size; see detection.rate and docs/finetuning.md") == [
+    assert named(
+        "Lower {}.learning_rate, or --dataset.image-size; see detection.rate and docs/finetuning.md"
+    ) == [
         "dataset.image_size",
         "detection.rate",
         *(f"{stage}.learning_rate" for stage in STAGES),

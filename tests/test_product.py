@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 from tiny import ROOT
 
-FILES = {"report.html", "samples.csv", "model.safetensors", "results.json", "metrics.jsonl", "exhibits.safetensors"}
+FILES = {
+    "report.html",
+    "samples.csv",
+    "model.safetensors",
+    "results.json",
+    "metrics.jsonl",
+    "exhibits.safetensors",
+}
 PACKS = os.environ.get("DLP_FAST_TEST_DATA")
 
 
@@ -30,7 +37,9 @@ def typed(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def suspects(run: Path) -> set[int]:
     with (run / "samples.csv").open() as file:
-        return {int(row["sample_id"]) for row in csv.DictReader(file) if row["decision"] == "suspected_poisoned"}
+        return {
+            int(row["sample_id"]) for row in csv.DictReader(file) if row["decision"] == "suspected_poisoned"
+        }
 
 
 def poisoned_by(run: Path) -> set[int]:
@@ -108,7 +117,15 @@ def photographs(tmp_path):
 @pytest.mark.parametrize("attack", ["badnets", "none"])
 def test_real_photographs(photographs, tmp_path, attack):
     done = typed(
-        "--data", str(photographs), "--attack", attack, "--out", "runs/real", "--model", "wrn-10-1", cwd=tmp_path
+        "--data",
+        str(photographs),
+        "--attack",
+        attack,
+        "--out",
+        "runs/real",
+        "--model",
+        "wrn-10-1",
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "real"
@@ -119,7 +136,7 @@ def test_real_photographs(photographs, tmp_path, attack):
         return
     assert results["verdict"]["kind"] == "poisoned"
     assert {target["label"] for target in results["verdict"]["targets"]} == {0}
-    found = results["filter"]
+    found = results["detection"]
     assert found["poisoned_precision"] >= 0.95
     assert found["poisoned_recall"] >= 0.8
     assert results["stages"]["finetuning"]["attack_success_rate"] <= 0.1

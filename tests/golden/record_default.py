@@ -28,7 +28,7 @@ CONFIG = {
     "threads": 1,
     "model": "wrn-10-1",
     "supervised": {"min_steps": 400},
-    "finetune": {"epochs": 4.0, "min_steps": 100},
+    "finetuning": {"epochs": 4.0, "min_steps": 100},
 }
 
 

@@ -20,6 +20,8 @@ def test_the_default_run_is_the_one_recorded(seed):
     for record in records.values():
         kept = record[str(seed)]
         assert found["verdict"] == kept["verdict"] == "poisoned"
-        assert {label for _, label, _, _ in found["findings"]} == {label for _, label, _, _ in kept["findings"]}
+        assert {label for _, label, _, _ in found["findings"]} == {
+            label for _, label, _, _ in kept["findings"]
+        }
         both = set(found["suspects"]) & set(kept["suspects"])
         assert len(both) >= 0.9 * len(kept["suspects"])
