@@ -43,7 +43,9 @@ def high_pass_residual(images: Tensor, mean: Tensor | None = None) -> Tensor:
     if mean.dtype != torch.float32:
         raise TypeError(f"mean must be float32, got {mean.dtype}")
     if mean.shape != images.shape[1:]:
-        raise ValueError(f"mean must have the shape of one image, {list(images.shape[1:])}, got {list(mean.shape)}")
+        raise ValueError(
+            f"mean must have the shape of one image, {list(images.shape[1:])}, got {list(mean.shape)}"
+        )
     if mean.device != images.device:
         raise ValueError(f"mean must be on the device of images, {images.device}, got {mean.device}")
     if not native_on(images.device):
@@ -74,7 +76,8 @@ def _weighted(values: Tensor, dim: int) -> Tensor:
     places = torch.arange(size, device=values.device)
     shifts = range(-radius, radius + 1)
     return sum(
-        weight * values.index_select(dim, (places + shift).clamp(0, size - 1)) for weight, shift in zip(WEIGHTS, shifts)
+        weight * values.index_select(dim, (places + shift).clamp(0, size - 1))
+        for weight, shift in zip(WEIGHTS, shifts)
     )
 
 

@@ -1,0 +1,1 @@
+"""Proposals: each finds groups of images that may be poison, by one kind of sign, and none decides."""
