@@ -28,7 +28,7 @@ def high_pass_residual(images: Tensor, mean: Tensor | None = None) -> Tensor:
 
     Args:
         images: uint8 [b, H, W, 3], H and W from 1 to 256 pixels; any strides.
-        mean: fp32 [H, W, 3] on the device of ``images``, levels of 1/255: the mean residual; None: nothing is taken off.
+        mean: fp32 [H, W, 3] on the device of ``images``, levels of 1/255: the mean residual; None: zeros.
 
     Returns:
         fp32 [b, H * W * 3]; a row of zeros stays zeros.
@@ -67,7 +67,9 @@ def high_pass_residual_reference(images: Tensor, mean: Tensor) -> Tensor:
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2
         sums = sums[:, :half] + sums[:, half:]
-    return values * torch.where(sums > 0, 1 / sums.sqrt(), 0.0)
+    # by way of float64, which rounds both steps as IEEE fp32 does: torch's own fp32 square root may be off by a bit
+    lengths = sums.double().sqrt().float().double()
+    return values * torch.where(sums > 0, 1 / lengths, 0.0).float()
 
 
 def _weighted(values: Tensor, dim: int) -> Tensor:

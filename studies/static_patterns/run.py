@@ -6,6 +6,7 @@ python studies/static_patterns/run.py cifar10_jpeg.npz [--out studies/static_pat
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def load(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     data, offsets = pack["train_jpeg"], pack["train_offsets"]
     pictures = [
         np.asarray(Image.open(io.BytesIO(data[start:end].tobytes())).convert("RGB"))
-        for start, end in zip(offsets[:-1], offsets[1:])
+        for start, end in itertools.pairwise(offsets)
     ]
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(pack["train_labels"].astype(np.int64))
 
@@ -99,26 +100,30 @@ def main() -> None:
     pixels, labels = load(options.pack)
     runs = [(attack, rate, seed) for attack, rate in CASES for seed in options.seeds]
     runs += [("clean", 0.0, seed) for seed in options.clean_seeds]
-    rows = [measure(*run, options, pixels, labels) for run in runs]
-    facts = {"images": options.images, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    options.out.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
     print(
         "| attack | rate | seed | poisoned | best group: poisoned of images | recall | precision | clean purities | s |"
     )
     print("|---|---:|---:|---:|---|---:|---:|---|---:|")
-    for row in rows:
-        best = row["best"]
-        text = (
-            f"{best['poisoned']} of {best['images']} ({best['proposal'].split('.')[1]}, {best['purity']})"
-            if best
-            else ""
-        )
-        recall = f"{best['poisoned'] / row['poisoned']:.3f}" if best and row["poisoned"] else ""
-        precision = f"{best['poisoned'] / best['images']:.3f}" if best and row["poisoned"] else ""
-        print(
-            f"| {row['attack']} | {row['rate']:g} | {row['seed']} | {row['poisoned']} | {text} | {recall} | {precision} | "
-            f"{row['clean_purities']} | {row['seconds']} |"
-        )
+    rows = []
+    for run in runs:
+        rows.append(measure(*run, options, pixels, labels))
+        print(table_row(rows[-1]), flush=True)
+    facts = {"images": options.images, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    options.out.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
+
+
+def table_row(row: dict) -> str:
+    cells = [row["attack"], f"{row['rate']:g}", row["seed"], row["poisoned"], "", "", ""]
+    best = row["best"]
+    if row["poisoned"] and best:
+        kind = best["proposal"].split(".")[1]
+        cells[4] = f"{best['poisoned']} of {best['images']} ({kind}, purity {best['purity']})"
+        cells[5] = f"{best['poisoned'] / row['poisoned']:.3f}"
+        cells[6] = f"{best['poisoned'] / best['images']:.3f}"
+    purities = ", ".join(map(str, row["clean_purities"]))
+    return (
+        "| " + " | ".join(map(str, [*cells, purities, f"{row['seconds']} ({row['cpu_seconds']} cpu)"])) + " |"
+    )
 
 
 if __name__ == "__main__":

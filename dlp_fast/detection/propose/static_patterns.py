@@ -31,7 +31,7 @@ class StaticPatternsConfig(Section):
     tile: int = Field(32, ge=8, le=256)
     """Side of a tile, pixels: a mark of 7 px on 224 px is lost in anything much larger (design notes, 2026-11-28)."""
     components: int = Field(64, ge=1, le=256)
-    """Principal components searched. Measured: of 10 BadNets images among 10,000, 40 lose those of two seeds in three."""
+    """Principal components searched. Measured: 40 lose 10 BadNets images of 10,000 for two seeds in three."""
     images_per_component: int = Field(8, ge=1)
     """Images of a class for each component: fewer, and every single image is a direction of its own."""
     oversampling: int = Field(10, ge=0)
@@ -65,12 +65,13 @@ class StaticPatternsConfig(Section):
     hold_megabytes: int = Field(1024, ge=16)
     """Pixels held at once, megabytes: lowers `fit_images` for large pictures."""
     window_contrast: int = Field(160, ge=1, le=255)
-    """Levels that a 3 x 3 window spans in one channel; at 96 clean windows occur in 1 % of the images, at 160 in 0.3 %."""
+    """Levels that a 3 x 3 window spans in one channel. Clean ones occur in up to 1 % of images at 96, 0.3 % at 160."""
     window_nats: float = Field(12.0, gt=0)
-    """k ln(share of the window's images in the class / share of the class), from which a window marks a class. Measured:
+    """k ln(share of the window's images in the class / share of the class) from which it marks a class. Measured:
     poison 23 (10 images) and more, clean classes up to 20."""
     window_excess: float = Field(2.0, gt=1)
-    """A window marks images of all classes where it occurs so many times as often as the 20th most frequent one."""
+    """A window marks images of all classes where it occurs so many times as often as the 20th most frequent one (of
+    other images)."""
     batch: int = Field(512, ge=1)
     """Images read at once; the groups do not depend on it."""
     seed: int = 0
@@ -87,6 +88,7 @@ class _Candidate:
     kind: str
     rank: float  # purity, or for windows nats or excess: what groups of one kind are sorted by
     statistics: dict[str, float]
+    measured: Tensor  # ids of the images that were looked at
     ids: list[Tensor] = field(default_factory=list)
     membership: list[Tensor] = field(default_factory=list)
     view: int = 0
@@ -109,8 +111,8 @@ def static_patterns(
         config: the constants.
 
     Returns:
-        list of Group, class by class, then those of several classes (label None); within each the purest first, windows last.
-        The proposal is "static_patterns.skewness", ".principal" or ".windows"; statistics: `purity` (1: one point,
+        list of Group, class by class, then those of several classes (label None); within each the purest first, windows
+        last. The proposal is "static_patterns.skewness", ".principal" or ".windows"; statistics: `purity` (1: a point,
         apart), `separation` (Ashman's D), `skewness`, `share` of the images searched, and the rectangle `top`, `left`,
         `height`, `width` in pixels of the view that shows it; of windows `purity` (the share of its images that chance
         does not explain), `nats` or `excess`, and `share`.
@@ -191,9 +193,8 @@ class _Scan:
             for direction in found:
                 if direction.purity < config.min_purity:
                     continue
-                candidate = _Candidate(
-                    direction.kind, direction.purity, _numbers(direction, view), view=number
-                )
+                numbers = _numbers(direction, view)
+                candidate = _Candidate(direction.kind, direction.purity, numbers, drawn, view=number)
                 candidate.direction = direction
                 _add(candidate, drawn, direction.membership(vectors))
                 candidates.append(candidate)
@@ -211,11 +212,12 @@ class _Scan:
         sizes = torch.bincount(labels[counted], minlength=classes).double()
         candidates: dict[int | None, list[_Candidate]] = {}
         for window in found:
-            marked = _window_of_class(window, labels, sizes, config)
+            marked = _window_of_class(window, counted, labels, sizes, config)
             if marked is not None:
                 candidates.setdefault(marked[0], []).append(marked[1])
-        common = len(found[min(_RANK_OF_COMMON_WINDOWS, len(found)) - 1].ids) if found else 0
-        for window in found:
+        most = _most_frequent(found, _RANK_OF_COMMON_WINDOWS)
+        common = len(most[-1].ids) if len(most) == _RANK_OF_COMMON_WINDOWS else config.min_images
+        for window in most:
             excess = len(window.ids) / common
             if excess >= config.window_excess:
                 numbers = {
@@ -223,7 +225,9 @@ class _Scan:
                     "excess": excess,
                     "share": len(window.ids) / len(counted),
                 }
-                candidate = _Candidate("windows", excess, numbers, [window.ids], counter=window.counter)
+                candidate = _Candidate(
+                    "windows", excess, numbers, counted, [window.ids], counter=window.counter
+                )
                 candidate.membership = [torch.full((len(window.ids),), 1.0, dtype=torch.float64)]
                 candidates.setdefault(None, []).append(candidate)
         return candidates
@@ -231,7 +235,7 @@ class _Scan:
     def groups(
         self, ids: Tensor, windows: list[_Candidate], most: int, known: list[frozenset[int]]
     ) -> list[_Candidate]:
-        """The purest `most` along directions, and the most telling windows, that differ from one another and `known`."""
+        """The purest `most` along directions and the most telling windows that differ from one another and `known`."""
         config, members, chosen = self.config, list(known), []
         directions = self.directions(ids) if len(ids) >= config.min_class_images else []
         for candidates, count in ((directions, most), (windows, config.windows_each)):
@@ -247,22 +251,36 @@ class _Scan:
         return chosen
 
     def _complete(self, chosen: list[_Candidate], ids: Tensor) -> None:
-        counted = len(self.views) == 1  # windows were looked for in all images
-        drawn = self._drawn(ids)
-        rest = ids[torch.isin(ids, drawn, invert=True)] if chosen else ids[:0]
-        for part, pixels in read(self.images, rest, self.config.batch):
+        """Measures those of `ids` that were not drawn: one pass over them for all of `chosen`."""
+        missing = torch.zeros(len(ids), dtype=torch.bool)
+        for candidate in chosen:
+            missing |= torch.isin(ids, candidate.measured, invert=True)
+        for part, pixels in read(self.images, ids[missing], self.config.batch):
             for candidate in chosen:
                 if candidate.direction is not None:
                     vectors = residuals(pixels, self.views[candidate.view], self.means[candidate.view])
-                    _add(candidate, part, candidate.direction.membership(vectors))
-                elif not counted and candidate.counter is not None:
+                    membership = candidate.direction.membership(vectors).cpu()
+                else:
                     held = holds(pixels, candidate.counter, self.config.window_contrast)
-                    held &= torch.isin(part, torch.cat(candidate.ids), invert=True)
-                    _add(candidate, part, held.double() * candidate.level)
+                    membership = held.double() * candidate.level
+                new = torch.isin(part, candidate.measured, invert=True)
+                _add(candidate, part[new], membership[new])
+
+
+def _most_frequent(windows: list[RepeatedWindow], count: int) -> list[RepeatedWindow]:
+    """The first `count` windows of `windows` whose images are not those of one before: a patch has many windows."""
+    chosen: list[tuple[RepeatedWindow, frozenset[int]]] = []
+    for window in windows:
+        own = frozenset(window.ids.tolist())
+        if not any(_alike(own, other) for _, other in chosen):
+            chosen.append((window, own))
+        if len(chosen) == count:
+            break
+    return [window for window, _ in chosen]
 
 
 def _window_of_class(
-    window: RepeatedWindow, labels: Tensor, sizes: Tensor, config: StaticPatternsConfig
+    window: RepeatedWindow, counted: Tensor, labels: Tensor, sizes: Tensor, config: StaticPatternsConfig
 ) -> tuple[int, _Candidate] | None:
     """The class that `window` marks, and the candidate; None where its images are spread as the classes are."""
     own = labels[window.ids]
@@ -275,7 +293,7 @@ def _window_of_class(
     if count < config.min_images or nats < config.window_nats or level < config.min_purity:
         return None
     numbers = {"purity": level, "nats": nats, "share": count / images}
-    candidate = _Candidate("windows", nats, numbers, counter=window.counter)
+    candidate = _Candidate("windows", nats, numbers, counted, counter=window.counter)
     candidate.level = level
     candidate.ids = [window.ids[own == label]]
     candidate.membership = [torch.full((int(count),), level, dtype=torch.float64)]
