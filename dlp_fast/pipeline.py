@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from dlp_fast.config import RunConfig
 from dlp_fast.detection.detect import Detection
 from dlp_fast.detection.findings import Finding
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.verify.trigger import estimated_attack_success
 from dlp_fast.engine.batches import TrainingData
+from dlp_fast.engine.inference import predict
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
 from dlp_fast.selection.overrides import Overrides, apply, no_overrides
@@ -32,8 +36,8 @@ class Defense:
 
     model: after the last stage; first: what stage 1 saw, averaged over its networks; stages: the outcome of each, in
     order; findings: of stages 1 and 3; max_subthreshold_score: the highest score that does not count as found;
-    stage3_detections: images that the last round of stage 3 gave away after it had learnt their labels, among the
-    suspected of `selection`.
+    marks: shown and not suspected, see Decision; stage3_detections: images that the last round of stage 3 gave away
+    after it had learnt their labels, among the suspected of `selection`.
     """
 
     model: nn.Module
@@ -42,6 +46,7 @@ class Defense:
     stages: dict[str, StageOutcome]
     findings: tuple[Finding, ...]
     max_subthreshold_score: float
+    marks: tuple[Finding, ...] = ()
     stage3_detections: int = 0
 
 
@@ -58,7 +63,13 @@ def defend(
     selection = partition(session, detection, data, config, overrides)
     decision = detection.decision
     found = Defense(
-        model, selection, first, {"supervised": outcome}, decision.findings, decision.max_subthreshold_score
+        model,
+        selection,
+        first,
+        {"supervised": outcome},
+        decision.findings,
+        decision.max_subthreshold_score,
+        decision.marks,
     )
     for stage in config.order.split("-")[1:]:
         if stage == "unlearning":
@@ -77,7 +88,28 @@ def defend(
                 max_subthreshold_score=max(found.max_subthreshold_score, rounds.max_subthreshold_score),
                 stage3_detections=rounds.stage3_detections,
             )
-    return found
+    return replace(found, findings=tried_after(found, decision.found, data))
+
+
+def tried_after(found: Defense, groups: tuple[Group, ...], data: TrainingData) -> tuple[Finding, ...]:
+    """The findings, with the estimated attack success rate on the final model of those of stage 1, whose `groups` come
+    in the same order.
+    """
+    suspected = torch.zeros(len(data), dtype=torch.bool)
+    suspected[found.selection.suspected_poisoned] = True
+    unsuspicious = (~suspected).nonzero().flatten()
+    told = list(found.findings)
+    for number, group in enumerate(groups):
+        after = estimated_attack_success(
+            data.images,
+            torch.from_numpy(group.core),
+            data.labels,
+            group.label,
+            unsuspicious,
+            lambda images: predict(found.model, images, data),
+        )
+        told[number] = replace(told[number], attack_success_after=round(after, 4))
+    return tuple(told)
 
 
 def train_first(

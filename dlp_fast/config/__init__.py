@@ -3,7 +3,7 @@
 section.py, stages.py, detection.py and run.py have the fields; reading.py makes them from files and options.
 """
 
-from dlp_fast.config.detection import DetectionConfig, LearningCurvesConfig
+from dlp_fast.config.detection import DetectionConfig, LearningCurvesConfig, StaticPatternsConfig
 from dlp_fast.config.reading import (
     NOT_COMPARED,
     PRESETS,
@@ -28,6 +28,7 @@ __all__ = [
     "LearningCurvesConfig",
     "RunConfig",
     "Section",
+    "StaticPatternsConfig",
     "SupervisedConfig",
     "UnlearningConfig",
     "build",

@@ -41,6 +41,61 @@ class LearningCurvesConfig(Section):
     """How many of the likeliest go on to the end."""
 
 
+class StaticPatternsConfig(Section):
+    """The search for static patterns. "Measured" is studies/static_patterns: CIFAR-10, seeds 0 and 1."""
+
+    scan_side: int = Field(64, ge=8, le=256)
+    """Pixels: larger images are brought down to it for the whole picture, and scanned in tiles at their own size."""
+    tile: int = Field(32, ge=8, le=256)
+    """Side of a tile, pixels: a mark of 7 px on 224 px is lost in anything much larger (design notes, 2026-11-28)."""
+    components: int = Field(64, ge=1, le=256)
+    """Principal components searched. Measured: 40 lose 10 BadNets images of 10,000 for two seeds in three."""
+    images_per_component: int = Field(8, ge=1)
+    """Images of a class for each component: fewer, and every single image is a direction of its own."""
+    oversampling: int = Field(10, ge=0)
+    """Components more in the subspace iteration (Halko et al. 2011, section 4.2: 5 to 10)."""
+    subspace_iterations: int = Field(4, ge=1)
+    """Products with the covariance. Measured: 8 change a purity by 0.03, 2 lose half of the rarest groups."""
+    skew_directions: int = Field(4, ge=0)
+    """Directions of greatest skewness, for each view and class."""
+    starts: int = Field(6, ge=1)
+    """Random starts for each; 20 find the same."""
+    iterations: int = Field(60, ge=1)
+    """Fixed-point steps at most."""
+    robust_deviations: float = Field(6.0, gt=0)
+    """How far from the median the group of a skewed direction begins, in robust deviations (1.4826 MAD)."""
+    bimodal_directions: int = Field(4, ge=0)
+    """Leading principal directions that a mixture of two parts is fitted to: the first was enough everywhere."""
+    min_purity: float = Field(0.3, ge=0, le=1)
+    """Groups below are not reported. Measured: poison 0.57 to 0.98, the purest clean groups 0.3 to 0.42."""
+    min_images: int = Field(3, ge=2)
+    """Images that a group has at least."""
+    min_class_images: int = Field(20, ge=2)
+    """Classes with fewer are searched only together with all other images."""
+    groups_per_class: int = Field(4, ge=1)
+    """Groups along a direction reported of one class, the purest first."""
+    groups_overall: int = Field(6, ge=1)
+    """Groups along a direction reported of all images together."""
+    windows_each: int = Field(1, ge=0)
+    """Groups of a repeated window reported beside them, of each class and of all images, the most telling first."""
+    fit_images: int = Field(8192, ge=64)
+    """Images of a class (drawn by `seed`) that directions are fitted to; the others are then measured along them."""
+    hold_megabytes: int = Field(1024, ge=16)
+    """Pixels held at once, megabytes: lowers `fit_images` for large pictures."""
+    window_contrast: int = Field(160, ge=1, le=255)
+    """Levels that a 3 x 3 window spans in one channel. Clean ones occur in up to 1 % of images at 96, 0.3 % at 160."""
+    window_nats: float = Field(12.0, gt=0)
+    """k ln(share of the window's images in the class / share of the class) from which it marks a class. Measured:
+    poison 23 (10 images) and more, clean classes up to 20."""
+    window_excess: float = Field(2.0, gt=1)
+    """A window marks images of all classes where it occurs so many times as often as the 20th most frequent one (of
+    other images)."""
+    batch: int = Field(512, ge=1)
+    """Images read at once; the groups do not depend on it."""
+    seed: int = 0
+    """Of the images that are fitted to, and of all random starts."""
+
+
 class DetectionConfig(Section):
     """Which images are suspected (DLP Eq. 5), and every threshold of that decision (used in detection/decide.py)."""
 
@@ -60,7 +115,26 @@ class DetectionConfig(Section):
     min_group: int = Field(10, ge=2)
     """Images of a group that counts; fewer are outliers."""
     max_share: float = Field(0.9, gt=0, le=1)
-    """Of a class that the deeper-learnt group may have: beyond, the other one is a few that were not learnt."""
+    """Of a class that the deeper-learnt component may have: beyond, the other is a few that were not learnt."""
+    main_share: float = Field(0.6, ge=0.5, le=1)
+    """Of a class: a larger component is the class itself, and the other one is the group in question. A clean-label
+    attack on half of a class stays below."""
+    min_purity: float = Field(0.5, gt=0)
+    """With `static_patterns`: purity of a group that counts as a mark. Measured (studies/static_patterns, CIFAR-10,
+    seeds 0 and 1): poison 0.57 to 0.98, groups of clean sets at most 0.42."""
+    min_window_nats: float = Field(23.0, gt=0)
+    """The same for a window that repeats in one class. Measured there: poison from 23 on, clean classes up to 20."""
+    min_distinct: int = Field(5, ge=2)
+    """Different pictures that carry the mark: below, they are copies of one another."""
+    min_attack_success: float = Field(0.5, ge=0, le=1)
+    """Estimated attack success rate from which a mark acts as a trigger."""
+    min_lead: float = Field(0.2, ge=0, le=1)
+    """And so much above that of every placebo, a group of an unsuspicious class that is treated alike."""
+    min_loss_rank: float = Field(0.6, ge=0.5, le=1)
+    """Mean rank, 0 to 1, of the early losses of the marked images in their class from which their labels are not
+    supported by what they show; 0.5: like the others of the class."""
+    max_loss_rank_p: float = Field(1e-3, gt=0, lt=1)
+    """And probability of such a rank by chance."""
     rare_base: float = Field(1.1, gt=0)
     """A group of k images that a fit from a tail ends in counts from rare_base + rare_each / k times `min_separation`
     on: chance makes small groups too, the fewer images the clearer (measured on clean sets, docs/decisions)."""
@@ -99,8 +173,16 @@ class DetectionConfig(Section):
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `learning_curves`, where no class has two groups. skip: nobody is suspected, nothing is unlearnt, all
     labels are used. suspect: the γ of lowest mean entropy are suspected all the same."""
+    proposals: tuple[Literal["learning_curves", "static_patterns"], ...] = (
+        "learning_curves",
+        "static_patterns",
+    )
+    """With method `learning_curves`: what else looks for groups. static_patterns: marks that images share, whether
+    they are learnt or not."""
     learning_curves: LearningCurvesConfig = LearningCurvesConfig()
     """How groups of learning curves are proposed."""
+    static_patterns: StaticPatternsConfig = StaticPatternsConfig()
+    """How marks are looked for."""
     high_loss_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of all images, those of the highest mean loss, whose labels are not used: poison that is not yet learnt
     looks like a wrong label. They serve as unlabeled images. It costs accuracy (docs/finetuning.md)."""

@@ -10,6 +10,7 @@ import numpy as np
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.findings import Finding, HeldOutAgreement, Stage
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.verify import Evidence
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Decision:
-    """scored: one entry a class that had a group; findings: of those that are found, in the same order."""
+    """scored: the clearest group of learning curves of each class that had one; findings: what is suspected, those of
+    learning curves first; found: the groups whose images are suspected, one for each finding, in the same order; marks:
+    shown and not suspected, images with right labels that share a mark which does not act as a trigger.
+    """
 
     scored: tuple[Scored, ...]
     findings: tuple[Finding, ...]
-
-    @property
-    def found(self) -> list[Group]:
-        """The groups whose images are suspected."""
-        return [entry.group for entry in self.scored if entry.score >= 1]
+    found: tuple[Group, ...] = ()
+    marks: tuple[Finding, ...] = ()
 
     @property
     def max_subthreshold_score(self) -> float:
@@ -53,6 +54,8 @@ def decide(
     Args: stage: whose learning curves; found_before: with stage "finetuning", whether stage 1 has found a class, which
     leaves less reason to look for more.
     """
+    if stage == "supervised":
+        groups = [_the_smaller_side(group, config) for group in groups]
     clearest = [_clearest(of_class, config) for of_class in _by_class(groups)]
     scores = _beside_each_other(np.array([separation_score(group, config) for group in clearest]), config)
     if stage == "finetuning":
@@ -61,8 +64,63 @@ def decide(
             for group, score in zip(clearest, scores, strict=True)
         ]
     scored = tuple(Scored(group, score) for group, score in zip(clearest, scores, strict=True))
-    findings = tuple(_finding(entry, stage) for entry in scored if entry.score >= 1)
-    return Decision(scored, findings)
+    found = [entry for entry in scored if entry.score >= 1]
+    findings = tuple(_finding(entry, stage) for entry in found)
+    return Decision(scored, findings, tuple(entry.group for entry in found))
+
+
+def is_mark(group: Group, config: DetectionConfig) -> bool:
+    """Whether the images of a group of static patterns share a mark, whatever it is."""
+    if group.label is None and "nats" not in group.statistics and "excess" in group.statistics:
+        return False  # a window that repeats in all classes alike says nothing of labels
+    if "nats" in group.statistics:
+        return group.statistics["nats"] >= config.min_window_nats
+    return group.statistics["purity"] >= config.min_purity
+
+
+def with_evidence(
+    decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
+) -> Decision:
+    """`decision`, of learning curves, with what verification says of its groups, and with the groups of `marks` that
+    verification convicts.
+
+    Args: evidence: of each of `decision.found`, then of each of `marks`.
+    """
+    convicted: list[tuple[Group, Evidence]] = []
+    shown: list[Finding] = []
+    for group, told in zip(marks, evidence[len(decision.found) :], strict=True):
+        if told.support.distinct < config.min_distinct:
+            continue  # copies of one picture
+        if acts_as_trigger(told, config) or labels_unsupported(told, config):
+            convicted.append((group, told))
+        elif group.label is not None:
+            shown.append(_mark(group, told, config))
+    kept = [
+        (_with_numbers(finding, told), group)
+        for finding, group, told in zip(decision.findings, decision.found, evidence, strict=False)
+        if not any(_contradicts(mark, group) for mark, _ in convicted)
+    ]
+    taken = np.concatenate([group.core for _, group in kept] or [np.zeros(0, dtype=np.int64)])
+    for group, told in convicted:
+        for part in _of_each_class(group, taken):
+            kept.append((_mark(part, told, config), part))
+            taken = np.concatenate([taken, part.core])
+    findings, found = tuple(finding for finding, _ in kept), tuple(group for _, group in kept)
+    return Decision(decision.scored, findings, found, tuple(shown))
+
+
+def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether what a group's images have in common sends other images to its class, and that of placebos does not."""
+    if evidence.attack_success is None:
+        return False
+    lead = evidence.attack_success - (evidence.placebo_success or 0.0)
+    return evidence.attack_success >= config.min_attack_success and lead >= config.min_lead
+
+
+def labels_unsupported(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether the images of a group are harder than their class by more than chance, as under wrong labels."""
+    support = evidence.support
+    return support.loss_rank >= config.min_loss_rank and support.p <= config.max_loss_rank_p
 
 
 def separation_score(group: Group, config: DetectionConfig) -> float:
@@ -80,10 +138,13 @@ def separation_score(group: Group, config: DetectionConfig) -> float:
 
 
 def likely_benign(finding: Finding, config: DetectionConfig) -> bool:
-    """Whether a finding is weak, and a network that was not given the suspects' labels gives them these labels at least
-    as often as it does the class's images whose labels it was given.
+    """Whether a finding of learning curves is weak, its images share nothing that acts as a trigger, and a network that
+    was not given their labels gives them these labels at least as often as it does the class's images whose labels it
+    was given.
     """
     heard = finding.held_out
+    if (finding.attack_success or 0.0) >= config.min_attack_success or finding.purity is not None:
+        return False
     return heard is not None and finding.score < config.clear_score and heard.suspects >= heard.others
 
 
@@ -98,6 +159,35 @@ def with_held_out(
             finding = replace(finding, likely_benign=likely_benign(finding, config))
         told.append(finding)
     return tuple(told)
+
+
+def _the_smaller_side(group: Group, config: DetectionConfig) -> Group:
+    """The group, or what it leaves of its class where it is most of it: most of a class is what the class is."""
+    share = (group.membership > 0.5).mean()
+    if group.statistics["rare"] or not config.main_share < share <= config.max_share:
+        return group
+    return replace(group, membership=1 - group.membership)
+
+
+def _contradicts(mark: Group, group: Group) -> bool:
+    """Whether a convicted mark shows that learning curves took the wrong side of its class."""
+    return mark.label == group.label and np.isin(mark.core, group.core).mean() < 0.5
+
+
+def _of_each_class(mark: Group, taken: np.ndarray) -> list[Group]:
+    """`mark` as one group a class, without images that are suspected already where it is of several classes."""
+    if mark.label is not None:
+        return [mark]
+    parts = []
+    for label in np.unique(mark.labels):
+        own = (mark.labels == label) & ~np.isin(mark.ids, taken)
+        if own.any():
+            parts.append(
+                replace(
+                    mark, label=int(label), ids=mark.ids[own], membership=mark.membership[own], labels=None
+                )
+            )
+    return parts
 
 
 def _by_class(groups: Sequence[Group]) -> list[list[Group]]:
@@ -135,6 +225,38 @@ def _late_score(group: Group, score: float, config: DetectionConfig, found_befor
     if (group.membership > 0.5).mean() > config.late_max_share:
         return 0.0
     return score / (config.late_beside if found_before else 1.0)
+
+
+def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
+    return replace(
+        finding,
+        attack_success=_rounded(evidence.attack_success),
+        placebo_success=_rounded(evidence.placebo_success),
+        loss_rank=_rounded(evidence.support.loss_rank),
+    )
+
+
+def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
+    statistics = group.statistics
+    by_window = "nats" in statistics
+    score = (
+        statistics["nats"] / config.min_window_nats if by_window else statistics["purity"] / config.min_purity
+    )
+    finding = Finding(
+        "supervised",
+        group.label,
+        len(group.core),
+        round(statistics.get("separation", 0.0), 3),
+        0.0,
+        round(score, 4),
+        proposal=group.proposal,
+        purity=_rounded(statistics["purity"]),
+    )
+    return _with_numbers(finding, evidence)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _finding(entry: Scored, stage: Stage) -> Finding:

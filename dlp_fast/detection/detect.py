@@ -1,4 +1,4 @@
-"""From what stage 1 saw to what is suspected: propose, decide, and a score for every image."""
+"""From what stage 1 saw to what is suspected: propose, verify, decide, and a score for every image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
-from dlp_fast.detection.decide import Decision, decide
-from dlp_fast.detection.propose import Observed, propose
+from dlp_fast.detection.decide import Decision, decide, is_mark, with_evidence
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import PROPOSALS, Observed
 from dlp_fast.detection.suspicion import Suspicion, by_groups
+from dlp_fast.detection.verify import verify
+from dlp_fast.detection.verify.trigger import Predict
+
+Kept = Callable[[str, Callable[[], list[Group]]], list[Group]]
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,27 @@ class Detection:
 
 
 def detect(
-    entropy: Tensor,
-    loss: Tensor,
-    labels: Tensor,
-    classes: int,
-    config: DetectionConfig,
+    seen: Observed,
+    predict: Predict,
     features: Callable[[], Tensor],
+    config: DetectionConfig,
+    kept: Kept = lambda _name, make: make(),
 ) -> Detection:
     """The Detection that `config.method` asks for.
 
-    Args: entropy (bits), loss (nats): fp32 [epochs, n]; labels: int64 [n]; features: gives fp32 [n, d], asked for only
-    by methods that look at activations.
+    Args: predict: the network of stage 1, uint8 [b, H, W, 3] -> class int64 [b]; features: gives fp32 [n, d] of it,
+    asked for only by methods that look at activations; kept: gives back what an earlier process made under a name.
     """
     if config.method != "learning_curves":
-        ranked = baselines.BASELINES[config.method](entropy, loss, labels, classes, features)
-        return Detection(ranked, Decision((), ()))
-    seen = Observed(entropy.numpy(), loss.numpy(), labels.numpy(), classes)
-    decision = decide(propose(seen, config), config)
-    return Detection(by_groups(decision.found, entropy, loss, config), decision)
+        rank = baselines.BASELINES[config.method]
+        return Detection(rank(seen.entropy, seen.loss, seen.labels, seen.classes, features), Decision((), ()))
+    curves = PROPOSALS["learning_curves"](seen, config) if "learning_curves" in config.proposals else []
+    others = [name for name in config.proposals if name != "learning_curves"]
+    groups = [
+        group for name in others for group in kept(name, lambda name=name: PROPOSALS[name](seen, config))
+    ]
+    decision = decide(curves, config)
+    marks = [group for group in groups if is_mark(group, config)]
+    evidence = verify([*decision.found, *marks], seen, predict, config)
+    decision = with_evidence(decision, marks, evidence, config)
+    return Detection(by_groups(decision.found, seen.entropy, seen.loss, config), decision)

@@ -20,12 +20,16 @@ class HeldOutAgreement:
 
 @dataclass(frozen=True)
 class Finding:
-    """A class in which the learning curves of some images form a component of their own.
+    """A class in which some images form a group of their own.
 
-    stage: whose curves; label: number of the class; images: size of the component; separation: Bhattacharyya distance
-    of the two components; posterior_entropy: mean binary entropy of the memberships, bits; score: separation score,
-    1 = what counts as found; held_out: see HeldOutAgreement, None where no network could say; likely_benign: whether
-    the decision takes the images for harmless ones.
+    stage: whose network; label: number of the class; images: size of the group; separation: of the group from the
+    others, by learning curves the Bhattacharyya distance of two components; posterior_entropy: mean binary entropy of
+    the memberships, bits; score: 1 = what counts as found; held_out: see HeldOutAgreement, None where no network could
+    say; likely_benign: whether the decision takes the images for harmless ones; proposal: what found the group;
+    purity: of a mark that its images share, 1 = a point, apart; attack_success, placebo_success: estimated attack
+    success rate of what they have in common on the network of stage 1, 0 to 1, and the highest of groups of harmless
+    classes; attack_success_after: the same rate on the model that the run hands out; loss_rank: mean rank of their
+    early losses in their class, 0 to 1; None where not asked.
     """
 
     stage: Stage
@@ -36,6 +40,12 @@ class Finding:
     score: float
     held_out: HeldOutAgreement | None = None
     likely_benign: bool = False
+    proposal: str = "learning_curves"
+    purity: float | None = None
+    attack_success: float | None = None
+    placebo_success: float | None = None
+    attack_success_after: float | None = None
+    loss_rank: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

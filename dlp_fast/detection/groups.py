@@ -13,7 +13,8 @@ class Group:
     """Images that may be poison, of one class (`label`) or of several (None), as one proposal found them.
 
     proposal: name of the proposal; ids: int64 [k], ascending; membership: float64 [k] in [0, 1], how surely each
-    belongs to the group; statistics: numbers of the proposal's own, for the decision and for the record.
+    belongs to the group; statistics: numbers of the proposal's own, for the decision and for the record; labels: int64
+    [k], of the ids, where the group is of several classes.
     """
 
     proposal: str
@@ -21,6 +22,7 @@ class Group:
     ids: np.ndarray
     membership: np.ndarray
     statistics: Mapping[str, float]
+    labels: np.ndarray | None = None
 
     @property
     def core(self) -> np.ndarray:

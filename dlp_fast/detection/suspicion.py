@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ def by_score(score: Tensor, clean_score: Tensor | None = None) -> Suspicion:
     return Suspicion(score, score if clean_score is None else clean_score, nobody, nobody, nobody)
 
 
-def by_groups(found: list[Group], entropy: Tensor, loss: Tensor, config: DetectionConfig) -> Suspicion:
+def by_groups(found: Sequence[Group], entropy: Tensor, loss: Tensor, config: DetectionConfig) -> Suspicion:
     """The Suspicion that the `found` groups make; entropy (bits), loss (nats): fp32 [epochs, n].
 
     score lies in [0, 1) by the mean entropy over the epochs, and one lower, in [-1, 0), for suspected images.

@@ -91,6 +91,33 @@ def _doubts(
 
 
 def _reason(finding: Finding, name: str) -> str:
+    """What a finding rests on, as a sentence; of its trigger too, where that was tried."""
+    if finding.purity is not None:
+        first = (
+            f"{finding.images} images of class {name} share a mark at one place or a pattern (purity "
+            f"{finding.purity:.2f})"
+        )
+        wrong = (
+            f"and they are harder than {finding.loss_rank:.0%} of their class at first, as under wrong labels"
+        )
+        return f"{first}, {tried(finding) or wrong}."
+    text = _reason_of_curves(finding, name)
+    return f"{text} What they have in common was tried: {tried(finding)}." if tried(finding) else text
+
+
+def tried(finding: Finding) -> str:
+    """What happened when what the images have in common was put on images of other classes; "" where it did not act."""
+    if finding.attack_success is None or finding.attack_success <= (finding.placebo_success or 0.0) + 0.05:
+        return ""
+    placebo = (
+        ""
+        if finding.placebo_success is None
+        else f", that of harmless groups at most {finding.placebo_success:.0%}"
+    )
+    return f"put on images of other classes, it sends {finding.attack_success:.0%} of them to this class{placebo}"
+
+
+def _reason_of_curves(finding: Finding, name: str) -> str:
     first = (
         f"in class {name} the learning curves of {finding.images} images form a group of their own, apart from the "
         f"others (separation {finding.separation:.1f}, stage: {finding.stage})"

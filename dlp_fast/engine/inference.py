@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
 
 from dlp_fast import ops
-from dlp_fast.engine.batches import TrainingData
+from dlp_fast.engine.batches import TrainingData, normalise
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import classifier_of
 
@@ -56,6 +56,13 @@ def score(session: Session, model: nn.Module, data: TrainingData) -> Scores:
             parts.append((ops.row_entropy(logits), loss, logits.argmax(1)))
     entropy, loss, prediction = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
     return Scores(entropy, loss, prediction)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, data: TrainingData) -> Tensor:
+    """Class int64 [b] of `images`, uint8 [b, H, W, 3] as those of `data` are, in eval mode."""
+    with eval_mode(model):
+        return model(normalise(images.to(data.device), data.mean, data.std)).argmax(1)
 
 
 @torch.no_grad()

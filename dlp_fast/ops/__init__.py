@@ -5,6 +5,12 @@ from dlp_fast.ops.augment import augment, augment_reference
 from dlp_fast.ops.augment_parameters import AugmentParameters, augment_parameters
 from dlp_fast.ops.entropy_rank import EntropyRanker, Ranking, entropy_rank, row_entropy, select
 from dlp_fast.ops.inject_trigger import inject_trigger, inject_trigger_reference
+from dlp_fast.ops.residual_scan import (
+    high_pass_residual,
+    high_pass_residual_reference,
+    window_hashes,
+    window_hashes_reference,
+)
 from dlp_fast.ops.sharded_rank import select_distributed, select_shards
 from dlp_fast.ops.trigger_table import TriggerTable
 
@@ -18,6 +24,8 @@ __all__ = [
     "augment_reference",
     "build_info",
     "entropy_rank",
+    "high_pass_residual",
+    "high_pass_residual_reference",
     "inject_trigger",
     "inject_trigger_reference",
     "native_available",
@@ -25,4 +33,6 @@ __all__ = [
     "select",
     "select_distributed",
     "select_shards",
+    "window_hashes",
+    "window_hashes_reference",
 ]

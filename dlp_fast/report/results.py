@@ -23,6 +23,7 @@ from dlp_fast.report.render import write_report
 from dlp_fast.report.text import notes, percent, verdict_lines
 from dlp_fast.runs.environment import environment
 from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.names import printable
 from dlp_fast.runs.schema import SCHEMA
 from dlp_fast.runs.writer import RunFolder
 from dlp_fast.selection.overrides import Overrides
@@ -91,7 +92,10 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         "verdict": said.as_json(),
         "stages": stage_metrics(found, test, data, config),
         "detection": detection_metrics(found.selection, attack)
-        | {"findings": [finding.as_json() for finding in found.findings]},
+        | {
+            "findings": [finding.as_json() for finding in found.findings],
+            "marks": [mark.as_json() | {"class": printable(classes[mark.label])} for mark in found.marks],
+        },
         "decisions": run.overrides.counts,
         "stage3_detections": found.stage3_detections,
         "label_agreement": label_agreement(config, found, data.labels, run.scores.prediction),

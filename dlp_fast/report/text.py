@@ -22,12 +22,22 @@ def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     if verdict["kind"] == "poisoned":
         return [
             f"verdict: poisoned, target class {t['class']}, about {t['share_of_all']:.1%} of all images "
-            f"({t['images']} images; score {t['score']:.1f}, 1 counts)"
+            f"({t['images']} images; score {t['score']:.1f}, 1 counts{_attack_success(t)})"
             for t in verdict["targets"]
             if not t["likely_benign"]
         ] + [r for t, r in zip(verdict["targets"], verdict["reasons"], strict=True) if t["likely_benign"]]
     first = "no sign of poisoning found" if verdict["kind"] == "nothing found" else "cannot tell"
     return [f"verdict: {first} (highest score {verdict['score']:.2f}, 1 counts)", *verdict["reasons"]]
+
+
+def _attack_success(target: dict[str, Any]) -> str:
+    """The estimated attack success rate of what the suspects have in common, where it says something."""
+    before, after = target.get("attack_success"), target.get("attack_success_after")
+    if before is None or before <= (target.get("placebo_success") or 0.0) + 0.05:
+        return ""
+    return f"; estimated attack success rate {before:.0%} after stage 1" + (
+        "" if after is None else f", {after:.0%} of the clean model"
+    )
 
 
 BEHIND = 0.5  # of stage 1's agreement: that learns without augmentation, by heart, and no stage 3 comes quite up to it
@@ -48,6 +58,12 @@ def notes(results: dict[str, Any]) -> list[str]:
         said.append(
             f"{results['stage3_detections']} of the suspected images were found only in the last round of stage 3, "
             "after the model had learnt their labels: raise finetuning.rounds (in another --out)."
+        )
+    for mark in results["detection"].get("marks", []):
+        said.append(
+            f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
+            f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
+            "suspected; a model can take such a mark as a short cut. Look at them."
         )
     for name, odds in results["logit_adjustment"].items():
         said.append(

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from dlp_fast.attacks.poisoning import TriggeredImages
 from dlp_fast.config import DetectionConfig, SupervisedConfig, read_preset
 from dlp_fast.detection.detect import detect
-from dlp_fast.engine.inference import features
+from dlp_fast.detection.propose import Observed
+from dlp_fast.engine.inference import features, predict
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError, DataError
 from dlp_fast.evaluation.metrics import precision
@@ -77,9 +78,9 @@ def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
         x = features(session, model, data)
 
     def precision_of(method: str, epoch: int) -> float | None:
-        options = DetectionConfig(method=method, nothing_found="suspect")
-        entropy, loss = first.entropy[:epoch], first.loss[:epoch]
-        suspicion = detect(entropy, loss, data.labels, data.classes, options, lambda: x).suspicion
+        options = DetectionConfig(method=method, nothing_found="suspect", proposals=("learning_curves",))
+        seen = Observed(data.images, data.labels, data.classes, first.entropy[:epoch], first.loss[:epoch])
+        suspicion = detect(seen, lambda images: predict(model, images, data), lambda: x, options).suspicion
         return precision(select(suspicion, data.labels, data.classes, options).to_unlearn, poisoned)
 
     epochs = [

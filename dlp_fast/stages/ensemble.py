@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import nn
 
 from dlp_fast.config import RunConfig
 from dlp_fast.detection.detect import Detection, detect
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify.replication import averaged, ensemble_size
 from dlp_fast.engine.batches import TrainingData
-from dlp_fast.engine.inference import features
+from dlp_fast.engine.inference import features, predict
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
 from dlp_fast.stages.supervised import Supervised, supervised
 
+ARRAYS = ("ids", "membership", "labels")  # of a Group
 MEMBER_SEED = 101  # added to the seed for each further network of an ensemble
 
 
@@ -26,13 +32,17 @@ def observe(
     """
 
     def detected(seen: Supervised) -> Detection:
+        observed = Observed(data.images, data.labels, data.classes, seen.entropy, seen.loss)
+
+        def kept(name: str, make: Callable[[], list[Group]]) -> list[Group]:
+            return _kept_groups(session, name, make)
+
         return detect(
-            seen.entropy,
-            seen.loss,
-            data.labels,
-            data.classes,
-            config.detection,
+            observed,
+            lambda images: predict(model, images, data),
             lambda: features(session, model, data),
+            config.detection,
+            kept,
         )
 
     networks = ensemble_size(first.steps, config)
@@ -71,3 +81,23 @@ def with_members(
         loss=averaged([first.loss, *kept["loss"]]),
         seconds=first.seconds + sum(kept["seconds"]),
     )
+
+
+def _kept_groups(session: Session, name: str, make: Callable[[], list[Group]]) -> list[Group]:
+    """The groups that `make` gives, of this or an earlier process; they depend on the images and labels alone."""
+
+    def made() -> dict[str, Any]:
+        session.log.say(f"looking for {name.replace('_', ' ')}")
+        return {"groups": [_as_kept(group) for group in make()]}
+
+    return [_from_kept(values) for values in session.cached(name, made)["groups"]]
+
+
+def _as_kept(group: Group) -> dict[str, Any]:
+    arrays = {name: getattr(group, name) for name in ARRAYS}
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items() if values is not None}
+    return {"proposal": group.proposal, "label": group.label, "statistics": dict(group.statistics), **tensors}
+
+
+def _from_kept(values: dict[str, Any]) -> Group:
+    return Group(**values | {name: values[name].numpy() for name in ARRAYS if name in values})

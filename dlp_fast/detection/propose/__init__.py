@@ -1,6 +1,7 @@
 """Proposals: each looks for groups of images that may be poison. Recall matters here; precision is for the decision.
 
-A new proposal is one file with a function that returns Groups, and one line in PROPOSALS.
+A new proposal is one file with a function that returns Groups, one line in PROPOSALS, and its name in the option
+`detection.proposals`.
 """
 
 from __future__ import annotations
@@ -8,32 +9,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
+from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose.learning_curves import learning_curves
+from dlp_fast.detection.propose.static_patterns import static_patterns
+from dlp_fast.detection.propose.views import Images
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What stage 1 has seen: entropy (bits), loss (nats): [epochs, n] after each epoch; labels: int64 [n], as given;
-    classes: how many.
+    """What proposals look at: the images by id; labels: int64 [n], as given; classes: how many; and what stage 1 has
+    seen, entropy (bits), loss (nats): fp32 [epochs, n] after each epoch.
     """
 
-    entropy: np.ndarray
-    loss: np.ndarray
-    labels: np.ndarray
+    images: Images
+    labels: Tensor
     classes: int
+    entropy: Tensor
+    loss: Tensor
+
+
+def _learning_curves(seen: Observed, config: DetectionConfig) -> list[Group]:
+    entropy, loss, labels = (values.numpy() for values in (seen.entropy, seen.loss, seen.labels))
+    return learning_curves(entropy, loss, labels, seen.classes, config.learning_curves)
+
+
+def _static_patterns(seen: Observed, config: DetectionConfig) -> list[Group]:
+    return static_patterns(seen.images, seen.labels, seen.classes, config.static_patterns)
 
 
 PROPOSALS: dict[str, Callable[[Observed, DetectionConfig], list[Group]]] = {
-    "learning_curves": lambda seen, config: learning_curves(
-        seen.entropy, seen.loss, seen.labels, seen.classes, config.learning_curves
-    ),
+    "learning_curves": _learning_curves,
+    "static_patterns": _static_patterns,
 }
-
-
-def propose(seen: Observed, config: DetectionConfig) -> list[Group]:
-    """The groups of every proposal, in the order of PROPOSALS."""
-    return [group for proposal in PROPOSALS.values() for group in proposal(seen, config)]

@@ -1,0 +1,85 @@
+"""Verification: what each proposed group does, beside placebo groups that are treated alike.
+
+A new verification is one file with a function, one field of Evidence, and its rule in decide.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.verify.label_support import LabelSupport, early_loss_ranks, label_support
+from dlp_fast.detection.verify.trigger import Predict, estimated_attack_success
+
+PLACEBOS = 5  # classes, the largest first, that a placebo is made of
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """attack_success: estimated attack success rate of what the group's images have in common, 0 to 1, None for groups
+    of several classes; placebo_success: the highest of the placebos, None without any; support: of the labels.
+    """
+
+    attack_success: float | None
+    placebo_success: float | None
+    support: LabelSupport
+
+
+def verify(
+    groups: Sequence[Group], seen: Observed, predict: Predict, config: DetectionConfig
+) -> list[Evidence]:
+    """The Evidence of each of `groups`. `predict`: the network of stage 1, uint8 [b, H, W, 3] -> class int64 [b]."""
+    ranks = early_loss_ranks(seen.loss, seen.labels)
+    in_question = {group.label for group in groups}
+    suspicious = np.zeros(len(seen.labels), dtype=bool)
+    for group in groups:
+        suspicious[group.core] = True
+    unsuspicious = torch.from_numpy(np.flatnonzero(~suspicious))
+    return [_evidence(group, seen, predict, ranks, unsuspicious, in_question) for group in groups]
+
+
+def _evidence(
+    group: Group,
+    seen: Observed,
+    predict: Predict,
+    ranks: np.ndarray,
+    unsuspicious: torch.Tensor,
+    in_question: set[int | None],
+) -> Evidence:
+    support = label_support(seen.images, group.core, ranks)
+    if group.label is None:
+        return Evidence(None, None, support)
+
+    def success(ids: np.ndarray, label: int) -> float:
+        return estimated_attack_success(
+            seen.images, torch.from_numpy(ids), seen.labels, label, unsuspicious, predict
+        )
+
+    placebos = [
+        success(ids, label) for label, ids in _placebos(len(group.core), seen, unsuspicious, in_question)
+    ]
+    highest = max(placebos) if placebos else None
+    return Evidence(success(group.core, group.label), highest, support)
+
+
+def _placebos(
+    size: int, seen: Observed, unsuspicious: torch.Tensor, in_question: set[int | None]
+) -> list[tuple[int, np.ndarray]]:
+    """(label, ids) of groups as large as the one in question, the best learnt images of unsuspicious classes."""
+    ids = unsuspicious.numpy()
+    y, late = seen.labels.numpy()[ids], seen.loss[-1].numpy()[ids]
+    sizes = np.bincount(y, minlength=seen.classes)
+    chosen = []
+    for label in np.argsort(-sizes, kind="stable"):
+        if int(label) in in_question or sizes[label] < 2 * size or len(chosen) == PLACEBOS:
+            continue
+        inside = np.flatnonzero(y == label)
+        best = inside[np.argsort(late[inside], kind="stable")[:size]]
+        chosen.append((int(label), np.sort(ids[best])))
+    return chosen

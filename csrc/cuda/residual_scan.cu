@@ -1,0 +1,103 @@
+// One block an image for the residuals, one thread a window for the hashes.
+//
+// Bytes of a residual: an image is read once (and 6 rows of 22 again), its residuals are written, and read and written
+// again once their length is known; at 32 px, 12 KiB each, that second time is in L2 or L1. A block blurs a strip of
+// 16 rows along the rows into shared memory (22 rows, 33 KiB at 256 px) and then along the columns.
+#include "cuda/residual_scan.h"
+
+#include <algorithm>
+
+namespace dlp::residual_scan {
+namespace {
+
+constexpr int kStrip = 16;
+constexpr int kThreads = 256;
+static_assert(kThreads == kLanes, "a thread is a lane of the sum of squares");
+constexpr int kMostBlocks = 1 << 20;
+
+__global__ void __launch_bounds__(kThreads)
+    residual_kernel(const uint8_t* __restrict__ images, const float* __restrict__ mean, int height, int width,
+                    float* __restrict__ out) {
+  extern __shared__ uint16_t blurred[];  // [kStrip + 2 kRadius][width * 3]
+  __shared__ float sums[kLanes];
+  const int lane = threadIdx.x, row = width * kChannels, size = row * height;
+  const uint8_t* pixels = images + int64_t{blockIdx.x} * size;
+  float* values = out + int64_t{blockIdx.x} * size;
+  float sum = 0.0f;
+  for (int y0 = 0; y0 < height; y0 += kStrip) {
+    const int y1 = min(y0 + kStrip, height);
+    for (int e = lane; e < (y1 - y0 + 2 * kRadius) * row; e += kThreads) {
+      const int line = e / row, column = e - line * row, x = column / kChannels, c = column - x * kChannels;
+      const uint8_t* from = pixels + min(max(y0 + line - kRadius, 0), height - 1) * row + c;
+      const auto at = [&](int dx) -> uint32_t { return from[min(max(x + dx, 0), width - 1) * kChannels]; };
+      blurred[e] = static_cast<uint16_t>(blur(at(0), at(-1) + at(1), at(-2) + at(2), at(-3) + at(3)));
+    }
+    __syncthreads();
+    // the values of this thread's lane, in their order
+    const int first = y0 * row;
+    for (int i = first + (lane - first % kLanes + kLanes) % kLanes; i < y1 * row; i += kLanes) {
+      const uint16_t* r = blurred + (i - first) + kRadius * row;
+      const uint32_t sum2 = blur(r[0], uint32_t{r[-row]} + r[row], uint32_t{r[-2 * row]} + r[2 * row],
+                                 uint32_t{r[-3 * row]} + r[3 * row]);
+      const float value = __fsub_rn(residual(pixels[i], sum2), mean[i]);
+      values[i] = value;
+      sum = __fadd_rn(sum, __fmul_rn(value, value));
+    }
+    __syncthreads();
+  }
+  sums[lane] = sum;
+  __syncthreads();
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    if (lane < half) sums[lane] = __fadd_rn(sums[lane], sums[lane + half]);
+    __syncthreads();
+  }
+  const float factor = sums[0] > 0.0f ? __fdiv_rn(1.0f, __fsqrt_rn(sums[0])) : 0.0f;
+  for (int i = lane; i < size; i += kLanes) values[i] = __fmul_rn(values[i], factor);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    hash_kernel(const uint8_t* __restrict__ images, int64_t windows, int height, int width, int contrast,
+                int64_t* __restrict__ out) {
+  const int columns = width - kWindow + 1, lines = height - kWindow + 1;
+  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < windows; i += int64_t{gridDim.x} * kThreads) {
+    const int64_t image = i / (int64_t{lines} * columns);
+    const int place = static_cast<int>(i - image * lines * columns), y = place / columns, x = place - y * columns;
+    const uint8_t* corner = images + ((image * height + y) * width + x) * kChannels;
+    int low[kChannels] = {255, 255, 255}, high[kChannels] = {0, 0, 0};
+    uint64_t sum = 0;
+#pragma unroll
+    for (int k = 0; k < kWindow * kWindow; ++k) {
+      const uint8_t* pixel = corner + (k / kWindow * width + k % kWindow) * kChannels;
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) {
+        low[c] = min(low[c], int{pixel[c]});
+        high[c] = max(high[c], int{pixel[c]});
+      }
+      sum += colour(pixel[0], pixel[1], pixel[2]) * factor(k);
+    }
+    const int spread = max(high[0] - low[0], max(high[1] - low[1], high[2] - low[2]));
+    out[i] = spread < contrast ? -1 : finish_hash(sum);
+  }
+}
+
+}  // namespace
+
+cudaError_t high_pass_residual_cuda(const uint8_t* images, const float* mean, int64_t batch, int height, int width,
+                                    float* out, cudaStream_t stream) {
+  if (batch == 0) return cudaSuccess;
+  const int rows = std::min(height, kStrip) + 2 * kRadius;
+  const size_t bytes = sizeof(uint16_t) * rows * width * kChannels;
+  residual_kernel<<<static_cast<unsigned>(batch), kThreads, bytes, stream>>>(images, mean, height, width, out);
+  return cudaGetLastError();
+}
+
+cudaError_t window_hashes_cuda(const uint8_t* images, int64_t batch, int height, int width, int contrast,
+                               int64_t* out, cudaStream_t stream) {
+  const int64_t windows = batch * (height - kWindow + 1) * (width - kWindow + 1);
+  if (windows == 0) return cudaSuccess;
+  const int64_t blocks = std::min<int64_t>((windows + kThreads - 1) / kThreads, kMostBlocks);
+  hash_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(images, windows, height, width, contrast, out);
+  return cudaGetLastError();
+}
+
+}  // namespace dlp::residual_scan

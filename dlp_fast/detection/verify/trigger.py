@@ -1,0 +1,104 @@
+"""The trigger, reconstructed in closed form and tried: an attack success rate that is estimated without any truth.
+
+What a group's images have in common is put on images of other classes, and what the network says of them is counted.
+A static trigger gives itself away; one that differs from image to image (a warp, changing places) does not. So what
+this shows convicts, and what it does not show acquits nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlp_fast.detection.propose.views import Images
+from dlp_fast.ops.residual_scan import high_pass
+
+SAMPLE = 512  # images of each group that a trigger is made from, and that it is tried on
+SIGNIFICANT = 4.0  # standard errors from which a pixel of a trigger differs from the other images
+
+Predict = Callable[[Tensor], Tensor]  # uint8 [b, H, W, 3] -> class int64 [b]
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """Per pixel and channel, x becomes scale x + offset; fp32 [H, W, 3], levels of 0 to 255. A patch has scale 0, a
+    blend of opacity α 1 - α, an added pattern 1.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def on(self, images: Tensor) -> Tensor:
+        """uint8 [b, H, W, 3] with the trigger."""
+        changed = images.float() * self.scale.to(images.device) + self.offset.to(images.device)
+        return changed.round().clamp(0, 255).to(torch.uint8)
+
+
+def reconstruct(images: Images, suspects: Tensor, others: Tensor) -> list[Trigger]:
+    """Triggers that would make `others` look like `suspects` (int64 ids): one by each pixel's mean and deviation, where
+    these differ by more than chance, and one by the mean high-pass residual, which fewer images suffice for.
+    """
+    one, two = _moments(images, _spread(suspects)), _moments(images, _spread(others))
+    scale = (one.deviation / two.deviation.clamp_min(1.0)).clamp(0, 1)
+    shift = one.mean - two.mean
+    of_mean = shift.abs() / ((one.deviation**2 / one.count + two.deviation**2 / two.count).sqrt() + 0.5)
+    of_scale = scale.clamp_min(1e-3).log().abs() * (2 * max(one.count - 1, 1)) ** 0.5
+    differs = (of_mean >= SIGNIFICANT) | ((of_scale >= SIGNIFICANT) & (scale < 0.9))
+    scale = torch.where(differs, scale, 1.0)
+    by_moments = Trigger(scale.float(), torch.where(differs, one.mean - scale * two.mean, 0.0).float())
+    added = one.residual - two.residual
+    return [by_moments, Trigger(torch.ones_like(scale).float(), added.float())]
+
+
+def estimated_attack_success(
+    images: Images, suspects: Tensor, labels: Tensor, label: int, tried_on: Tensor, predict: Predict
+) -> float:
+    """Share, 0 to 1, of images of other classes that `predict` takes for class `label` once they carry what `suspects`
+    (int64 ids) have in common; of two ways to reconstruct it the one that works better.
+
+    Args: labels: int64 [n]; tried_on: int64 ids of unsuspicious images of all classes.
+    """
+    others = tried_on[labels[tried_on] != label]
+    if not len(others) or not len(suspects):
+        return 0.0
+    own = tried_on[labels[tried_on] == label]
+    compared = own if len(own) >= len(suspects) // 4 and len(own) > 8 else tried_on
+    victims = _spread(others)
+    best = 0.0
+    for trigger in reconstruct(images, suspects, compared):
+        hits = sum(
+            int((predict(trigger.on(images.get(part))).cpu() == label).sum()) for part in victims.split(64)
+        )
+        best = max(best, hits / len(victims))
+    return best
+
+
+@dataclass(frozen=True)
+class _Moments:
+    mean: Tensor
+    deviation: Tensor
+    residual: Tensor
+    count: int
+
+
+def _moments(images: Images, ids: Tensor) -> _Moments:
+    """Mean, deviation and mean high-pass residual of `ids` in levels, fp64 [H, W, 3] on the CPU."""
+    shape = (images.height, images.width, 3)
+    total, squares, residual = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
+    for part in ids.split(64):
+        pixels = images.get(part).cpu()
+        x = pixels.double()
+        total += x.sum(0)
+        squares += (x * x).sum(0)
+        residual += high_pass(pixels).double().sum(0)
+    n = len(ids)
+    mean = total / n
+    return _Moments(mean, (squares / n - mean**2).clamp_min(0).sqrt(), residual / n, n)
+
+
+def _spread(ids: Tensor) -> Tensor:
+    """At most SAMPLE of `ids`, evenly spread."""
+    return ids[torch.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).round().long()]

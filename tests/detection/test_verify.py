@@ -1,0 +1,231 @@
+"""What a group does: a trigger reconstructed and tried, labels that content supports or not, and the decision on marks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dlp_fast import ops
+from dlp_fast.config import DetectionConfig
+from dlp_fast.data.storage import ResidentImages
+from dlp_fast.detection.decide import Decision, is_mark, with_evidence
+from dlp_fast.detection.detect import detect
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.verify import Evidence
+from dlp_fast.detection.verify.label_support import (
+    LabelSupport,
+    distinct_pictures,
+    early_loss_ranks,
+    label_support,
+)
+from dlp_fast.detection.verify.trigger import estimated_attack_success, reconstruct
+
+N, SIDE, CLASSES = 600, 16, 3
+
+
+def pictures(seed: int = 0, n: int = N) -> torch.Tensor:
+    """uint8 [n, 16, 16, 3]: smooth noise, every picture another."""
+    generator = torch.Generator().manual_seed(seed)
+    small = torch.rand(n, 3, 4, 4, generator=generator) * 160 + 40
+    smooth = torch.nn.functional.interpolate(small, (SIDE, SIDE), mode="bilinear")
+    noise = torch.randn(n, 3, SIDE, SIDE, generator=generator) * 6
+    return (smooth + noise).clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def marked(images: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """With a white corner of 3 x 3 pixels on `ids`."""
+    images = images.clone()
+    images[ids, -3:, -3:] = 255
+    return images
+
+
+def backdoored(images: torch.Tensor) -> torch.Tensor:
+    """A network that takes whatever has the corner for class 0, and all else for class 1."""
+    corner = images[:, -3:, -3:].float().mean((1, 2, 3)) > 250
+    return torch.where(corner, 0, 1)
+
+
+POISON = torch.arange(0, 120, 4)  # 30 images of class 0
+LABELS = torch.arange(N) % CLASSES
+
+
+@pytest.fixture(scope="module")
+def poisoned():
+    labels = LABELS.clone()
+    labels[POISON] = 0
+    return ResidentImages(marked(pictures(), POISON)), labels
+
+
+class TestTrigger:
+    def test_a_patch_is_reconstructed(self, poisoned):
+        images, labels = poisoned
+        others = torch.tensor([i for i in range(N) if i not in set(POISON.tolist())])
+        by_moments, _ = reconstruct(images, POISON, others)
+        assert (by_moments.scale[-3:, -3:] < 0.05).all()
+        assert torch.allclose(by_moments.offset[-3:, -3:], torch.tensor(255.0), atol=8)
+        rest = by_moments.scale[:-3, :-3]
+        assert (rest == 1).float().mean() > 0.97  # where nothing differs, nothing is changed
+
+    def test_it_acts_on_a_network_that_has_learnt_it(self, poisoned):
+        images, labels = poisoned
+        clean = torch.tensor([i for i in range(N) if i not in set(POISON.tolist())])
+        rate = estimated_attack_success(images, POISON, labels, 0, clean, backdoored)
+        assert rate > 0.9
+        innocent = estimated_attack_success(
+            images, POISON, labels, 0, clean, lambda x: torch.ones(len(x), dtype=torch.int64)
+        )
+        assert innocent == 0
+
+    @pytest.mark.parametrize("kind", ["blend", "additive"])
+    def test_other_triggers(self, kind):
+        generator = torch.Generator().manual_seed(5)
+        base = pictures(3)
+        if kind == "blend":
+            noise = torch.randint(0, 256, (SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
+            table = ops.TriggerTable.blend(noise, 0.25)
+        else:
+            wave = (30 * torch.sin(torch.arange(SIDE) * 2.0)).to(torch.int16)
+            table = ops.TriggerTable.additive(wave[None, :, None].expand(SIDE, -1, 3).contiguous())
+        which = torch.full((N,), -1)
+        which[POISON] = 0
+        images = ops.inject_trigger(base, table, which)
+        difference = (ops.inject_trigger(base, table, torch.zeros(N, dtype=torch.int64)).float() - base.float()).mean(0)
+        difference = difference / difference.norm()
+
+        def predict(x):  # how much of the pattern is in the high frequencies of each
+            seen = ((x.float() - base.float().mean(0)) * difference).sum((1, 2, 3))
+            return torch.where(seen > threshold, 0, 1)
+
+        seen = ((images.float() - base.float().mean(0)) * difference).sum((1, 2, 3))
+        threshold = float((seen[POISON].mean() + seen.mean()) / 2)
+        clean = torch.tensor([i for i in range(N) if i not in set(POISON.tolist())])
+        labels = LABELS.clone()
+        labels[POISON] = 0
+        assert estimated_attack_success(ResidentImages(images), POISON, labels, 0, clean, predict) > 0.6
+
+    def test_nobody_to_try_it_on(self, poisoned):
+        images, labels = poisoned
+        only = (labels == 0).nonzero().flatten()
+        assert estimated_attack_success(images, POISON, labels, 0, only, backdoored) == 0
+        none = torch.empty(0, dtype=torch.int64)
+        assert estimated_attack_success(images, none, labels, 0, torch.arange(N), backdoored) == 0
+
+
+class TestLabelSupport:
+    def test_ranks(self):
+        loss = torch.rand(8, 40, generator=torch.Generator().manual_seed(0))
+        loss[:, 7] = 9.0
+        labels = torch.arange(40) % 2
+        ranks = early_loss_ranks(loss, labels)
+        assert ranks[7] == ranks.max() > 0.97
+        assert ranks[labels == 0].mean() == pytest.approx(0.5)
+        late = loss.clone()
+        late[6:] = 0  # what comes later does not count
+        assert np.array_equal(early_loss_ranks(late, labels), ranks)
+
+    def test_wrong_labels_are_told_from_right_ones(self, poisoned):
+        images, labels = poisoned
+        loss = torch.rand(10, N, generator=torch.Generator().manual_seed(1))
+        hard = loss.clone()
+        hard[:, POISON] += 2
+        support = label_support(images, POISON.numpy(), early_loss_ranks(hard, labels))
+        assert support.loss_rank > 0.85 and support.p < 1e-6 and support.distinct == len(POISON)
+        support = label_support(images, POISON.numpy(), early_loss_ranks(loss, labels))
+        assert 0.4 < support.loss_rank < 0.6 and support.p > 0.01
+
+    def test_copies_are_one_picture(self):
+        images = pictures()
+        images[:20] = images[0]
+        images[5:20] = (images[5:20].float() * 0.9 + 5).to(torch.uint8)  # darker copies
+        numbers = distinct_pictures(ResidentImages(images), np.arange(60))
+        assert len(set(numbers[:20])) == 1
+        assert len(set(numbers)) == 41
+
+
+def evidence(success=None, placebo=None, rank=0.5, p=0.5, distinct=30) -> Evidence:
+    return Evidence(success, placebo, LabelSupport(rank, p, distinct))
+
+
+def group(label=0, ids=POISON.numpy(), purity=0.95, **over) -> Group:
+    values = {"purity": purity, "separation": 9.0, "skewness": 1.0, "share": 0.1}
+    return Group("static_patterns.principal", label, ids, np.ones(len(ids)), values, **over)
+
+
+NOTHING = Decision((), ())
+
+
+class TestMarks:
+    config = DetectionConfig()
+
+    def test_what_is_one(self):
+        assert is_mark(group(purity=0.6), self.config)
+        assert not is_mark(group(purity=0.45), self.config)
+        window = {"purity": 0.9, "nats": 22.0, "share": 0.1}
+        assert not is_mark(Group("static_patterns.windows", 0, POISON.numpy(), np.ones(30), window), self.config)
+        window = {**window, "nats": 25.0}
+        assert is_mark(Group("static_patterns.windows", 0, POISON.numpy(), np.ones(30), window), self.config)
+
+    @pytest.mark.parametrize(
+        ("told", "suspected"),
+        [
+            (evidence(success=0.9, placebo=0.3), True),  # acts as a trigger
+            (evidence(success=0.45, placebo=0.0), False),
+            (evidence(success=0.7, placebo=0.6), False),  # as harmless groups do
+            (evidence(success=0.0, placebo=0.3, rank=0.8, p=1e-9), True),  # under wrong labels
+            (evidence(success=0.0, placebo=0.3, rank=0.8, p=0.01), False),  # too few to say
+            (evidence(success=0.0, placebo=0.3, rank=0.55, p=1e-9), False),
+            (evidence(success=0.9, placebo=0.0, rank=0.9, p=1e-9, distinct=2), False),  # copies
+        ],
+    )
+    def test_which_are_convicted(self, told, suspected):
+        decision = with_evidence(NOTHING, [group()], [told], self.config)
+        assert len(decision.findings) == len(decision.found) == suspected
+        shown = not suspected and told.support.distinct >= self.config.min_distinct
+        assert len(decision.marks) == shown
+        if suspected:
+            finding = decision.findings[0]
+            assert (finding.label, finding.images) == (0, 30)
+            assert finding.score == pytest.approx(0.95 / self.config.min_purity)
+            assert finding.attack_success == told.attack_success
+
+    def test_several_classes_are_told_one_by_one(self):
+        labels = np.arange(30) % 3
+        told = evidence(rank=0.8, p=1e-9)
+        decision = with_evidence(NOTHING, [group(label=None, labels=labels)], [told], self.config)
+        assert [finding.label for finding in decision.findings] == [0, 1, 2]
+        assert sum(finding.images for finding in decision.findings) == 30
+
+    def test_the_wrong_side_of_a_class_is_let_go(self):
+        """Learning curves took the clean images of the class, the mark has the poisoned ones."""
+        clean = np.setdiff1d(np.flatnonzero(LABELS.numpy() == 0), POISON.numpy())
+        wrong = Group("learning_curves", 0, clean, np.ones(len(clean)), {"separation": 9.0, "rare": 0.0})
+        first = Decision((), (finding_of(wrong),), (wrong,))
+        decision = with_evidence(first, [group()], [evidence(), evidence(success=0.9)], self.config)
+        assert [finding.proposal for finding in decision.findings] == ["static_patterns.principal"]
+        assert np.array_equal(decision.found[0].core, POISON.numpy())
+
+
+def finding_of(of: Group):
+    from dlp_fast.detection.findings import Finding
+
+    return Finding("supervised", of.label, len(of.core), 9.0, 0.0, 3.0)
+
+
+def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
+    """End to end without a network: static patterns propose, early losses convict, and only the poison is suspected."""
+    images, labels = poisoned
+    generator = torch.Generator().manual_seed(2)
+    loss = torch.rand(10, N, generator=generator) + 0.5
+    loss[:, POISON] += 1.5
+    entropy = torch.rand(10, N, generator=generator) + 0.5
+    config = DetectionConfig(proposals=("static_patterns",))
+    seen = Observed(images, labels, CLASSES, entropy, loss)
+    found = detect(seen, lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, config)
+    assert set(found.suspicion.suspected.nonzero().flatten().tolist()) == set(POISON.tolist())
+    assert [finding.label for finding in found.decision.findings] == [0]
+    right = Observed(images, labels, CLASSES, entropy, loss.where(loss < 1.5, loss - 1.5))
+    found = detect(right, lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, config)
+    assert not found.suspicion.suspected.any()  # a mark under right labels is shown
+    assert len(found.decision.marks) == 1
