@@ -1,17 +1,20 @@
-"""Each peer filter finds what it is known for."""
+"""Each baseline finds what it is known for."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from dlp_fast.detection.scores import suspicion
-from tiny import session, training_data
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.baselines import activation_clustering, spectral_signatures, training_loss
-from dlp_fast.engine.inference import features
-from dlp_fast.models.registry import build_model, classifier_of
+from dlp_fast.detection.baselines import (
+    activation_clustering,
+    last_entropy,
+    spectral_signatures,
+    training_loss,
+)
+from dlp_fast.detection.decide import Decision
+from dlp_fast.detection.detect import detect
 from dlp_fast.selection.partition import select
 
 N, CLASSES = 600, 3
@@ -29,14 +32,14 @@ def planted(shift=6.0):
 
 
 def top(of, labels, rate=0.05):
-    config = DetectionConfig(score="loss", rate=rate)
+    config = DetectionConfig(method="loss", rate=rate)
     return select(of, labels, CLASSES, config).suspected_poisoned
 
 
-@pytest.mark.parametrize("filter_", [activation_clustering, spectral_signatures])
-def test_finds_the_group(filter_):
+@pytest.mark.parametrize("method", [activation_clustering, spectral_signatures])
+def test_finds_the_group(method):
     x, labels, poisoned = planted()
-    found = top(filter_(x, labels, CLASSES), labels)
+    found = top(method(x, labels, CLASSES), labels)
     assert len(found) == 30
     assert float(poisoned[found].float().mean()) > 0.9
 
@@ -55,10 +58,10 @@ def test_half_of_a_class():
     assert share > 0.98 or share < 0.02  # of two clusters of one size, which is the poison it cannot say
 
 
-@pytest.mark.parametrize("filter_", [activation_clustering, spectral_signatures])
-def test_repeats_itself(filter_):
+@pytest.mark.parametrize("method", [activation_clustering, spectral_signatures])
+def test_repeats_itself(method):
     x, labels, _ = planted()
-    assert torch.equal(filter_(x, labels, CLASSES).score, filter_(x, labels, CLASSES).score)
+    assert torch.equal(method(x, labels, CLASSES).score, method(x, labels, CLASSES).score)
 
 
 def test_spectral_signatures_by_hand():
@@ -85,28 +88,27 @@ def test_small_classes_are_not_split():
     assert (of.score[:4] == of.score.max()).all()
 
 
-def test_by_configuration():
+def never():
+    raise AssertionError("activations were asked for")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("entropy", lambda entropy, _loss, _x, _labels: last_entropy(entropy)),
+        ("loss", lambda _entropy, loss, _x, _labels: training_loss(loss)),
+        ("activation_clustering", lambda _e, _l, x, labels: activation_clustering(x, labels, CLASSES)),
+        ("spectral_signatures", lambda _e, _l, x, labels: spectral_signatures(x, labels, CLASSES)),
+    ],
+)
+def test_by_configuration(name, expected):
+    """Activations are asked for only by the methods that look at them; none of the four decides anything."""
     x, labels, _ = planted()
-    entropy = loss = torch.rand(3, N)
-    for name, expected in (
-        ("activation_clustering", activation_clustering(x, labels, CLASSES)),
-        ("spectral_signatures", spectral_signatures(x, labels, CLASSES)),
-        ("loss", training_loss(loss)),
-    ):
-        found = suspicion(entropy, loss, labels, CLASSES, DetectionConfig(score=name), lambda: x)
-        assert torch.equal(found.score, expected.score)
-    with pytest.raises(ValueError, match="features are needed"):
-        suspicion(entropy, loss, labels, CLASSES, DetectionConfig(score="spectral_signatures"))
-
-
-@pytest.mark.parametrize("name", ["wrn-10-1", "torchvision:mobilenet_v2", "torchvision:vgg11_bn"])
-def test_features_of_any_network(name):
-    data = training_data(n=20, side=32)
-    model = build_model(name, 3, 32, 0)
-    found = features(session(), model, data)
-    assert found.shape == (20, classifier_of(model).in_features)
-    with torch.no_grad():
-        logits = model.eval()(data.plain(torch.arange(20)))
-    again = torch.nn.functional.linear(found, classifier_of(model).weight, classifier_of(model).bias)
-    torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-5)
-    assert not classifier_of(model)._forward_pre_hooks
+    entropy, loss = torch.rand(3, N), torch.rand(3, N)
+    features = never if name in ("entropy", "loss") else lambda: x
+    found = detect(entropy, loss, labels, CLASSES, DetectionConfig(method=name), features)
+    wanted = expected(entropy, loss, x, labels)
+    assert torch.equal(found.suspicion.score, wanted.score)
+    assert torch.equal(found.suspicion.clean_score, wanted.clean_score)
+    assert not (found.suspicion.suspected | found.suspicion.never_clean).any()
+    assert found.decision == Decision((), ())

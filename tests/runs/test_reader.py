@@ -12,6 +12,7 @@ from tiny import command, options
 
 from dlp_fast.errors import DataError
 from dlp_fast.runs.reader import read_quarantine, read_results
+from dlp_fast.runs.schema import SCHEMA
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def replace_in(run, name, old, new):
 
 
 DAMAGE = {
-    "results cut off": lambda run: (run / "results.json").write_text('{"schema": 1, '),
+    "results cut off": lambda run: (run / "results.json").write_text('{"schema": 2, '),
     "results a list": lambda run: (run / "results.json").write_text("[]"),
     "another version": lambda run: change_results(run, lambda r: r.update(schema=99)),
     "no stages": lambda run: change_results(run, lambda r: r.pop("stages")),
@@ -104,8 +105,34 @@ def test_a_run_that_is_given_again(run):
     assert "results.json" in done.text
 
 
+@pytest.mark.parametrize("name", ["report.__main__", "export", "run"])
+def test_a_run_of_an_older_version(run, tmp_path, name):
+    """Schema 1 had other names: one sentence says which version is needed, and not which key is missing."""
+
+    def as_schema_1(results):
+        results["schema"] = 1
+        results["filter"], results["late"] = results.pop("detection"), results.pop("stage3_detections")
+        results["raised_odds"] = results.pop("logit_adjustment")
+
+    change_results(run, as_schema_1)
+    arguments = {
+        "report.__main__": [run],
+        "export": [run, "--format", "csv", "--out", tmp_path / "out"],
+        "run": ["--out", run, *options(attack="badnets")],
+    }
+    before = (run / "results.json").read_bytes()
+    done = command(name, *arguments[name])
+    assert done.code == 3
+    (line,) = done.text.strip().splitlines()
+    assert line == (
+        f"error: {run / 'results.json'} is of another version of dlp_fast (schema 1, this one reads 2): read it with "
+        "the version that wrote it, or run again into another folder."
+    )
+    assert (run / "results.json").read_bytes() == before
+
+
 def test_whole(run):
-    assert read_results(run)["schema"] == 1
+    assert read_results(run)["schema"] == SCHEMA == 2
 
 
 def test_a_quarantine_list_in_another_code(tmp_path):
@@ -116,5 +143,5 @@ def test_a_quarantine_list_in_another_code(tmp_path):
 
 def test_results_name_what_is_missing(run):
     change_results(run, lambda r: r["detection"].pop("suspected_clean"))
-    with pytest.raises(DataError, match=r"filter\.suspected_clean"):
+    with pytest.raises(DataError, match=r"detection\.suspected_clean"):
         read_results(run)

@@ -10,7 +10,7 @@ import torch
 from tiny import command, options
 
 from dlp_fast.errors import DataError
-from dlp_fast.selection.overrides import apply, nobody, read_decisions
+from dlp_fast.selection.overrides import apply, no_overrides, read_decisions
 from dlp_fast.selection.partition import Selection, places
 
 PATHS = ("a/1.png", "a/2.png", "=b/3.png", "b/4.png")
@@ -24,10 +24,10 @@ def read(tmp_path, text):
 
 
 class TestFile:
-    def test_words(self, tmp_path):
+    def test_labels(self, tmp_path):
         over = read(tmp_path, HEAD + "0,a/1.png,keep\n1,a/2.png,\n2,'=b/3.png,drop\n3,b/4.png, suspect \n")
-        assert over.words() == {0: "keep", 2: "drop", 3: "suspect"}
-        assert over.fingerprint != nobody().fingerprint == ""
+        assert over.labels() == {0: "keep", 2: "drop", 3: "suspect"}
+        assert over.fingerprint != no_overrides().fingerprint == ""
 
     def test_the_fingerprint_is_that_of_the_decisions(self, tmp_path):
         one = read(tmp_path, HEAD + "0,a/1.png,keep\n1,a/2.png,\n")
@@ -71,12 +71,12 @@ class TestAsSpreadsheetsSaveIt:
     def test_separators_and_codes(self, tmp_path, separator, code):
         file = tmp_path / "samples.csv"
         file.write_bytes("\r\n".join(separator.join(row) for row in self.ROWS).encode(code) + b"\r\n")
-        assert read_decisions(file, PATHS).words() == {0: "keep", 2: "drop"}
+        assert read_decisions(file, PATHS).labels() == {0: "keep", 2: "drop"}
 
     def test_western_names(self, tmp_path):
         file = tmp_path / "samples.csv"
         file.write_bytes("sample_id;path;override\r\n0;é/1.png;keep\r\n".encode("cp1252"))
-        assert read_decisions(file, ("é/1.png",)).words() == {0: "keep"}
+        assert read_decisions(file, ("é/1.png",)).labels() == {0: "keep"}
 
     def test_parquet(self, tmp_path):
         pyarrow = pytest.importorskip("pyarrow")
@@ -85,7 +85,7 @@ class TestAsSpreadsheetsSaveIt:
         file = tmp_path / "samples.parquet"
         columns = {"sample_id": [0, 1, 2], "path": [PATHS[0], PATHS[1], "'=b/3.png"]}
         parquet.write_table(pyarrow.table(columns | {"override": ["keep", None, "suspect"]}), file)
-        assert read_decisions(file, PATHS).words() == {0: "keep", 2: "suspect"}
+        assert read_decisions(file, PATHS).labels() == {0: "keep", 2: "suspect"}
         file.write_bytes(file.read_bytes()[:40])
         with pytest.raises(DataError, match="cannot be read"):
             read_decisions(file, PATHS)
@@ -96,7 +96,14 @@ def test_applied(tmp_path):
     order = torch.tensor([1, 0, 2, 3])
     none = torch.empty(0, dtype=torch.int64)
     chosen = Selection(
-        torch.tensor([-0.5, -0.9, 0.3, 0.8]), places(order), order[:2], order[3:], order[:1], order[2:], none
+        torch.tensor([-0.5, -0.9, 0.3, 0.8]),
+        places(order),
+        order[:2],
+        order[3:],
+        order[:1],
+        order[2:],
+        none,
+        named=torch.tensor([True, True, False, False]),
     )
     over = read(tmp_path, HEAD + "0,a/1.png,keep\n1,a/2.png,drop\n3,b/4.png,suspect\n")
     after = apply(chosen, over, 1)
@@ -104,20 +111,21 @@ def test_applied(tmp_path):
     assert after.rank.argsort()[0] == 3
     assert after.trusted.tolist() == [0, 2]
     assert after.left_out.tolist() == [1]
+    assert after.named.tolist() == [False, False, False, True]
     assert after.suspected_clean.tolist() == []
     assert sorted(after.rank.tolist()) == list(range(n))
-    assert apply(chosen, nobody(), 1) is chosen
+    assert apply(chosen, no_overrides(), 1) is chosen
 
 
-def test_a_run_goes_on_from_the_filter(tmp_path):
-    """Edit samples.csv, give it back: stage 1 is not trained again, and the words are obeyed and kept."""
+def test_a_run_goes_on_from_the_detection(tmp_path):
+    """Edit samples.csv, give it back: stage 1 is not trained again, and the decisions are obeyed and kept."""
     run = tmp_path / "run"
     assert command("run", "--out", run, *options()).code == 0
     with (run / "samples.csv").open() as file:
         rows = list(csv.DictReader(file))
     suspects = [r for r in rows if r["decision"] == "suspected_poisoned"]
     other = next(r for r in rows if r["decision"] == "undecided")
-    words = {
+    labels = {
         suspects[0]["sample_id"]: "keep",
         suspects[1]["sample_id"]: "drop",
         other["sample_id"]: "suspect",
@@ -126,19 +134,19 @@ def test_a_run_goes_on_from_the_filter(tmp_path):
     with edited.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0], "override"])
         writer.writeheader()
-        writer.writerows(row | {"override": words.get(row["sample_id"], "")} for row in rows)
+        writer.writerows(row | {"override": labels.get(row["sample_id"], "")} for row in rows)
     done = command("run", "--out", run, *options(), "--decisions", edited)
     assert done.code == 0, done.text
-    assert "going on from the filter" in " ".join(done.text.split())
+    assert "going on from the detection" in " ".join(done.text.split())
     with edited.open() as file:
         after = {r["sample_id"]: r for r in csv.DictReader(file)}
-    assert {i: r["override"] for i, r in after.items() if r["override"]} == words
+    assert {i: r["override"] for i, r in after.items() if r["override"]} == labels
     assert after[suspects[0]["sample_id"]]["decision"] != "suspected_poisoned"
     assert after[suspects[1]["sample_id"]]["decision"] != "suspected_poisoned"
     assert after[other["sample_id"]]["decision"] == "suspected_poisoned"
     told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "supervised"] == [1, 2]
-    assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "look 2"] == [1, 2]
+    assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "ensemble member 2"] == [1, 2]
     assert len([e for e in told if e["kind"] == "detection"]) == 1
     results = json.loads((run / "results.json").read_text())
     assert results["decisions"] == {"keep": 1, "drop": 1, "suspect": 1}

@@ -10,7 +10,6 @@ from tiny import full_disk
 
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.runs.checkpoint import FORMAT, Checkpoints
-from dlp_fast.runs.files import write_atomic
 
 
 def state(number: int = 0) -> dict:
@@ -128,18 +127,3 @@ def test_full_disk(two, what):
     assert caught.value.exit_code == 5
     assert same(checkpoints.load()["tensors"]["ids"], state(2)["tensors"]["ids"])
     assert sorted(p.name for p in two.iterdir()) == ["1", "2"]
-
-
-def test_write_atomic_on_a_full_disk(tmp_path):
-    file = tmp_path / "results.json"
-    write_atomic(file, b"old")
-    with full_disk(2000), pytest.raises(ResourceError, match="no room to write"):
-        write_atomic(file, b"x" * 4000)
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_write_atomic_names_the_reason(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match=r"Choose another folder with --out"):
-        write_atomic(tmp_path / "file" / "below", b"x")

@@ -9,6 +9,7 @@ from torch import nn
 
 from dlp_fast.config import FinetuningConfig, build, read_preset
 from dlp_fast.models.registry import build_model
+from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import finetuning
 from dlp_fast.stages.logit_adjustment import lost_odds, raise_odds
 
@@ -34,7 +35,7 @@ class TestLostOdds:
         assert odds([90, 1000, 1000], [60, 1000, 1000]) == [1.5, 1, 1]
 
     def test_little_lost(self):
-        """The edge of a cloud of poison is no reason to touch the model."""
+        """The edge of a group of poison is no reason to touch the model."""
         assert odds([1000, 450, 450], [390, 450, 450]) == [1, 1, 1]
         assert odds([1000, 450, 450], [360, 450, 450]) == [1.25, 1, 1]
 
@@ -76,22 +77,13 @@ class TestStage3:
         """On 96 images of 3 classes, half of those of class 0 suspected; (model, result, what was warned of)."""
         data = training_data()
         of_0 = (data.labels == 0).nonzero().flatten()
-        suspected = torch.zeros(len(data), dtype=torch.bool)
-        suspected[of_0[: len(of_0) // 2]] = True
+        suspected = torch.isin(torch.arange(len(data)), of_0[: len(of_0) // 2])
+        labels = Labels((~suspected).nonzero().flatten(), suspected.nonzero().flatten(), suspected)
         model = model or build_model("wrn-10-1", 3, 8, seed=0)
         config = FinetuningConfig(steps=3, batch=16, reinstate=1, logit_adjustment=most)
         at, warned = session(), []
         at.log.warn = warned.append
-        result = finetuning(
-            at,
-            model,
-            data,
-            (~suspected).nonzero().flatten(),
-            suspected.nonzero().flatten(),
-            config,
-            3,
-            suspected,
-        )
+        result = finetuning(at, model, data, labels, config, snapshots=3)
         return model, result, warned
 
     def test_only_the_last_bias_of_the_class(self):
