@@ -321,8 +321,10 @@ class TestNames:
         for span in code_spans(page):
             for path in re.findall(r"(?<![\w/.])(?:dlp_fast|csrc|tests|benchmarks|studies)/[\w./*-]*", span):
                 assert list(ROOT.glob(path.rstrip("/"))), f"{named(page)}: {path}"
-        for path in re.findall(r"^\s+(?:\.venv/bin/)?python (\S+\.py)", page.read_text(), re.MULTILINE):
-            assert (ROOT / path).is_file(), f"{named(page)}: {path}"
+        for path in re.findall(r"\bpython (\w[\w/]*\.py)\b", page.read_text()):
+            assert (ROOT / path).is_file(), f"{named(page)}: python {path}"
+        for module in re.findall(r"\bpython -m ((?:benchmarks|studies)[\w.]*)", page.read_text()):
+            assert _is_module(module.rstrip(".")), f"{named(page)}: python -m {module}"
 
     def test_the_api_exists(self):
         told = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
