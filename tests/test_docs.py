@@ -31,6 +31,7 @@ DECISIONS = [page for page in PAGES if page.parent.name == "decisions"]
 BEHAVIOUR = [page for page in PAGES if page not in DECISIONS and page.parent != ROOT]
 GENERATED = {"results.md"}  # by `make docs`, into the copy that the site is built from
 COMMAND = re.compile(r"^\s+(?:\.venv/bin/)?(?:python -m dlp_fast\.|dlp-fast )(\w+)(.*)$", re.MULTILINE)
+STUDY = re.compile(r"^\s+python -m ((?:benchmarks|studies)\.[\w.]+)(.*)$", re.MULTILINE)
 CONSOLE = {"run", "poison", "evaluate", "report", "export", "doctor"}
 README_WORDS = 850
 PAGE_WORDS = 600  # of prose: a table is looked up, and not read
@@ -85,6 +86,15 @@ def commands() -> list[tuple[str, str, str]]:
         (named(page), found[1], found[2].strip())
         for page in PAGES
         for found in COMMAND.finditer(page.read_text())
+    ]
+
+
+def studies() -> list[tuple[str, str, str]]:
+    """(page, module, options) of every command of a benchmark or a study in a code block."""
+    return [
+        (named(page), found[1], found[2].strip())
+        for page in PAGES
+        for found in STUDY.finditer(page.read_text())
     ]
 
 
@@ -220,6 +230,10 @@ class TestCommands:
     @pytest.mark.parametrize(("page", "module", "options"), commands())
     def test_options_exist(self, page, module, options):
         parse(module, shlex.split(options))
+
+    @pytest.mark.parametrize(("page", "module", "options"), studies())
+    def test_options_of_studies_exist(self, page, module, options):
+        importlib.import_module(module).parser().parse_args(shlex.split(options))
 
     def test_the_console_command(self):
         """README names `dlp-fast run|poison|...`: it is installed, and each is a module as well."""
