@@ -48,14 +48,14 @@ def grouped(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         strengths = [strongest(c) for c in of]
         row: dict[str, Any] = {"images": images, "attack": attack, "rate": rate, "runs": len(of)}
         row["attack_success_rate"] = [min(rates), max(rates)] if rates else None
-        row["strength"] = [round(min(strengths), 3), round(max(strengths), 3)]
+        row["strength"] = [round(min(strengths), 4), round(max(strengths), 4)]
         row["found"] = sum(bool(last["found"]) for last in lasts)
         if attack != "none":
             row["found_right_class"] = sum(map(right, of))
             row["poison_trusted_most"] = max(last["poison_trusted"] for last in lasts)
             for score in SCORES:
                 values = [last[score]["precision"] for last in lasts]
-                row[f"precision of {score}"] = {"mean": round(mean(values), 3), "worst": min(values)}
+                row[f"precision of {score}"] = {"mean": round(mean(values), 4), "worst": min(values)}
         rows.append(row)
     return rows
 
@@ -123,6 +123,8 @@ def plots(cells: list[dict[str, Any]], folder: Path) -> None:
     axis.set_xlabel("strength of the strongest sign (1 = found)")
     figure.savefig(folder / "strengths.png", dpi=140)
     attacks = sorted({c["attack"] for c in cells} - {"none"})
+    if not attacks:
+        return  # of clean sets there is no precision to draw
     figure = Figure(figsize=(3.6 * len(attacks), 3), layout="constrained")
     for axis, attack in zip(figure.subplots(1, len(attacks), squeeze=False)[0], attacks):
         of = [c for c in cells if c["attack"] == attack and (c["attack_success_rate"] or 0) >= LEARNT]
