@@ -1,4 +1,4 @@
-"""Every script of benchmarks/ and studies/ can be started, and every study says what it asked, how, and what came out."""
+"""Every script of benchmarks/ and studies/ starts, and every study says what it asked, how, and what came out."""
 
 from __future__ import annotations
 
