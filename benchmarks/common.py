@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dlp_fast.checkpoint import write_atomic
-from dlp_fast.runfolder import environment
+from dlp_fast.runs.environment import environment
+from dlp_fast.runs.files import write_atomic
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

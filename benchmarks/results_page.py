@@ -9,6 +9,7 @@ import argparse
 import json
 import shutil
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -20,6 +21,7 @@ from dlp_fast.reproduce.tables import NAMES, TABLES, of_one_machine, with_seeds
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 MOST_SEEDS = 9
+ORDERS = ("supervised-unlearning-finetuning", "sl-au-assft")  # the same, since version 11 and before
 HEAD = """# Results
 
 Written by `python -m benchmarks.results_page` from the files of `benchmarks/results/`; the commands are in
@@ -73,13 +75,20 @@ def reproduced(images: Path) -> str:
     return "\n".join([*parts, *map(means, folders)])
 
 
-def cells_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """{name of a cell: its figures} from the archive of one reproduction."""
+def key_of(cell: dict[str, Any]) -> tuple[Any, ...]:
+    """What a cell is of Tables 3 and 4: its name differs between versions, which call the stages by other names."""
+    return tuple(cell[k] for k in ("method", "attack", "seed", "rate", "gamma", "model"))
+
+
+def cells_of(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """{key_of a cell: its figures} from the archive of one reproduction, all stages in the order of the paper."""
     archive = folder / "cells.tar.gz"
     if not archive.is_file():
         return {}
     with tarfile.open(archive) as files:
-        return {Path(f.name).stem: json.load(files.extractfile(f)) for f in files if f.isfile()}
+        saved = [json.load(files.extractfile(file)) for file in files if file.isfile()]
+    cells = [of for of in saved if "clean_accuracy" in of or "failed" in of]
+    return {key_of(of["cell"]): of for of in cells if of["cell"]["order"] in ORDERS}
 
 
 def means(folder: Path) -> str:
@@ -89,7 +98,7 @@ def means(folder: Path) -> str:
     found: dict[str, dict[int, dict[str, Any]]] = {}
     figures = cells_of(folder)
     for cell in with_seeds(TABLES["table3"].cells(SCALES["small"]), MOST_SEEDS):
-        saved = figures.get(cell.name(), {"failed": "not run"})
+        saved = figures.get(key_of(asdict(cell)), {"failed": "not run"})
         if cell.attack != "none" and "failed" not in saved:
             found.setdefault(cell.method, {}).setdefault(cell.seed, {})[cell.attack] = saved
     everybody = [by_seed[0] for by_seed in found.values() if len(by_seed.get(0, {})) > 1]

@@ -13,19 +13,21 @@ from torch import Tensor, nn
 
 from benchmarks.common import add_out, write_result
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.config import FinetuneConfig, SupervisedConfig, merge
+from dlp_fast.config import DetectionConfig, FinetuningConfig, SupervisedConfig, merge
 from dlp_fast.data import sources
 from dlp_fast.data.storage import ResidentImages
+from dlp_fast.detection.detect import Detection, detect
 from dlp_fast.engine.batches import TrainingData, pixel_statistics, training_order
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
-from dlp_fast.models.registry import build_model
+from dlp_fast.evaluation.metrics import TestSet
+from dlp_fast.models.registry import new_model
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import ATTACKS, SCALES
 from dlp_fast.reproduce.tables import rate_of
-from dlp_fast.runlog import RunLog
-from dlp_fast.scoring import TestSet
-from dlp_fast.stages.finetuning import Finetuning, finetuning
+from dlp_fast.runs.log import RunLog
+from dlp_fast.selection.labels import Labels
+from dlp_fast.stages.finetuning import Finetuned, finetuning
 from dlp_fast.stages.supervised import Supervised, supervised
 
 STREAM = 9  # of the draw of images, beside those of the stages
@@ -102,11 +104,6 @@ def prepare(
     return Prepared(data, poisoned, of, test)
 
 
-def new_network(data: TrainingData, seed: int, name: str = NETWORK) -> nn.Module:
-    """An untrained network for `data`, on its device."""
-    return build_model(name, data.classes, max(data.images.height, data.images.width), seed).to(data.device)
-
-
 def train_stage1(
     data: TrainingData,
     config: SupervisedConfig | None = None,
@@ -114,28 +111,36 @@ def train_stage1(
     precision: str = "auto",
 ) -> tuple[nn.Module, Supervised]:
     """Stage 1 on `data`, weights and order by its seed: (the network, its learning curves)."""
-    model = new_network(data, data.seed, network)
+    model = new_model(network, data, data.seed)
     compute = choose_compute("auto", precision)
-    with Session(data.seed, compute, RunLog(None, quiet=True)) as session:
+    with Session(compute, RunLog(None, quiet=True)) as session:
         return model, supervised(session, model, data, config or SupervisedConfig())
+
+
+def detected(entropy: Tensor, loss: Tensor, labels: Tensor, classes: int) -> Detection:
+    """What the default configuration makes of learning curves, entropy (bits), loss (nats): fp32 [epochs, n]."""
+    return detect(entropy, loss, labels, classes, DetectionConfig(), _no_features)
+
+
+def _no_features() -> Tensor:
+    raise AssertionError("learning curves need no features")
 
 
 def train_stage3(
     data: TrainingData,
-    config: FinetuneConfig,
+    config: FinetuningConfig,
     network: str = NETWORK,
     suspected: Tensor | None = None,
-    looks: int = 0,
-) -> tuple[nn.Module, Finetuning]:
+    snapshots: int = 0,
+) -> tuple[nn.Module, Finetuned]:
     """Stage 3 from fresh weights, as the pipeline begins it: all labels are used but those of the `suspected`, bool
-    [n], whose images come without theirs. `looks`: times that every image is scored on the way.
+    [n], whose images come without theirs. `snapshots`: times that every image is scored on the way.
     """
-    model = new_network(data, data.seed + 1, network)
+    model = new_model(network, data, data.seed + 1)
     suspected = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
-    trusted, others = (~suspected).nonzero().flatten(), suspected.nonzero().flatten()
-    with Session(data.seed, choose_compute("auto", "auto"), RunLog(None, quiet=True)) as session:
-        result = finetuning(session, model, data, trusted, others, config, looks=looks, suspected=suspected)
-    return model, result
+    labels = Labels((~suspected).nonzero().flatten(), suspected.nonzero().flatten(), suspected)
+    with Session(choose_compute("auto", "auto"), RunLog(None, quiet=True)) as session:
+        return model, finetuning(session, model, data, labels, config, snapshots)
 
 
 def held_out(

@@ -13,8 +13,8 @@ from dlp_fast.errors import ConfigError, DataError
 QUICK = {
     **CONFIG,
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
-    "unlearn": {"epochs": 1},
-    "finetune": {"steps": 4, "batch": 16, "rounds": 1, "norm_batches": 2},
+    "unlearning": {"epochs": 1},
+    "finetuning": {"steps": 4, "batch": 16, "rounds": 1, "norm_batches": 2},
 }
 
 
@@ -91,7 +91,7 @@ def test_a_folder_and_load(tmp_path):
     found = dlp_fast.defend(data, out=tmp_path / "run", quiet=True, **QUICK)
     assert found.out == tmp_path / "run"
     assert found.results["stages"]["supervised"]["clean_accuracy"] is None
-    assert found.results["filter"]["poisoned_precision"] is None
+    assert found.results["detection"]["poisoned_precision"] is None
     assert found.paths[0] == "cat/000.png"
     model = dlp_fast.load(tmp_path / "run")
     assert isinstance(model, torch.nn.Module)
@@ -101,14 +101,14 @@ def test_a_folder_and_load(tmp_path):
 
 
 def test_digits_are_not_attacked_unasked():
-    found = dlp_fast.defend("digits", quiet=True, **{**QUICK, "order": "sl-au"})
+    found = dlp_fast.defend("digits", quiet=True, **{**QUICK, "order": "supervised-unlearning"})
     assert found.results["config"]["attack"] == "none"
 
 
 def test_arrays_can_be_attacked():
     images, labels = arrays()
     found = dlp_fast.defend(images, labels, quiet=True, attack="badnets", target="1", **QUICK)
-    assert 0 <= found.results["filter"]["poisoned_precision"] <= 1
+    assert 0 <= found.results["detection"]["poisoned_precision"] <= 1
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from tiny import ROOT, command, image_folder, options, picture
 # One step of each stage: whether it goes through is the question here.
 QUICK = options(
     supervised={"epochs": 2, "min_steps": 0, "batch": 64},
-    unlearn={"epochs": 1},
-    finetune={"steps": 2, "batch": 16, "rounds": 1, "norm_batches": 2},
+    unlearning={"epochs": 1},
+    finetuning={"steps": 2, "batch": 16, "rounds": 1, "norm_batches": 2},
 )
 
 
@@ -121,7 +121,7 @@ class TestWorks:
     def test_sizes_that_differ_become_224(self, tmp_path):
         data = image_folder(tmp_path / "data", each=10)
         picture(30, 1).save(data / "cat" / "larger.png")
-        done = run(data, tmp_path / "run", "--finetune.mu", "0")
+        done = run(data, tmp_path / "run", "--finetuning.mu", "0")
         assert done.code == 0, done.text
         assert "224 x 224 px" in done.text
 

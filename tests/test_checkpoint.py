@@ -8,8 +8,9 @@ import pytest
 import torch
 from tiny import full_disk
 
-from dlp_fast.checkpoint import FORMAT, Checkpoints, write_atomic
 from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.runs.checkpoint import FORMAT, Checkpoints
+from dlp_fast.runs.files import write_atomic
 
 
 def state(number: int = 0) -> dict:

@@ -16,11 +16,11 @@ from tiny import CONFIG, command, options, session, threads_kept, training_data
 import dlp_fast
 from dlp_fast import doctor, runlog
 from dlp_fast.api import _label_agreement, execute
-from dlp_fast.cli import notes
+from dlp_fast.commands.dry_run import estimate
 from dlp_fast.config import RunConfig
-from dlp_fast.dryrun import estimate
-from dlp_fast.runlog import RunLog
-from dlp_fast.tracking import start_trackers
+from dlp_fast.report.text import notes
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.tracking import start_trackers
 
 
 class TestDoctor:
@@ -84,16 +84,16 @@ class TestDryRun:
         # a clock that ticks once a look: what is timed takes one second, however busy the machine is
         ticks = itertools.count()
         monkeypatch.setattr(
-            "dlp_fast.dryrun.time", types.SimpleNamespace(monotonic=lambda: float(next(ticks)))
+            "dlp_fast.commands.dry_run.time", types.SimpleNamespace(monotonic=lambda: float(next(ticks)))
         )
 
         def reckon(steps, epochs, networks=None):
             config = RunConfig(
                 model="wrn-10-1",
                 supervised={"epochs": epochs, "min_steps": 0, "batch": 32},
-                unlearn={"epochs": 2},
-                finetune={"steps": steps, "batch": 16, "labeled": labeled, "norm_batches": 2},
-                filter={"floor": 2, "networks": networks},
+                unlearning={"epochs": 2},
+                finetuning={"steps": steps, "batch": 16, "labeled": labeled, "norm_batches": 2},
+                detection={"min_images": 2, "networks": networks},
             )
             return estimate(session(), training_data(), config)
 
@@ -106,14 +106,18 @@ class TestDryRun:
         assert long.memory > 1e7
 
     def test_only_the_stages_of_the_order(self):
-        config = RunConfig(model="wrn-10-1", order="sl-au", supervised={"epochs": 1, "min_steps": 0})
+        config = RunConfig(
+            model="wrn-10-1", order="supervised-unlearning", supervised={"epochs": 1, "min_steps": 0}
+        )
         assert set(estimate(session(), training_data(), config).seconds) == {"supervised", "unlearning"}
 
     def test_distrusted_labels_take_no_steps(self, monkeypatch):
         counted = []
-        monkeypatch.setattr("dlp_fast.dryrun.stage3.planned_steps", lambda *given: counted.append(given) or 2)
+        monkeypatch.setattr(
+            "dlp_fast.commands.dry_run.stage3.planned_steps", lambda *given: counted.append(given) or 2
+        )
         config = RunConfig(
-            model="wrn-10-1", supervised={"epochs": 2, "min_steps": 0}, filter={"distrust": 0.25}
+            model="wrn-10-1", supervised={"epochs": 2, "min_steps": 0}, detection={"high_loss_fraction": 0.25}
         )
         estimate(session(), training_data(), config)
         labeled, in_doubt, _, before = counted[0]
@@ -201,11 +205,11 @@ def test_notes():
     results = {"decisions": {"keep": 2, "drop": 0, "suspect": 1}, "late": 7}
     obeyed, late = notes(results)
     assert "(2 keep, 1 suspect)" in obeyed
-    assert late.startswith("7 of the suspected images") and "finetune.rounds" in late
+    assert late.startswith("7 of the suspected images") and "finetuning.rounds" in late
     nothing = {"decisions": {"keep": 0, "drop": 0, "suspect": 0}, "late": 0}
     assert notes(nothing) == []
     (behind,) = notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.16}})
-    assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetune.epochs" in behind
+    assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetuning.epochs" in behind
     assert notes({**nothing, "label_agreement": {"supervised": 1.0, "clean_model": 0.52}}) == []
     assert notes({**nothing, "label_agreement": None, "raised_odds": {}}) == []
     (raised,) = notes({**nothing, "raised_odds": {"cat": 1.814}})
@@ -225,7 +229,11 @@ def test_label_agreement():
         return _label_agreement(RunConfig(**over), found, labels, last)
 
     assert agreement() == pytest.approx({"supervised": 2 / 3, "clean_model": 1 / 3})
-    for over in ({"finetune": {"labeled": "hardest"}}, {"order": "sl-au"}, {"order": "sl-assft-au"}):
+    for over in (
+        {"finetuning": {"labeled": "hardest"}},
+        {"order": "supervised-unlearning"},
+        {"order": "supervised-finetuning-unlearning"},
+    ):
         assert agreement(**over) is None
     found.selection.suspected_poisoned = torch.arange(5)
     assert agreement() is None

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from tiny import command
 
 import dlp_fast
-from dlp_fast.cli import read_options
+from dlp_fast.commands.options import read_options
 from dlp_fast.config import (
     NOT_COMPARED,
     RunConfig,
@@ -31,9 +31,9 @@ OPTIONS = {
     "": 19,
     "dataset": 5,
     "supervised": 8,
-    "filter": 10,
-    "unlearn": 7,
-    "finetune": 20,
+    "detection": 10,
+    "unlearning": 7,
+    "finetuning": 20,
 }
 
 
@@ -50,15 +50,17 @@ class TestPrecedence:
         assert read_options([]) == RunConfig()
 
     def test_preset_over_defaults(self):
-        assert RunConfig().filter.score == "trajectory"
-        assert read_options(["--preset", "paper"]).filter.score == "snapshot"
+        assert RunConfig().detection.method == "trajectory"
+        assert read_options(["--preset", "paper"]).detection.method == "snapshot"
 
     def test_file_over_preset(self, tmp_path):
         file = tmp_path / "mine.yaml"
         file.write_text("filter: {score: trajectory}\nseed: 3\n")
         config = read_options(["--preset", "paper", "--config", str(file)])
-        assert (config.filter.score, config.seed) == ("trajectory", 3)
-        assert config.finetune.labeled == "hardest"  # the preset's, in a section that the file does not name
+        assert (config.detection.score, config.seed) == ("trajectory", 3)
+        assert (
+            config.finetuning.labeled == "hardest"
+        )  # the preset's, in a section that the file does not name
 
     def test_command_line_over_file(self, tmp_path):
         file = tmp_path / "mine.yaml"
@@ -95,7 +97,7 @@ class TestRefused:
         [
             (["--supervised.epoch", "3"], "--supervised.epochs"),
             (["--sede", "3"], "--seed"),
-            (["--finetune.lambda", "1"], "--finetune.lambda-u"),
+            (["--finetuning.lambda", "1"], "--finetuning.lambda-u"),
         ],
     )
     def test_command_line_typo(self, arguments, hint):
@@ -148,9 +150,9 @@ class TestRefused:
         [
             ("--supervised.epochs", "0"),
             ("--supervised.momentum", "1"),
-            ("--filter.rate", "0.7"),
-            ("--unlearn.max-norm", "0"),
-            ("--finetune.tau", "1.5"),
+            ("--detection.rate", "0.7"),
+            ("--unlearning.max-norm", "0"),
+            ("--finetuning.tau", "1.5"),
             ("--dataset.image-size", "4"),
             ("--poison-rate", "0"),
             ("--poison-rate", "1.1"),
@@ -216,8 +218,8 @@ class TestFields:
 
 
 def test_differences_name_both_values():
-    one, two = resolve(RunConfig(seed=1)), resolve(RunConfig(seed=2, filter={"rate": 0.02}))
-    assert differences(one, two) == ["filter.rate: 0.01 there, 0.02 now", "seed: 1 there, 2 now"]
+    one, two = resolve(RunConfig(seed=1)), resolve(RunConfig(seed=2, detection={"rate": 0.02}))
+    assert differences(one, two) == ["detection.rate: 0.01 there, 0.02 now", "seed: 1 there, 2 now"]
     two = resolve(RunConfig(seed=1, out="elsewhere", checkpoint_seconds=1))
     assert {"out", "checkpoint_seconds", "decisions", "track", "dry_run"} == NOT_COMPARED
     assert differences(one, two) == []

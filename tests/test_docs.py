@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import CONFIG, ROOT, command, threads_kept
 
 import dlp_fast
-from dlp_fast.cli import read_options
+from dlp_fast.commands.options import read_options
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"^\s+(?:\.venv/bin/)?python -m dlp_fast\.(\w+)(.*)$", re.MULTILINE)

@@ -10,29 +10,29 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from dlp_fast.detection.scores import suspicion
 from tiny import CONFIG, command, options, session, threads_kept, training_data
 
 import dlp_fast
 from dlp_fast import pipeline
 from dlp_fast.config import RunConfig, presets
+from dlp_fast.detection.propose.learning_curves import Split
 from dlp_fast.errors import DataError
-from dlp_fast.filtering.curves import Split
-from dlp_fast.filtering.scores import suspicion
-from dlp_fast.filtering.selection import Selection
 from dlp_fast.pipeline import Pipeline, defend, labels_to_use
+from dlp_fast.selection.partition import Selection
 
 FIGURES = {"seconds", "images_per_second", "clean_accuracy", "attack_success_rate"}
 STAGES = {
-    "sl-au-assft": ["supervised", "unlearning", "finetuning"],
-    "sl-au": ["supervised", "unlearning"],
-    "sl-assft": ["supervised", "finetuning"],
-    "sl-assft-au": ["supervised", "finetuning", "unlearning"],
+    "supervised-unlearning-finetuning": ["supervised", "unlearning", "finetuning"],
+    "supervised-unlearning": ["supervised", "unlearning"],
+    "supervised-finetuning": ["supervised", "finetuning"],
+    "supervised-finetuning-unlearning": ["supervised", "finetuning", "unlearning"],
 }
 TINY = {
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
-    "filter": {"nothing_found": "suspect"},
-    "unlearn": {"epochs": 1},
-    "finetune": {"steps": 4, "batch": 16, "norm_batches": 2},
+    "detection": {"nothing_found": "suspect"},
+    "unlearning": {"epochs": 1},
+    "finetuning": {"steps": 4, "batch": 16, "norm_batches": 2},
     "model": "wrn-10-1",
 }
 
@@ -48,7 +48,7 @@ def run(**over):
 @pytest.mark.parametrize("order", STAGES)
 @pytest.mark.parametrize("start", ["fresh", "unlearned"])
 def test_orders(order, start):
-    found = run(order=order, finetune={**TINY["finetune"], "start": start})
+    found = run(order=order, finetuning={**TINY["finetuning"], "start": start})
     assert list(found.stages) == STAGES[order]
     assert all(set(of) >= FIGURES for of in found.stages.values())
     assert all(torch.isfinite(v).all() for v in found.model.state_dict().values())
@@ -56,7 +56,7 @@ def test_orders(order, start):
 
 def test_stage_3_starts_where_it_is_told():
     fresh, unlearned, other = (
-        run(seed=0, finetune={**TINY["finetune"], "start": start}, unlearn={"epochs": epochs})
+        run(seed=0, finetuning={**TINY["finetuning"], "start": start}, unlearning={"epochs": epochs})
         for start, epochs in (("fresh", 1), ("unlearned", 1), ("fresh", 3))
     )
     one, two, three = (of.model.state_dict()["classifier.weight"] for of in (fresh, unlearned, other))
@@ -66,7 +66,7 @@ def test_stage_3_starts_where_it_is_told():
 
 def test_stage_3_is_no_shorter_than_stage_1(monkeypatch):
     monkeypatch.setattr("dlp_fast.stages.finetuning.LEAST_STEPS", 1)
-    stages = run(supervised={**TINY["supervised"], "epochs": 5}, finetune={"epochs": 1, "batch": 32}).stages
+    stages = run(supervised={**TINY["supervised"], "epochs": 5}, finetuning={"epochs": 1, "batch": 32}).stages
     assert stages["supervised"]["steps"] == stages["finetuning"]["steps"] == 15  # one epoch alone is 3
 
 
@@ -87,8 +87,8 @@ def test_rounds(suspects):
             Finding.begun.append((labeled, unlabeled, suspected.clone()))
             return super()._round(model, labeled, unlabeled, suspected, *others)
 
-    finetune = {**TINY["finetune"], "rounds": 2, "suspects": suspects}
-    config = RunConfig(**{**TINY, "finetune": finetune})
+    finetune = {**TINY["finetuning"], "rounds": 2, "suspects": suspects}
+    config = RunConfig(**{**TINY, "finetuning": finetune})
     found = Finding(session(), data, config, nothing).run()
     assert found.stages["finetuning"]["rounds"] == len(Finding.begun) == 2
     first, second = Finding.begun
@@ -113,8 +113,8 @@ def test_late_clouds_must_stand_out():
 
     for separations, late in (((9.0, 8.0), 0), ((9.0, 1.0), members.shape[1] // 2)):
         Falling.separations = separations
-        finetune = {**TINY["finetune"], "rounds": 1}
-        config = RunConfig(**{**TINY, "filter": {"nothing_found": "skip"}, "finetune": finetune})
+        finetune = {**TINY["finetuning"], "rounds": 1}
+        config = RunConfig(**{**TINY, "detection": {"nothing_found": "skip"}, "finetuning": finetune})
         found = Falling(session(), training_data(), config, nothing).run()
         assert found.late == late
         assert [e["stage"] for e in found.evidence] == ["finetuning"] * (late > 0)
@@ -134,7 +134,7 @@ def test_late_clouds_beside_what_stage_1_found(separation, stage, late):
             halves = (np.arange(members.shape[1]) % 2).astype(float)
             return [Split(k, members[k], halves, of, 0.0) for k, of in enumerate((separation, 0.1))]
 
-    config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "rounds": 1}})
+    config = RunConfig(**{**TINY, "finetuning": {**TINY["finetuning"], "rounds": 1}})
     pipeline = Falling(session(), training_data(), config, nothing)
     pipeline.evidence = [{"stage": stage, "label": 5}] if stage else []
     assert (pipeline.run().late > 0) == late
@@ -191,13 +191,13 @@ def test_the_first_round_says_what_suspects_show(monkeypatch, start):
 
     monkeypatch.setattr(pipeline, "words", vouching)
     monkeypatch.setattr(pipeline, "finetuning", noted)
-    steps = {**TINY["finetune"], "steps": 12, "start": start, "rounds": 2}
+    steps = {**TINY["finetuning"], "steps": 12, "start": start, "rounds": 2}
 
     class Finding(Pipeline):
         def _late_poison(self, labeled, splits, clear):
             return labeled[:2], []
 
-    of = Finding(session(), training_data(), RunConfig(**{**TINY, "finetune": steps}), nothing)
+    of = Finding(session(), training_data(), RunConfig(**{**TINY, "finetuning": steps}), nothing)
     of.evidence = [{"stage": "supervised", "label": label} for label in (0, 1)]
     found = of.run()
     first, second = found.evidence[:2]
@@ -223,7 +223,7 @@ def test_suspects_left_out():
             return super()._round(model, labeled, unlabeled, suspected, *others)
 
     for suspects, stay in (("relabel", True), ("leave_out", False)):
-        config = RunConfig(**{**TINY, "finetune": {**TINY["finetune"], "suspects": suspects}})
+        config = RunConfig(**{**TINY, "finetuning": {**TINY["finetuning"], "suspects": suspects}})
         found = Watching(session(), training_data(), config, nothing).run()
         poisoned = found.selection.suspected_poisoned
         assert len(poisoned)
@@ -232,12 +232,12 @@ def test_suspects_left_out():
 
 
 def test_nobody_is_suspected_where_nothing_is_found():
-    found = run(filter={"nothing_found": "skip"})
+    found = run(detection={"nothing_found": "skip"})
     assert not found.evidence
     assert not len(found.selection.suspected_poisoned)
     assert len(found.selection.trusted) == len(training_data())
     assert found.stages["unlearning"]["skipped"]
-    assert "skipped" not in run(filter={"nothing_found": "suspect"}).stages["unlearning"]
+    assert "skipped" not in run(detection={"nothing_found": "suspect"}).stages["unlearning"]
 
 
 def test_one_round_where_nothing_is_found():
@@ -250,9 +250,9 @@ def test_labels_to_use():
     labeled, unlabeled, suspected = labels_to_use(of, RunConfig())
     assert (labeled.tolist(), unlabeled.tolist()) == ([4, 5, 6, 7, 8, 9], [0, 1, 2, 3])
     assert suspected.nonzero().flatten().tolist() == [0, 1]
-    labeled, unlabeled, suspected = labels_to_use(of, RunConfig(finetune={"suspects": "leave_out"}))
+    labeled, unlabeled, suspected = labels_to_use(of, RunConfig(finetuning={"suspects": "leave_out"}))
     assert (labeled.tolist(), unlabeled.tolist()) == ([4, 5, 6, 7, 8, 9], [2, 3])
-    labeled, unlabeled, suspected = labels_to_use(of, RunConfig(finetune={"labeled": "hardest"}))
+    labeled, unlabeled, suspected = labels_to_use(of, RunConfig(finetuning={"labeled": "hardest"}))
     assert (labeled.tolist(), unlabeled.tolist()) == ([8, 9], list(range(8)))
     assert not suspected.any()
 
@@ -260,13 +260,15 @@ def test_labels_to_use():
 def test_nothing_left_to_be_clean():
     ids = torch.arange(10)
     of = Selection(torch.zeros(10), ids, ids, ids[:0], ids, ids, ids[:0])
-    with pytest.raises(DataError, match=r"filter.floor = 10\. Lower it, or use --finetune.labeled trusted"):
-        labels_to_use(of, RunConfig(finetune={"labeled": "hardest"}))
+    with pytest.raises(
+        DataError, match=r"detection.min_images = 10\. Lower it, or use --finetuning.labeled trusted"
+    ):
+        labels_to_use(of, RunConfig(finetuning={"labeled": "hardest"}))
 
 
 def test_every_class_keeps_labels():
     """However few are trusted, stage 3 has images of each class to learn from."""
-    found = run(filter={"distrust": 0.999, "floor": 4})
+    found = run(detection={"high_loss_fraction": 0.999, "min_images": 4})
     labels = training_data().labels[found.selection.trusted]
     assert torch.bincount(labels, minlength=3).min() >= 4
     assert found.stages["finetuning"]["labeled"] >= len(found.selection.trusted)
@@ -301,8 +303,8 @@ def test_presets_run(preset, tmp_path):
             precision="fp32",
             model="wrn-10-1",
             supervised={"epochs": 1, "min_steps": 0},
-            unlearn={"epochs": 1},
-            finetune={"steps": 2, "batch": 16},
+            unlearning={"epochs": 1},
+            finetuning={"steps": 2, "batch": 16},
         )
     order = found.results["config"]["order"]
     assert list(found.results["stages"]) == STAGES[order]
@@ -348,7 +350,7 @@ class TestRunFolder:
             assert 0 <= of["attack_success_rate"] <= 1
             assert of["seconds"] > 0
             assert of["images_per_second"] > 0
-        of = results["filter"]
+        of = results["detection"]
         assert set(of) >= {"suspected_poisoned", "suspected_clean", "poisoned_precision", "clean_precision"}
         assert isinstance(of["suspected_poisoned"], int)
         assert 0 <= of["poisoned_precision"] <= 1
@@ -371,10 +373,10 @@ class TestRunFolder:
         assert all(0 <= float(row["entropy"]) <= 3.33 for row in rows)
         results = json.loads((tiny_run[0] / "results.json").read_text())
         for decision in ("suspected_poisoned", "suspected_clean"):
-            assert sum(row["decision"] == decision for row in rows) == results["filter"][decision]
+            assert sum(row["decision"] == decision for row in rows) == results["detection"][decision]
         assert {row["decision"] for row in rows} == {"suspected_poisoned", "suspected_clean", "undecided"}
         # lowest rank, most suspicious
-        first = by_rank[: results["filter"]["suspected_poisoned"]]
+        first = by_rank[: results["detection"]["suspected_poisoned"]]
         assert {row["decision"] for row in first} == {"suspected_poisoned"}
 
     def test_metrics(self, tiny_run):
@@ -410,10 +412,15 @@ class TestRunFolder:
 
 
 def test_a_command_run_has_no_surprise_in_its_options(tmp_path):
-    """`sl-au` from the command line: stage 3 is not there, and the model is that of stage 2."""
+    """`supervised-unlearning` from the command line: stage 3 is not there, and the model is that of stage 2."""
     out = tmp_path / "run"
     done = command(
-        "run", "--out", out, *options(supervised={"epochs": 1, "min_steps": 0}), "--order", "sl-au"
+        "run",
+        "--out",
+        out,
+        *options(supervised={"epochs": 1, "min_steps": 0}),
+        "--order",
+        "supervised-unlearning",
     )
     assert done.code == 0, done.text
     assert list(json.loads((out / "results.json").read_text())["stages"]) == ["supervised", "unlearning"]

@@ -44,8 +44,8 @@ def judged(poisoned, tmp_path_factory):
     run = tmp_path_factory.mktemp("run") / "run"
     settings = options(
         supervised={"epochs": 2, "min_steps": 0, "batch": 32},
-        unlearn={"epochs": 1},
-        finetune={"steps": 20, "batch": 32, "rounds": 1},
+        unlearning={"epochs": 1},
+        finetuning={"steps": 20, "batch": 32, "rounds": 1},
     )
     done = command("run", "--data", poisoned, "--out", run, *settings)
     assert done.code == 0, done.text
@@ -135,7 +135,7 @@ def test_evaluate_agrees_with_the_run(judged):
     figures = json.loads((run / "evaluation.json").read_text())
     assert results["stages"]["finetuning"]["clean_accuracy"] == pytest.approx(figures["clean_accuracy"])
     assert results["stages"]["finetuning"]["attack_success_rate"] is None  # it knows of no attack
-    assert results["filter"]["poisoned_precision"] is None
+    assert results["detection"]["poisoned_precision"] is None
 
 
 def test_evaluate_without_a_trigger(judged, poisoned):

@@ -32,7 +32,7 @@ def figures(run: Path) -> dict:
     stages = {
         name: {k: v for k, v in of.items() if k not in VARYING} for name, of in results["stages"].items()
     }
-    return {"stages": stages, "filter": results["filter"], "config": results["config"] | {"out": None}}
+    return {"stages": stages, "detection": results["detection"], "config": results["config"] | {"out": None}}
 
 
 def assert_same(run: Path, whole: Path) -> None:
@@ -142,8 +142,8 @@ def test_killed_before_anything_was_saved(tmp_path):
     (run / "config.resolved.yaml.tmp").write_text("half")
     quick = {
         "supervised": {"epochs": 1, "min_steps": 0},
-        "finetune": {"steps": 1, "norm_batches": 2},
-        "unlearn": {"epochs": 0},
+        "finetuning": {"steps": 1, "norm_batches": 2},
+        "unlearning": {"epochs": 0},
     }
     done = command("run", "--out", run, *options(**quick))
     assert done.code == 0, done.text
@@ -163,7 +163,7 @@ def test_a_finished_run_prints_its_results(tiny_run, tmp_path):
         assert (run / name).read_bytes() == before[name], name
     now, then = json.loads((run / "results.json").read_text()), json.loads(before["results.json"])
     assert now["stages"] == then["stages"]
-    assert now["filter"] == then["filter"]
+    assert now["detection"] == then["detection"]
     assert events(run) == events(tiny_run[0])
     trained = sum(of["seconds"] for of in now["stages"].values())
     assert time.monotonic() - began < trained + 20
@@ -172,10 +172,10 @@ def test_a_finished_run_prints_its_results(tiny_run, tmp_path):
 def test_another_configuration_is_refused(tiny_run):
     run = tiny_run[0]
     before = {p.name: p.stat().st_mtime_ns for p in run.iterdir() if p.is_file() and p.name != ".lock"}
-    done = command("run", "--out", run, *options(seed=3, unlearn={"epochs": 4}))
+    done = command("run", "--out", run, *options(seed=3, unlearning={"epochs": 4}))
     assert done.code == 2
     assert "seed: 0 there, 3 now" in " ".join(done.text.split())
-    assert "unlearn.epochs: 3 there, 4 now" in " ".join(done.text.split())
+    assert "unlearning.epochs: 3 there, 4 now" in " ".join(done.text.split())
     assert "Choose another --out" in done.text
     assert before == {
         p.name: p.stat().st_mtime_ns for p in run.iterdir() if p.is_file() and p.name != ".lock"
@@ -193,7 +193,7 @@ def test_other_checkpoint_seconds_are_the_same_run(tiny_run, tmp_path):
 
 def test_a_changed_image_folder_is_refused(tmp_path):
     data = image_folder(tmp_path / "images", each=25)
-    arguments = ["--data", data, "--out", tmp_path / "run", *options(finetune={"steps": 2, "batch": 16})]
+    arguments = ["--data", data, "--out", tmp_path / "run", *options(finetuning={"steps": 2, "batch": 16})]
     assert command("run", *arguments).code == 0
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
     (data / "cat" / "000.png").unlink()

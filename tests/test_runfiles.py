@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import command, options
 
 from dlp_fast.errors import DataError
-from dlp_fast.runfiles import read_quarantine, read_results
+from dlp_fast.runs.reader import read_quarantine, read_results
 
 
 @pytest.fixture
@@ -115,6 +115,6 @@ def test_a_quarantine_list_in_another_code(tmp_path):
 
 
 def test_results_name_what_is_missing(run):
-    change_results(run, lambda r: r["filter"].pop("suspected_clean"))
+    change_results(run, lambda r: r["detection"].pop("suspected_clean"))
     with pytest.raises(DataError, match=r"filter\.suspected_clean"):
         read_results(run)

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dlp_fast.checkpoint import Checkpoints
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.checkpoint import Checkpoints
+from dlp_fast.runs.log import RunLog
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,9 +34,9 @@ CONFIG = {
     "model": "wrn-10-1",
     "checkpoint_seconds": 0.2,
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 128},
-    "filter": {"nothing_found": "suspect"},  # so few steps show no poison, and every stage should run
-    "unlearn": {"epochs": 3},
-    "finetune": {"steps": 12, "batch": 32, "norm_batches": 5},
+    "detection": {"nothing_found": "suspect"},  # so few steps show no poison, and every stage should run
+    "unlearning": {"epochs": 3},
+    "finetuning": {"steps": 12, "batch": 32, "norm_batches": 5},
 }
 
 
@@ -85,7 +85,7 @@ class Done:
 
 def command(module: str, *arguments: object) -> Done:
     """Run the command `python -m dlp_fast.<module>` in this process."""
-    from dlp_fast.cli import guarded
+    from dlp_fast.commands.options import guarded
 
     main = importlib.import_module(f"dlp_fast.{module}").main
     before, sys.argv = sys.argv, [module, *map(str, arguments)]
@@ -101,7 +101,7 @@ def command(module: str, *arguments: object) -> Done:
 
 
 def _child(module: str, arguments: list[str], log: str) -> None:
-    from dlp_fast.cli import guarded
+    from dlp_fast.commands.options import guarded
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
@@ -144,9 +144,9 @@ def training_data(n: int = 96, classes: int = 3, side: int = 8, seed: int = 0) -
     return TrainingData(images, labels, classes, mean, std, False, seed, torch.device("cpu"))
 
 
-def session(seed: int = 0, log: RunLog | None = None, checkpoints: Checkpoints | None = None) -> Session:
+def session(log: RunLog | None = None, checkpoints: Checkpoints | None = None) -> Session:
     """A session in memory, or one that keeps its state."""
-    return Session(seed, choose_compute("cpu", "fp32"), log or RunLog(None, quiet=True), checkpoints)
+    return Session(choose_compute("cpu", "fp32"), log or RunLog(None, quiet=True), checkpoints)
 
 
 def picture(side: int = 16, seed: int = 0, mode: str = "RGB") -> Image.Image:

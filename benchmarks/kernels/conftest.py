@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import torch
 
-from dlp_fast.runfolder import environment
+from dlp_fast.runs.environment import environment
 
 THREADS = 2
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from benchmarks.common import add_out, parser_of
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.ops import TriggerTable, augment, entropy_rank, inject_trigger, row_entropy, select
-from dlp_fast.runfolder import environment
+from dlp_fast.runs.environment import environment
+from dlp_fast.runs.files import write_atomic
 
 CACHE = 100e6  # bytes: twice the second-level cache of an H100
 ALPHA = 6554 / 32768  # 0.2 as the op's fixed point has it

@@ -6,17 +6,23 @@ import pytest
 import torch
 
 from benchmarks.kernels.reference_loader import CIFAR, fixmatch_loop
-from dlp_fast.config import FinetuneConfig
+from dlp_fast.config import FinetuningConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.log import RunLog
+from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import finetuning
 
 GROUP = "FixMatch, WRN-16-1, 64 + 448 + 448, 4 steps"
 STEPS, N = 4, 2000
+
+
+def some_labels(ids: torch.Tensor) -> Labels:
+    """The first 500 with their labels, the others without, nobody suspected."""
+    return Labels(ids[:500], ids[500:], torch.zeros(len(ids), dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +40,12 @@ def test_bench_ours(benchmark, pictures, timed):
     data = TrainingData(images, labels, 10, CIFAR["mean"], CIFAR["std"], True, 0, compute.device)
     model = build_model("wrn-16-1", 10, 32, 0)
     batch = 64 if timed else 8
-    config = FinetuneConfig(steps=STEPS, batch=batch, mu=7, norm_batches=0)
+    config = FinetuningConfig(steps=STEPS, batch=batch, mu=7, norm_batches=0)
     ids = torch.arange(N)
 
     def steps() -> int:
-        with Session(0, compute, RunLog(None, quiet=True)) as session:
-            return finetuning(session, model, data, ids[:500], ids[500:], config).steps
+        with Session(compute, RunLog(None, quiet=True)) as session:
+            return finetuning(session, model, data, some_labels(ids), config).steps
 
     assert benchmark.pedantic(steps, rounds=5 if timed else 1, warmup_rounds=1 if timed else 0) == STEPS
 
@@ -67,12 +73,12 @@ def test_bench_ours_cuda(benchmark, pictures, timed, graphs):
     images = ResidentImages(pixels.cuda())
     data = TrainingData(images, labels, 10, CIFAR["mean"], CIFAR["std"], True, 0, compute.device)
     model = build_model("wrn-16-1", 10, 32, 0).cuda()
-    config = FinetuneConfig(steps=CUDA_STEPS if timed else 8, batch=64, mu=7, norm_batches=0)
+    config = FinetuningConfig(steps=CUDA_STEPS if timed else 8, batch=64, mu=7, norm_batches=0)
     ids = torch.arange(N)
 
     def steps() -> None:
-        with Session(0, compute, RunLog(None, quiet=True)) as session:
-            finetuning(session, model, data, ids[:500], ids[500:], config)
+        with Session(compute, RunLog(None, quiet=True)) as session:
+            finetuning(session, model, data, some_labels(ids), config)
         torch.cuda.synchronize()
 
     benchmark.pedantic(steps, rounds=3 if timed else 1, warmup_rounds=1 if timed else 0)

@@ -19,7 +19,7 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.log import RunLog
 from dlp_fast.stages.supervised import supervised
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -70,7 +70,7 @@ def test_ours(benchmark, pictures, precision):
     benchmark.extra_info["images"] = len(data)
 
     def epoch() -> None:
-        with Session(0, compute, RunLog(None, quiet=True)) as session:
+        with Session(compute, RunLog(None, quiet=True)) as session:
             supervised(session, model, data, config)
 
     benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
@@ -122,7 +122,7 @@ def test_ours_cuda(benchmark, many, graphs):
     model = build_model("wrn-16-1", 10, 32, 0).cuda()
 
     def epoch() -> None:
-        with Session(0, compute, RunLog(None, quiet=True)) as session:
+        with Session(compute, RunLog(None, quiet=True)) as session:
             supervised(session, model, data, config)
         torch.cuda.synchronize()
 

@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.common import add_data, add_out, add_threads, parser_of, write_result
 from dlp_fast.api import execute
-from dlp_fast.checkpoint import write_atomic
-from dlp_fast.config import FinetuneConfig, build, merge, read_preset
+from dlp_fast.config import FinetuningConfig, build, merge, read_preset
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute
+from dlp_fast.runs.files import write_atomic
 from studies._common import prepare, train_stage3
 
 ROWS = ("default", "clean set", "no defence", "paper")
@@ -61,9 +61,9 @@ def defended(
     if preset != "default":
         values = merge(values, read_preset(preset))
     if preset == "paper":
-        values = merge(values, {"finetune": {"steps": options.paper_steps}})
+        values = merge(values, {"finetuning": {"steps": options.paper_steps}})
     result = execute(build(values, "benchmark"), dataset, quiet=True, keep=False)
-    return {k: result.results[k] for k in ("stages", "filter", "verdict")}
+    return {k: result.results[k] for k in ("stages", "detection", "verdict")}
 
 
 def recipe(
@@ -72,7 +72,7 @@ def recipe(
     """Our stage 3 on all images with all labels; measured with every attack in `attacks`."""
     plans = {attack: prepare(dataset, attack, RATES[attack], options.seed) for attack in attacks}
     data = (plans[attacks[0]] if poisoned else prepare(dataset, "none", 0.0, options.seed)).data
-    model, result = train_stage3(data, FinetuneConfig())
+    model, result = train_stage3(data, FinetuningConfig())
     figures: dict[str, Any] = {"seconds": result.seconds, "steps": result.steps, "attack_success_rate": {}}
     for attack, part in plans.items():
         measured = part.test.measure(model, data.device, data.mean, data.std)
@@ -94,7 +94,7 @@ def table(saved: dict[str, Any]) -> str:
                 k: f"{100 * v['clean_accuracy']:.1f}, {100 * v['attack_success_rate']:.1f}"
                 for k, v in of.items()
             }
-            chosen = [row["filter"][f"{name}_precision"] for name in ("poisoned", "clean", "trusted")]
+            chosen = [row["detection"][f"{name}_precision"] for name in ("poisoned", "clean", "trusted")]
             precisions = ", ".join("–" if value is None else f"{value:.3f}" for value in chosen)
             last = list(of.values())[-1]
             lines.append(

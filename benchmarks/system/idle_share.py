@@ -16,13 +16,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import add_out, parser_of, write_result
-from dlp_fast.config import FinetuneConfig
+from dlp_fast.config import FinetuningConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.log import RunLog
+from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import finetuning
 
 N = 20_000
@@ -45,14 +46,15 @@ def measure(steps: int, graphs: str) -> dict[str, float]:
     labels = torch.randint(0, 10, (N,), generator=generator)
     data = TrainingData(ResidentImages(pixels), labels, 10, (0.5,) * 3, (0.25,) * 3, True, 0, compute.device)
     ids = torch.arange(N)
+    labels_used = Labels(ids[:2000], ids[2000:], torch.zeros(N, dtype=torch.bool))
 
     def run(count: int) -> float:
         model = build_model("wrn-16-1", 10, 32, 0).to(compute.device)
-        config = FinetuneConfig(steps=count, batch=64, mu=7, norm_batches=0)
-        with Session(0, compute, RunLog(None, quiet=True), every=1e9) as session:
+        config = FinetuningConfig(steps=count, batch=64, mu=7, norm_batches=0)
+        with Session(compute, RunLog(None, quiet=True), every=1e9) as session:
             torch.cuda.synchronize()
             began = time.monotonic()
-            finetuning(session, model, data, ids[:2000], ids[2000:], config)
+            finetuning(session, model, data, labels_used, config)
             torch.cuda.synchronize()
             return time.monotonic() - began
 

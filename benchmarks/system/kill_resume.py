@@ -28,8 +28,8 @@ from benchmarks.common import add_out, parser_of, write_result
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = (
-    "--device cpu --precision fp32 --threads 1 --supervised.epochs 2 --supervised.min-steps 40 --unlearn.epochs 8 "
-    "--finetune.steps 40 --finetune.batch 64 --filter.nothing-found suspect --checkpoint-seconds 0.2"
+    "--device cpu --precision fp32 --threads 1 --supervised.epochs 2 --supervised.min-steps 40 --unlearning.epochs 8 "
+    "--finetuning.steps 40 --finetuning.batch 64 --detection.nothing-found suspect --checkpoint-seconds 0.2"
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.common import add_out, parser_of, write_result
 from dlp_fast.report.render import write_report
-from dlp_fast.runfiles import read_samples
+from dlp_fast.runs.reader import read_samples
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,10 +14,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dlp_fast.attacks.surrogate import as_unit, pgd, train_surrogate
-from dlp_fast.checkpoint import write_atomic
+from dlp_fast.engine.inference import caught_features
 from dlp_fast.errors import ResourceError
 from dlp_fast.models.registry import classifier_of
 from dlp_fast.ops import TriggerTable
+from dlp_fast.runs.files import write_atomic
 
 VERSION = 1  # part of the key: a change of the recipe makes new files
 EPOCHS = 10  # of the surrogate
@@ -104,13 +105,9 @@ def trojan_trigger(
 
 def features_of(net: nn.Module, x: Tensor) -> Tensor:
     """What the last linear layer of `net` is given, [b, d]; differentiable."""
-    seen: list[Tensor] = []
-    handle = classifier_of(net).register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    try:
+    with caught_features(net) as caught:
         net(x)
-    finally:
-        handle.remove()
-    return seen[0].flatten(1)
+    return caught[0]
 
 
 def optimise_patch(net: nn.Module, images, target: int, side: int, seed: int, device: str) -> Tensor:

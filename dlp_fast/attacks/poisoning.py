@@ -10,8 +10,8 @@ from torch import Tensor
 from dlp_fast import ops
 from dlp_fast.attacks.crafting import Progress, adversarial_residuals, trojan_trigger
 from dlp_fast.attacks.triggers import TRIGGERS, Trigger
-from dlp_fast.data.names import printable
 from dlp_fast.errors import ConfigError
+from dlp_fast.runs.names import printable
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_url
 
-from dlp_fast.data.names import printable
 from dlp_fast.errors import DataError
+from dlp_fast.runs.names import printable
 
 FOLDER = CIFAR10.base_folder
 ARCHIVE = CIFAR10.filename

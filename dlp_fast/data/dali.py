@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from dlp_fast.data.decode import region
-from dlp_fast.data.names import printable
 from dlp_fast.data.storage import FileImages, Pending
 from dlp_fast.errors import ResourceError
+from dlp_fast.runs.names import printable
 
 MODES = (
     "RGB",

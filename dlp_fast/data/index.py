@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlp_fast.data.names import csv_cell, printable
 from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, list_files, scan_files
 from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.runs.names import csv_cell, printable
 
 _SPLIT_NAMES = frozenset({"train", "test", "val", "valid", "validation"})
 
@@ -160,6 +160,7 @@ def index_splits(
     return indices, quarantine
 
 
+# over 60 lines: one check of a split after another, each with its own message
 def _index_split(
     root: str,
     folder: str,

@@ -43,7 +43,7 @@ REASONS = (
 # Above this Pillow warns, and at twice this it refuses, whatever we allow.
 MAX_MEGAPIXELS = 89.0
 
-_WORKER = Path(__file__).with_name("scan_worker.py")
+WORKER = Path(__file__).with_name("scan_worker.py")
 _BATCH = 64
 _START_TIMEOUT_S = 120.0
 _CACHE_VERSION = 1
@@ -125,6 +125,7 @@ def _refuse_link(path: str, inside: str) -> tuple[str, str] | None:
     return None
 
 
+# over 60 lines: half of them are arguments and what each is
 def scan_files(
     root: str | Path,
     paths: Sequence[str],
@@ -217,7 +218,7 @@ class _Worker:
         try:
             # -P: a numpy.py in the current folder must not be imported; -B: nothing is written.
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-B", str(_WORKER)],
+                [sys.executable, "-P", "-B", str(WORKER)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
@@ -351,7 +352,7 @@ class _Pool:
             last = said[-1] if said else end
             raise ResourceError(
                 f"the process that checks images did not start ({last}); "
-                f"see whether `{sys.executable} {_WORKER}` runs"
+                f"see whether `{sys.executable} {WORKER}` runs"
             )
         if worker.done < len(worker.batch):
             path = worker.batch[worker.done]

@@ -16,10 +16,10 @@ from dlp_fast.data.cifar import CLASSES as CIFAR10_CLASSES
 from dlp_fast.data.cifar import load_cifar10
 from dlp_fast.data.decode import ImageRejected, fit, to_rgb
 from dlp_fast.data.index import ImageIndex, find_conflicts, find_splits, index_splits
-from dlp_fast.data.names import printable
 from dlp_fast.data.scan import Progress, Quarantined
 from dlp_fast.data.storage import FileImages, ResidentImages
 from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.runs.names import printable
 
 SMALL_SIDE = 96
 """Images that all have one size, at most this many pixels a side, are used at that size."""
@@ -75,6 +75,7 @@ class Dataset:
     loader: str = "resident: all images are in memory"
 
 
+# over 60 lines: half of them are arguments and what each is
 def load(
     data: str | Path,
     *,

@@ -18,9 +18,9 @@ import torch
 
 from dlp_fast.data.decode import ImageRejected, decode_picture, fit, read_regular
 from dlp_fast.data.index import ImageIndex
-from dlp_fast.data.names import printable
 from dlp_fast.data.scan import available_cores
 from dlp_fast.errors import DataError
+from dlp_fast.runs.names import printable
 
 # Pillow's remarks about damaged metadata: the scan has seen these files, and the pixels are what counts.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")

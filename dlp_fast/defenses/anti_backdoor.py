@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dlp_fast import ops
 from dlp_fast.defenses.setting import Setting, tune
-from dlp_fast.engine.scoring_pass import score
+from dlp_fast.engine.inference import score
 
 FLOOR = 0.5  # γ: the loss that local gradient ascent holds batches at
 ISOLATE = 0.01  # share of the images that are isolated

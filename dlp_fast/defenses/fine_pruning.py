@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dlp_fast.defenses.setting import Setting, accuracy_on, allowed_loss, copy_of, tune
-from dlp_fast.engine.features import features
+from dlp_fast.engine.inference import features
 from dlp_fast.models.registry import classifier_of
 
 MOST_LOST = 0.04  # of held-out clean accuracy, that pruning may cost (the paper's stop is a drop in accuracy)

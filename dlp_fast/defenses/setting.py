@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlp_fast.engine.batches import TrainingData, training_order
-from dlp_fast.engine.scoring_pass import BATCH
+from dlp_fast.engine.inference import BATCH, accuracy
 from dlp_fast.engine.session import Session
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 from dlp_fast.errors import DataError
@@ -77,16 +77,10 @@ def allowed_loss(right: float, most_lost: float) -> float:
     return right - most_lost - 1e-9
 
 
-@torch.no_grad()
 def accuracy_on(model: nn.Module, data: TrainingData, ids: Tensor) -> float:
     """Share of `ids` that are predicted as labeled, in eval mode."""
-    was_training = model.training
-    model.eval()
-    right = 0
-    for part in ids.split(BATCH[data.device.type]):
-        right += int((model(data.plain(part)).argmax(1) == data.target(part)).sum())
-    model.train(was_training)
-    return right / max(len(ids), 1)
+    batches = ((data.plain(part), data.target(part)) for part in ids.split(BATCH[data.device.type]))
+    return accuracy(model, batches)
 
 
 def tune(

@@ -81,10 +81,10 @@ def fitting(batch: int, views: float, per_image: float, free: int) -> int:
 
 def views_of(config: RunConfig) -> dict[str, float]:
     """Forward passes for each image of a batch, by stage: stage 3 adds two views of each unlabeled image."""
-    mu = config.finetune.mu
+    mu = config.finetuning.mu
     if mu is None:
-        mu = 7.0 if config.finetune.labeled == "hardest" else 1.0  # at most, where labels are trusted
-    return {"supervised": 1.0, "unlearn": 1.0, "finetune": 1.0 + 2 * mu}
+        mu = 7.0 if config.finetuning.labeled == "hardest" else 1.0  # at most, where labels are trusted
+    return {"supervised": 1.0, "unlearning": 1.0, "finetuning": 1.0 + 2 * mu}
 
 
 def fitting_batches(config: RunConfig, per_image: float, free: int) -> dict[str, int]:

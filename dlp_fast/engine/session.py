@@ -6,17 +6,17 @@ import copy
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from dlp_fast.checkpoint import Checkpoints
 from dlp_fast.engine.device import Compute
 from dlp_fast.errors import Interrupted, NumericError
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.checkpoint import Checkpoints
+from dlp_fast.runs.log import RunLog
 
 RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, StochasticDepth)
 
@@ -25,14 +25,9 @@ class Session:
     """What the stages share. With `checkpoints` None nothing is kept (a run in memory)."""
 
     def __init__(
-        self,
-        seed: int,
-        compute: Compute,
-        log: RunLog,
-        checkpoints: Checkpoints | None = None,
-        every: float = 20,
+        self, compute: Compute, log: RunLog, checkpoints: Checkpoints | None = None, every: float = 20
     ):
-        self.seed, self.compute, self.log, self.every = seed, compute, log, every
+        self.compute, self.log, self.every = compute, log, every
         self._checkpoints = checkpoints
         self._signal = 0
         self._previous: dict[int, Any] = {}
@@ -78,13 +73,33 @@ class Session:
         """What `complete(name, …)` was given in this or an earlier process, or None."""
         return self._completed.get(name)
 
+    def cached(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `make` gave for `name` in this or an earlier process; called once in the life of a run.
+
+        Outcomes are dicts of tensors and JSON values, nested as you like.
+        """
+        if name not in self._completed:
+            self.complete(name, make())
+        return dict(self._completed[name])
+
     def complete(self, name: str, outcome: dict[str, Any]) -> None:
         """Keep the outcome of a finished stage (tensors, JSON values)."""
         self._completed[name] = copy.deepcopy(outcome)  # its tensors may be a model that trains on
         self._current = None
         self.save()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal has asked to stop."""
+        return bool(self._signal)
+
+    def keep_stage(self, state: dict[str, Any]) -> None:
+        """Keep the state of the stage that is under way, in the next checkpoint."""
+        self._current = state
+        self.save()
+
     def save(self) -> None:
+        """Write a checkpoint, where the session keeps any."""
         if self._checkpoints:
             state = {
                 "completed": self._completed,
@@ -156,8 +171,7 @@ class StageRun:
     def save(self) -> None:
         self.check()
         self._check_weights()
-        self.session._current = self._state()
-        self.session.save()
+        self.session.keep_stage(self._state())
         self._saved = time.monotonic()
 
     def _check_weights(self) -> None:
@@ -203,7 +217,7 @@ class StageRun:
                 yield self.done
                 self.done += 1
                 self.session.log.advance(self.done, self.images, self.note)
-                if self.session._signal:
+                if self.session.stopping:
                     self.save()
                     self.session.poll()
                 if time.monotonic() - self._saved >= self.session.every:

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.errors import DataError
 from dlp_fast.models.registry import build_model
+from dlp_fast.runs.files import write_atomic
 
 
 class Classifier(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from typing import Any
 
 import torch
 import torchvision
@@ -94,3 +95,9 @@ def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
     extra = {"aux_logits": False, "init_weights": True} if name in ("inception_v3", "googlenet") else {}
     net = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
     return _small_stem(name, net, size) if size <= SMALL else net
+
+
+def new_model(name: str, data: Any, seed: int) -> nn.Module:
+    """The network `name` with new weights, for the classes and image size of `data` (a TrainingData), on its device."""
+    size = max(data.images.height, data.images.width)
+    return build_model(name, data.classes, size, seed).to(data.device)

@@ -15,6 +15,7 @@ SMALLEST_SIDE, LARGEST_SIDE = 8, 256
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+# over 60 lines: half of them are arguments and what each is
 def augment(
     images: torch.Tensor,
     ids: torch.Tensor,

@@ -1,33 +1,7 @@
-"""python -m dlp_fast.report RUN: write the report of a finished run anew."""
+"""python -m dlp_fast.report: see dlp_fast/commands/report.py."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-from pydantic import BaseModel, ConfigDict
-
-from dlp_fast.cli import guarded, tell
-from dlp_fast.report.render import write_report
-
-
-class ReportConfig(BaseModel):
-    """Which run, and where to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """A finished run folder."""
-    out: Path | None = None
-    """The file to write; unset: RUN/report.html."""
-
-
-def main() -> None:
-    config = tyro.cli(ReportConfig, prog="python -m dlp_fast.report", description=__doc__)
-    path = write_report(config.run, config.out)
-    tell(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB). Open it in a browser; it needs no network.")
-
+from dlp_fast.commands.options import guarded
+from dlp_fast.commands.report import main
 
 if __name__ == "__main__":
     guarded(main)

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dlp_fast.checkpoint import write_atomic
 from dlp_fast.errors import DataError
-from dlp_fast.filtering.selection import Selection
+from dlp_fast.runs.files import write_atomic
+from dlp_fast.selection.partition import Selection
 
 FILE = "exhibits.safetensors"
 SUSPECTS, BORDER, CLEAN, OTHERS = (

@@ -14,13 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from dlp_fast.checkpoint import write_atomic
-from dlp_fast.cli import duration, notes
-from dlp_fast.data.names import csv_cell, printable
 from dlp_fast.errors import DataError
 from dlp_fast.report import plots
 from dlp_fast.report.exhibits import Exhibits
-from dlp_fast.runfiles import DECISIONS, read_classes, read_quarantine, read_results, read_samples
+from dlp_fast.report.text import duration, notes
+from dlp_fast.runs.files import write_atomic
+from dlp_fast.runs.names import csv_cell, printable
+from dlp_fast.runs.reader import read_classes, read_quarantine, read_results, read_samples
+from dlp_fast.runs.schema import DECISIONS
 
 MOST_BYTES = 15_000_000
 MOST_ROWS = 300  # quarantined files listed
@@ -79,7 +80,7 @@ def context(run: Path) -> dict[str, Any]:
     return {
         "name": printable(run.resolve().name),
         "verdict": results["verdict"],
-        "found": results["filter"],
+        "found": results["detection"],
         "stages": results["stages"],
         "total": len(decision),
         "suspects": suspects,

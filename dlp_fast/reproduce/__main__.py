@@ -13,21 +13,22 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, Field
 
-from dlp_fast.api import dry_run
-from dlp_fast.checkpoint import write_atomic
-from dlp_fast.cli import duration, guarded, tell
+from dlp_fast.commands.dry_run import dry_run
+from dlp_fast.commands.options import guarded, tell
 from dlp_fast.config import build
+from dlp_fast.report.text import duration
 from dlp_fast.reproduce import figures
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import TABLES, Figures, seeds_told, with_seeds
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.files import write_atomic
+from dlp_fast.runs.log import RunLog
 
 What = Literal["table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig3", "fig4", "fig5"]
 TITLES = {
     "fig1": "Learning curves of poisoned and clean samples (Figure 1)",
     "fig3": "What each attack does to an image (Figure 3)",
-    "fig5": "Precision of the filters (Figure 5)",
+    "fig5": "Precision of the detection methods (Figure 5)",
 }
 FIGURES = {"fig1": figures.figure1, "fig3": figures.figure3, "fig5": figures.figure5}
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from dlp_fast.api import execute
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.checkpoint import write_atomic
-from dlp_fast.config import FinetuneConfig, build, merge, read_preset
+from dlp_fast.config import FinetuningConfig, build, merge, read_preset
 from dlp_fast.data import sources
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.defenses.registry import DEFENSES
@@ -26,15 +25,18 @@ from dlp_fast.engine.batches import TrainingData, pixel_statistics, training_ord
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError, DataError, NumericError
-from dlp_fast.models.registry import build_model
+from dlp_fast.evaluation.metrics import TestSet, per_class_accuracy
+from dlp_fast.models.registry import new_model
 from dlp_fast.reproduce.scales import Scale
-from dlp_fast.runfolder import environment, fingerprint
-from dlp_fast.runlog import RunLog
-from dlp_fast.scoring import TestSet, per_class_accuracy
+from dlp_fast.runs.environment import environment
+from dlp_fast.runs.files import write_atomic
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.writer import fingerprint
+from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import finetuning
 
 MOST_OF_TEST = 0.25  # share of the test set that may become the clean images that rivals are given
-VERSION = 10  # of the methods: cells of an older one are not mixed with new ones
+VERSION = 11  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
 OURS = ("dlp_fast", "dlp")
@@ -53,7 +55,7 @@ class Cell:
     seed: int
     rate: float = 0.1
     gamma: float = 0.01
-    order: str = "sl-au-assft"
+    order: str = "supervised-unlearning-finetuning"
     model: str | None = None
 
     def name(self) -> str:
@@ -181,8 +183,7 @@ class Bench:
         seconds of its training, which every rival is charged.
         """
         data = self.training_data(cell, attack, poisoned)
-        size = max(data.images.height, data.images.width)
-        model = build_model(self.network(cell), data.classes, size, cell.seed + 1).to(self.compute.device)
+        model = new_model(self.network(cell), data, cell.seed + 1)
         key = ["victim", cell.attack if poisoned else "none", cell.rate, cell.seed, self.network(cell)]
         file = (
             self.out
@@ -194,12 +195,13 @@ class Bench:
             model.load_state_dict(load_file(file))
             return model.to(self.compute.device), data, json.loads(taken.read_text())["seconds"]
         everything, nobody = torch.arange(len(data)), torch.empty(0, dtype=torch.int64)
-        config = FinetuneConfig(
-            **{k: v for k, v in self.scale.config.get("finetune", {}).items() if k != "rounds"}
+        config = FinetuningConfig(
+            **{k: v for k, v in self.scale.config.get("finetuning", {}).items() if k != "rounds"}
         )
         began = time.monotonic()
-        with Session(cell.seed, self.compute, self.log) as session:
-            finetuning(session, model, data, everything, nobody, config)
+        labels = Labels(everything, nobody, torch.zeros(len(data), dtype=torch.bool))
+        with Session(self.compute, self.log) as session:
+            finetuning(session, model, data, labels, config)
         seconds = time.monotonic() - began
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(taken, json.dumps({"seconds": seconds, "of": key}).encode())
@@ -208,11 +210,11 @@ class Bench:
 
     def configured(self, cell: Cell) -> dict[str, Any]:
         """RunConfig values of our method for `cell`."""
-        values = merge(read_preset("paper"), {"finetune": {"steps": self.scale.paper_steps}})
+        values = merge(read_preset("paper"), {"finetuning": {"steps": self.scale.paper_steps}})
         if cell.method == "dlp_fast":
             values = dict(self.scale.config)
         elif "supervised" in self.scale.config:  # smoke: as few epochs, for either
-            values = merge(values, {k: self.scale.config[k] for k in ("supervised", "unlearn")})
+            values = merge(values, {k: self.scale.config[k] for k in ("supervised", "unlearning")})
         over = {
             "data": "reproduction",
             "attack": cell.attack,
@@ -222,7 +224,7 @@ class Bench:
             "precision": self.precision,
             "order": cell.order,
             "model": self.network(cell),
-            "filter": {"rate": cell.gamma},
+            "detection": {"rate": cell.gamma},
         }
         return merge(values, over)
 
@@ -263,22 +265,19 @@ class Bench:
         result = execute(config, self.dataset, quiet=True, keep=False)
         seconds = time.monotonic() - began
         data = self.training_data(cell, attack)
-        kept = {k: result.results[k] for k in ("stages", "filter", "verdict")}
+        kept = {k: result.results[k] for k in ("stages", "detection", "verdict")}
         return self.measure(result.model.net, data, attack) | kept | {"seconds": seconds}
 
     def _theirs(self, cell: Cell, attack: Poisoning | None) -> dict[str, Any]:
         model, data, seconds = self.victim(cell, attack, poisoned=cell.method != "clean")
         if cell.method in DEFENSES:
-            size = max(data.images.height, data.images.width)
 
-            def new_model() -> nn.Module:
-                return build_model(self.network(cell), data.classes, size, cell.seed + 2).to(
-                    self.compute.device
-                )
+            def another() -> nn.Module:
+                return new_model(self.network(cell), data, cell.seed + 2)
 
             began = time.monotonic()
-            with Session(cell.seed, self.compute, self.log) as session:
-                setting = Setting(session, model, data, self.clean_subset(data), new_model, self.scale.effort)
+            with Session(self.compute, self.log) as session:
+                setting = Setting(session, model, data, self.clean_subset(data), another, self.scale.effort)
                 model = DEFENSES[cell.method](setting)
             own = time.monotonic() - began
             seconds = own if cell.method in FROM_SCRATCH else seconds + own

@@ -13,21 +13,20 @@ import torch
 from matplotlib.figure import Figure
 
 from dlp_fast.attacks.poisoning import TriggeredImages
-from dlp_fast.checkpoint import write_atomic
-from dlp_fast.config import FilterConfig, SupervisedConfig, read_preset
-from dlp_fast.engine.features import features
+from dlp_fast.config import DetectionConfig, SupervisedConfig, read_preset
+from dlp_fast.detection.detect import detect
+from dlp_fast.engine.inference import features
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError, DataError
-from dlp_fast.filtering import peers
-from dlp_fast.filtering.scores import suspicion
-from dlp_fast.filtering.selection import select
-from dlp_fast.models.registry import build_model
+from dlp_fast.evaluation.metrics import precision
+from dlp_fast.models.registry import new_model
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.tables import ORDERS, Figures, orders_cells, rate_of, spread
-from dlp_fast.scoring import precision
+from dlp_fast.runs.files import write_atomic
+from dlp_fast.selection.partition import select
 from dlp_fast.stages.supervised import supervised
 
-FILTERS = ("activation_clustering", "spectral_signatures", "loss", "snapshot", "trajectory")
+METHODS = ("activation_clustering", "spectral_signatures", "loss", "entropy", "learning_curves")
 SHOWN = 4  # images of each attack in Figure 3
 
 
@@ -58,47 +57,41 @@ def _learned(
 
 def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Stage 1 as published under `cell.attack`, kept: accuracy of poisoned and clean samples by epoch, and precision of
-    every filter by epoch.
+    every detection method by epoch.
     """
     file = _file_of(bench, cell)
     if file.is_file():
         return bench.noted(json.loads(file.read_text()))
     attack = bench.attack(cell)
     data = bench.training_data(cell, attack)
-    size = max(data.images.height, data.images.width)
-    model = build_model(bench.network(cell), data.classes, size, cell.seed).to(bench.compute.device)
+    model = new_model(bench.network(cell), data, cell.seed)
     config = SupervisedConfig(
         **(read_preset("paper")["supervised"] | bench.scale.config.get("supervised", {}))
     )
     poisoned = attack.poisoned
     right: list[torch.Tensor] = []  # after each epoch, bool [n]: predicted as labeled
-    with Session(cell.seed, bench.compute, bench.log) as session:
+    with Session(bench.compute, bench.log) as session:
         first = supervised(
             session, model, data, config, lambda scores: right.append(scores.prediction == data.labels)
         )
         x = features(session, model, data)
-    epochs = []
-    for epoch in range(1, len(first.loss) + 1):
+
+    def precision_of(method: str, epoch: int) -> float | None:
+        options = DetectionConfig(method=method, nothing_found="suspect")
         entropy, loss = first.entropy[:epoch], first.loss[:epoch]
-        found: dict[str, float | None] = {}
-        for name in ("loss", "snapshot", "trajectory"):
-            of = FilterConfig(score=name, nothing_found="suspect")
-            chosen = select(
-                suspicion(entropy, loss, data.labels, data.classes, of), data.labels, data.classes, of
-            )
-            found[name] = precision(chosen.to_unlearn, poisoned)
-        epochs.append(
-            {
-                "poisoned": float(right[epoch - 1][poisoned].float().mean()),
-                "clean": float(right[epoch - 1][~poisoned].float().mean()),
-                "precision": found,
-            }
-        )
+        suspicion = detect(entropy, loss, data.labels, data.classes, options, lambda: x).suspicion
+        return precision(select(suspicion, data.labels, data.classes, options).to_unlearn, poisoned)
+
+    epochs = [
+        {
+            "poisoned": float(right[epoch - 1][poisoned].float().mean()),
+            "clean": float(right[epoch - 1][~poisoned].float().mean()),
+            "precision": {name: precision_of(name, epoch) for name in ("loss", "entropy", "learning_curves")},
+        }
+        for epoch in range(1, len(first.loss) + 1)
+    ]
     for name in ("activation_clustering", "spectral_signatures"):
-        of = FilterConfig(score=name)
-        scored = getattr(peers, name)(x, data.labels, data.classes)
-        chosen = select(scored, data.labels, data.classes, of)
-        epochs[-1]["precision"][name] = precision(chosen.to_unlearn, poisoned)
+        epochs[-1]["precision"][name] = precision_of(name, len(epochs))
     result = {"cell": dataclasses.asdict(cell), "epochs": epochs, "environment": bench.environment()}
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(result).encode())
@@ -194,15 +187,15 @@ def figure4(bench: Bench, _seeds: int, figures: Figures) -> None:
 
 
 def figure5(bench: Bench, seeds: int, only_done: bool = False) -> str:
-    """Precision of every filter's γ most suspicious, and its spread over epochs (second half) and seeds."""
+    """Precision of every method's γ most suspicious, and its spread over epochs (second half) and seeds."""
     learned = _learned(bench, bench.scale.attacks, seeds, only_done)
     lines = [
-        "| attack | filter | last epoch | worst of the second half of the epochs |",
+        "| attack | method | last epoch | worst of the second half of the epochs |",
         "|---|---|---:|---:|",
     ]
-    heights: dict[str, list[float]] = {name: [] for name in FILTERS}
+    heights: dict[str, list[float]] = {name: [] for name in METHODS}
     for attack, runs in learned.items():
-        for name in FILTERS:
+        for name in METHODS:
             last = [run[-1]["precision"][name] for run in runs]
             late = [e["precision"].get(name) for run in runs for e in run[len(run) // 2 :]]
             known = [v for v in late if v is not None]
@@ -211,10 +204,10 @@ def figure5(bench: Bench, seeds: int, only_done: bool = False) -> str:
             heights[name].append(100 * float(np.mean([v for v in last if v is not None] or [0])))
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axis = figure.subplots()
-    for k, name in enumerate(FILTERS):
+    for k, name in enumerate(METHODS):
         axis.bar(np.arange(len(learned)) + 0.16 * k, heights[name], 0.15, label=name)
     axis.set_xticks(np.arange(len(learned)) + 0.32, list(learned))
     axis.set_ylabel("precision (%)")
-    figure.legend(loc="outside upper center", ncols=len(FILTERS), fontsize=8)
+    figure.legend(loc="outside upper center", ncols=len(METHODS), fontsize=8)
     _save(figure, bench.out / "fig5.png")
     return "\n".join(lines) + "\n"

@@ -44,8 +44,8 @@ SCALES = {
         networks=("torchvision:mobilenet_v2",),
         config={
             "supervised": {"epochs": 3, "min_steps": 0},
-            "unlearn": {"epochs": 1},
-            "finetune": {"steps": 12, "rounds": 1, "norm_batches": 5},
+            "unlearning": {"epochs": 1},
+            "finetuning": {"steps": 12, "rounds": 1, "norm_batches": 5},
         },
     ),
     "small": Scale(
@@ -58,7 +58,7 @@ SCALES = {
         attacks=ATTACKS,
         networks=NETWORKS,
         # 30 epochs and as many steps as stage 1 took are the default: an afternoon has no time for them
-        config={"finetune": {"epochs": 20, "min_steps": 400}},
+        config={"finetuning": {"epochs": 20, "min_steps": 400}},
     ),
     "full": Scale(
         images=None,

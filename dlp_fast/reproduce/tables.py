@@ -23,7 +23,12 @@ NAMES = {
 } | {name: name.upper() for name in RIVALS}
 RATES = (0.01, 0.05, 0.1, 0.2, 0.5)
 GAMMAS = (0.001, 0.01, 0.05, 0.1)
-ORDERS = ("sl-au", "sl-assft", "sl-assft-au", "sl-au-assft")
+ORDERS = (
+    "supervised-unlearning",
+    "supervised-finetuning",
+    "supervised-finetuning-unlearning",
+    "supervised-unlearning-finetuning",
+)
 
 Figures = dict[Cell, dict[str, Any]]
 
@@ -134,7 +139,7 @@ def _costs(scale: Scale, figures: Figures) -> str:
         found = [f for f in _same(figures, cell) if "failed" not in f]
         timed = of_one_machine(found)
         sets = [
-            spread([f["filter"][key] for f in found])
+            spread([f["detection"][key] for f in found])
             for key in ("poisoned_precision", "poisoned_recall", "clean_precision")
         ]
         worst = spread([min(v for v in f["per_class_accuracy"] if v is not None) for f in found])
@@ -183,7 +188,7 @@ def _rates(scale: Scale, figures: Figures) -> str:
     rows = [
         f"| {NAMES[c.method]} | {c.rate:.0%} | {f'{c.gamma:.1%}' if c.method == 'dlp' else 'its own'} | "
         f"{_pair(_same(figures, c))} | "
-        f"{spread([f['filter']['poisoned_precision'] for f in _same(figures, c) if 'filter' in f])} |"
+        f"{spread([f['detection']['poisoned_precision'] for f in _same(figures, c) if 'detection' in f])} |"
         for c in _rates_cells(scale)
     ]
     return _lines(
@@ -203,7 +208,9 @@ def _networks(scale: Scale, figures: Figures) -> str:
         found = _same(figures, cell)
         done = [f for f in found if "failed" not in f]
         first = _pair([f["stages"]["supervised"] if "stages" in f else f for f in found])
-        sets = [spread([f["filter"][key] for f in done]) for key in ("poisoned_precision", "poisoned_recall")]
+        sets = [
+            spread([f["detection"][key] for f in done]) for key in ("poisoned_precision", "poisoned_recall")
+        ]
         paper = TABLE6[cell.model].get(cell.attack)
         told = f"{paper[0]:g}, {paper[1]:g}" if paper else "–"
         row = (cell.model, cell.attack, first, _pair(found), *sets, told, _seconds(found))

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlp_fast.config import FinetuneConfig
-from dlp_fast.engine.batch_norm import refit_batch_norm
+from dlp_fast.config import FinetuningConfig
 from dlp_fast.engine.batches import Cycle, TrainingData
 from dlp_fast.engine.ema import WeightAverage
-from dlp_fast.engine.scoring_pass import score
-from dlp_fast.engine.session import Session, seed_step
+from dlp_fast.engine.inference import refit_batch_norm, score
+from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
-from dlp_fast.stages.odds import lost_odds, raise_odds
-from dlp_fast.stages.readmission import needed_probability
+from dlp_fast.selection.labels import Labels
+from dlp_fast.stages.label_policy import ANY, LabelPolicy
+from dlp_fast.stages.logit_adjustment import lost_odds, raise_odds
 
 LABELED, UNLABELED = 3, 4  # streams of the training order
 LOG_EVERY = 50  # steps
 LEAST_STEPS = 400  # where `min_steps` is unset
-READMIT_FROM = 3  # looks; before, the network has nothing to say about labels
-ANY, NONE = -1, -2  # pseudo-labels that an unlabeled image may get
 
 
 @dataclass(frozen=True)
-class Finetuning:
+class Finetuned:
     """steps: optimizer steps taken; mask: share of unlabeled images whose pseudo-label counted at the end;
     labeled: int64 ids whose labels were used at the end; odds: fp32 [classes], how many times those of each class were
-    raised, see `lost_odds`; entropy (bits), loss (nats): fp32 [looks, n], of every image
-    at the looks taken on the way (none: [0, n]).
+    raised, see `lost_odds`; entropy (bits), loss (nats): fp32 [snapshots, n], of every image
+    at the evaluation snapshots taken on the way (none: [0, n]).
     """
 
     steps: int
@@ -45,30 +43,53 @@ class Finetuning:
     loss: Tensor
 
 
-def planned_steps(labeled: int, in_doubt: int, config: FinetuneConfig, before: int = 0) -> int:
+@dataclass(frozen=True)
+class Plan:
+    """steps: K; batch: B, labeled images a step; unlabeled_batch: μB; snapshot_after: which evaluation snapshot, from
+    0 on, follows which step.
+    """
+
+    steps: int
+    batch: int
+    unlabeled_batch: int
+    snapshot_after: dict[int, int]
+
+
+def plan(labels: Labels, config: FinetuningConfig, snapshots: int = 0, steps_before: int = 0) -> Plan:
+    """The Plan of a run on `labels`; steps_before: of stage 1, see `planned_steps`."""
+    not_used = labels.suspected.clone()
+    if config.labeled == "trusted":
+        not_used[labels.unlabeled] = True
+    steps = planned_steps(len(labels.labeled), int(not_used.sum()), config, steps_before)
+    snapshots = min(snapshots, steps)
+    after = {round((i + 1) * steps / snapshots) - 1: i for i in range(snapshots)}
+    batch = min(config.batch, len(labels.labeled))
+    return Plan(steps, batch, unlabeled_batch(len(labels.labeled), len(labels.unlabeled), config), after)
+
+
+def planned_steps(labeled: int, withheld: int, config: FinetuningConfig, steps_before: int = 0) -> int:
     """K: `steps` where given, else at least `min_steps`, and what `epochs` passes over the labeled images would take if
-    those in doubt were among them: suspicion costs images, and is not to cost training as well. `before`: steps that
-    stage 1 took; the network that is handed out is not to be trained less than the one that was only looked at.
+    those whose labels are withheld were among them: suspicion costs images, and is not to cost training as well.
+    `steps_before`: of stage 1; the network that is handed out is not to be trained less than the one that was only
+    looked at.
     """
     if config.steps is not None:
         return config.steps
-    of = labeled + in_doubt
-    least = max(LEAST_STEPS, before) if config.min_steps is None else config.min_steps
-    return max(least, math.ceil(config.epochs * of / min(config.batch, of)))
+    images = labeled + withheld
+    least = max(LEAST_STEPS, steps_before) if config.min_steps is None else config.min_steps
+    return max(least, math.ceil(config.epochs * images / min(config.batch, images)))
 
 
-def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuneConfig) -> int:
+def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuningConfig) -> int:
     """Unlabeled images a step: μB, where μ is unset 7B as in FixMatch, or in proportion where labels are trusted."""
     if not unlabeled:
         return 0
     batch = min(config.batch, labeled)
     if config.mu is not None:
         return round(config.mu * batch)
-    return (
-        7 * batch
-        if config.labeled == "hardest"
-        else max(1, min(7 * batch, round(batch * unlabeled / labeled)))
-    )
+    if config.labeled == "hardest":
+        return 7 * batch
+    return max(1, min(7 * batch, round(batch * unlabeled / labeled)))
 
 
 def unlabeled_loss(logits: Tensor, pseudo_label: Tensor, mask: Tensor, labeled: int) -> Tensor:
@@ -80,10 +101,40 @@ def unlabeled_loss(logits: Tensor, pseudo_label: Tensor, mask: Tensor, labeled: 
     return loss.sum() / max(len(logits), labeled)
 
 
-def step_size(step: int, steps: int, config: FinetuneConfig) -> float:
+def fixmatch_loss(
+    logits: Tensor, target: Tensor, allowed: Tensor, config: FinetuningConfig
+) -> tuple[Tensor, Tensor | None]:
+    """(loss in nats, mask fp32 [u] of the pseudo-labels that counted, None without unlabeled images): DLP Eq. 7.
+
+    Args: logits: fp32 [b + 2u, classes], of b labeled images, then of the weak, then of the strong views of u unlabeled
+    ones; target: int64 [b]; allowed: int64 [u], the only pseudo-label that counts for each, or ANY.
+    """
+    batch = len(target)
+    Lx = F.cross_entropy(logits[:batch], target)  # first term of DLP Eq. 7
+    if not len(allowed):
+        return Lx, None
+    logits_weak, logits_strong = logits[batch:].chunk(2)
+    max_probs, targets_u = logits_weak.detach().softmax(1).max(1)
+    mask = ((max_probs >= config.tau) & ((allowed == ANY) | (allowed == targets_u))).float()
+    Lu = unlabeled_loss(logits_strong, targets_u, mask, batch)
+    return Lx + config.lambda_u * Lu, mask
+
+
+def step_size(step: int, steps: int, config: FinetuningConfig) -> float:
     """FixMatch's cosine. The rise before it keeps deep networks from diverging in their first steps."""
     rise = min(1.0, (step + 1) / max(1.0, config.warmup * steps))
     return config.learning_rate * rise * math.cos(7 * math.pi * step / (16 * steps))
+
+
+def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> torch.optim.SGD:
+    """SGD with Nesterov momentum."""
+    return sgd(
+        _decay_groups(model, config.weight_decay),
+        session.compute,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+    )
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -91,6 +142,163 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, objec
     weights = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+class _Batches:
+    """Labeled and unlabeled batches of each step, as one network input; the next ones are asked for ahead."""
+
+    def __init__(self, data: TrainingData, policy: LabelPolicy, unlabeled: Tensor, planned: Plan):
+        self.data, self.policy, self.planned = data, policy, planned
+        self.unlabeled = Cycle(unlabeled, planned.unlabeled_batch, data.seed, UNLABELED)
+        self._nobody = torch.empty(0, dtype=torch.int64, device=data.device)
+        self.choose_labeled()
+
+    def choose_labeled(self) -> None:
+        """Draw labeled batches from the images whose labels are used now."""
+        self.labeled = Cycle(
+            self.policy.used.nonzero().flatten(), self.planned.batch, self.data.seed, LABELED
+        )
+
+    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(network input [b + 2u, 3, H, W], target int64 [b], allowed pseudo-labels int64 [u])."""
+        data, ids = self.data, self.labeled.at(step)
+        x, allowed = data.views(ids, step, strong=False)[0], self._nobody
+        if self.planned.unlabeled_batch:
+            others = self.unlabeled.at(step)
+            weak, strong = data.views(others, step, strong=True)
+            x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
+            allowed = self.policy.allowed[others].to(data.device, non_blocking=True)
+        data.expect(self.labeled.at(step + 1))
+        if self.planned.unlabeled_batch:
+            data.expect(self.unlabeled.at(step + 1))
+        return x, data.target(ids), allowed
+
+
+def _step(
+    session: Session,
+    stage: StageRun,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage,
+    mask_sum: Tensor,
+    config: FinetuningConfig,
+) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """One optimizer step on (network input, target, allowed pseudo-labels), captured as a graph on a GPU.
+
+    One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as in the
+    reference.
+    """
+
+    def body(x: Tensor, target: Tensor, allowed: Tensor) -> None:
+        with session.compute.forward():
+            logits = model(x)
+        loss, mask = fixmatch_loss(logits.float(), target, allowed, config)
+        if mask is not None:
+            mask_sum.add_(mask.mean())
+        stage.observe(loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        average.update()
+
+    return Stepper(session.compute, model, body, session.log.warn)
+
+
+# over 60 lines: one loop over steps, whose state the checkpoints keep as a whole
+def finetuning(
+    session: Session,
+    model: nn.Module,
+    data: TrainingData,
+    labels: Labels,
+    config: FinetuningConfig,
+    snapshots: int = 0,
+    steps_before: int = 0,
+) -> Finetuned:
+    """Train `model` in place by FixMatch on `labels`; ends on the averaged (EMA) weights.
+
+    `snapshots` times on the way, evenly spaced, every image is scored, for the learning curves of this stage and for
+    the LabelPolicy. `steps_before`: of stage 1, see `planned_steps`.
+    Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
+    """
+    planned = plan(labels, config, snapshots, steps_before)
+    steps, taken = planned.steps, len(planned.snapshot_after)
+    policy = LabelPolicy(data.labels, labels, config)
+    optimizer = _optimizer(session, model, config)
+    average = WeightAverage(model, config.ema)
+    progress = {"mask": 0.0}
+    mask_sum = torch.zeros((), device=session.compute.device)
+    entropy, loss = torch.zeros(taken, len(data)), torch.zeros(taken, len(data))
+    stage = session.stage(
+        "finetuning",
+        "stage 3 of 3, fine-tuning",
+        steps,
+        planned.batch + 2 * planned.unlabeled_batch,
+        model=model,
+        optimizer=optimizer,
+        average=average,
+        progress=progress,
+        mask_sum=mask_sum,
+        entropy=entropy,
+        loss=loss,
+        used=policy.used,
+        allowed=policy.allowed,
+    )
+    batches = _Batches(data, policy, labels.unlabeled, planned)
+    one_step = _step(session, stage, model, optimizer, average, mask_sum, config)
+    model.train()
+    for step in stage.steps():
+        set_rate(optimizer, step_size(step, steps, config))
+        average.begin(step)
+        inputs = batches.at(step)
+        seed_step(model, data.seed, LABELED, step)
+        one_step(*inputs)
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
+            progress["mask"] = _log_steps(session, stage, step, mask_sum)
+        if step in planned.snapshot_after:
+            snapshot = planned.snapshot_after[step]
+            scores = score(session, model, data)
+            entropy[snapshot], loss[snapshot] = scores.entropy, scores.loss
+            if policy.update(scores, snapshot + 1):
+                batches.choose_labeled()
+    model.load_state_dict(average.state_dict())
+    odds = _finalize(session, model, data, batches, config)
+    rate = steps * stage.images / stage.seconds
+    kept = policy.used.nonzero().flatten()
+    return Finetuned(steps, progress["mask"], stage.seconds, rate, kept, odds, entropy, loss)
+
+
+def _log_steps(session: Session, stage: StageRun, step: int, mask_sum: Tensor) -> float:
+    """Log the steps since the last time; returns the share of pseudo-labels that counted in them."""
+    since = step % LOG_EVERY + 1
+    mask = float(mask_sum) / since
+    mask_sum.zero_()
+    value = stage.mean_loss(since)
+    session.log.event("steps", stage="finetuning", step=step + 1, loss=value, mask=mask)
+    stage.note = f"loss {value:.3f}"
+    return mask
+
+
+def _finalize(
+    session: Session, model: nn.Module, data: TrainingData, batches: _Batches, config: FinetuningConfig
+) -> Tensor:
+    """Give the averaged weights batch-norm statistics of their own, and raise the odds of classes that lost labels.
+    Returns how many times those of each class were raised, fp32 [classes].
+    """
+    steps = batches.planned.steps
+    if config.norm_batches:
+        # the statistics that came along are those of the last steps' weights, and do not fit the average
+        seed_step(model, data.seed, LABELED, steps)
+        refit_batch_norm(model, _labeled_views(session, data, batches.labeled, steps, config.norm_batches))
+    given, used = (
+        torch.bincount(labels, minlength=data.classes)
+        for labels in (data.labels, data.labels[batches.policy.used])
+    )
+    odds = lost_odds(given, used, config.logit_adjustment)
+    if raise_odds(model, odds):
+        return odds
+    if (odds > 1).any():
+        session.log.warn("this network's last layer has no bias, so finetuning.logit_adjustment does nothing")
+    return torch.ones(data.classes)
 
 
 def _labeled_views(
@@ -106,145 +314,3 @@ def _labeled_views(
         yield views
         session.log.advance(k + 1, cycle.batch)
     session.log.finish()
-
-
-def finetuning(
-    session: Session,
-    model: nn.Module,
-    data: TrainingData,
-    labeled: Tensor,
-    unlabeled: Tensor,
-    config: FinetuneConfig,
-    looks: int = 0,
-    suspected: Tensor | None = None,
-    posterior: Tensor | None = None,
-    before: int = 0,
-) -> Finetuning:
-    """Train `model` in place on `labeled` ids with their labels and `unlabeled` ids without; ends on the EMA weights.
-    `before`: steps that stage 1 took, see `planned_steps`.
-
-    `suspected`, bool [n]: images that never get the label that came with them, and are never readmitted. At the third
-    look the network, which has not learnt from them yet, says what each of them shows; from then on only this class
-    counts as its pseudo-label, and none where it is the label that came with it. Where that is the attacker's, the
-    pseudo-label is the right class and unteaches the trigger; where a clean-label attack left the right one, the image
-    teaches nothing, or what the attacker made this network see in it. Without the word of a network that does not know
-    them, what they have in common would be learnt as any other class, which then confirms itself.
-
-    One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as
-    in the reference. `looks` times on the way, evenly spaced, every image is scored, for the curves of this stage; from
-    the third look on, an unlabeled image counts as labeled while the network gives its label the probability `readmit`,
-    or where the filter has a `posterior`, fp32 [n], the one that this asks for (see `needed_probability`).
-    """
-    barred = torch.zeros(len(data), dtype=torch.bool) if suspected is None else suspected
-    in_doubt = barred.clone()
-    if config.labeled == "trusted":
-        in_doubt[unlabeled] = True
-    steps = planned_steps(len(labeled), int(in_doubt.sum()), config, before)
-    batch = min(config.batch, len(labeled))
-    extra = unlabeled_batch(len(labeled), len(unlabeled), config)
-    readmissible = unlabeled[~barred[unlabeled]]
-    asked = torch.zeros(len(data)) if posterior is None else posterior
-    highest_loss = -needed_probability(asked, config.readmit, config.readmit_edge)[readmissible].log()
-    optimizer = sgd(
-        _decay_groups(model, config.weight_decay),
-        session.compute,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
-    )
-    average = WeightAverage(model, config.ema)
-    facts = {"mask": 0.0}
-    mask_sum = torch.zeros((), device=session.compute.device)
-    looks = min(looks, steps)
-    look_after = {round((i + 1) * steps / looks) - 1: i for i in range(looks)}
-    entropy, loss_of = torch.zeros(looks, len(data)), torch.zeros(looks, len(data))
-    use = torch.zeros(len(data), dtype=torch.bool)
-    use[labeled] = True
-    permitted = torch.where(barred, NONE, ANY)
-    stage = session.stage(
-        "finetuning",
-        "stage 3 of 3, fine-tuning",
-        steps,
-        batch + 2 * extra,
-        model=model,
-        optimizer=optimizer,
-        average=average,
-        facts=facts,
-        mask_sum=mask_sum,
-        entropy=entropy,
-        loss=loss_of,
-        use=use,
-        permitted=permitted,
-    )
-    labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
-    unlabeled_cycle = Cycle(unlabeled, extra, data.seed, UNLABELED)
-    model.train()
-
-    def body(x: Tensor, target: Tensor, allowed: Tensor) -> None:
-        """One step on the views `x`, labeled ones first; `allowed`: pseudo-label of each unlabeled image, or ANY."""
-        with session.compute.forward():
-            logits = model(x)
-        logits = logits.float()
-        loss = F.cross_entropy(logits[:batch], target)  # first term of DLP Eq. 7
-        if extra:
-            of_weak, of_strong = logits[batch:].chunk(2)
-            confidence, pseudo_label = of_weak.detach().softmax(1).max(1)
-            mask = ((confidence >= config.tau) & ((allowed == ANY) | (allowed == pseudo_label))).float()
-            loss = loss + config.lambda_u * unlabeled_loss(of_strong, pseudo_label, mask, batch)
-            mask_sum.add_(mask.mean())
-        stage.observe(loss)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        average.update()
-
-    one_step = Stepper(session.compute, model, body, session.log.warn)
-    nobody = torch.empty(0, dtype=torch.int64, device=data.device)
-    for step in stage.steps():
-        set_rate(optimizer, step_size(step, steps, config))
-        average.begin(step)
-        ids = labeled_cycle.at(step)
-        x, allowed = data.views(ids, step, strong=False)[0], nobody
-        if extra:
-            others = unlabeled_cycle.at(step)
-            weak, strong = data.views(others, step, strong=True)
-            x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
-            allowed = permitted[others].to(data.device, non_blocking=True)
-        data.expect(labeled_cycle.at(step + 1))
-        if extra:
-            data.expect(unlabeled_cycle.at(step + 1))
-        seed_step(model, data.seed, LABELED, step)
-        one_step(x, data.target(ids), allowed)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
-            since = step % LOG_EVERY + 1
-            facts["mask"] = float(mask_sum) / since
-            mask_sum.zero_()
-            value = stage.mean_loss(since)
-            session.log.event("steps", stage="finetuning", step=step + 1, loss=value, mask=facts["mask"])
-            stage.note = f"loss {value:.3f}"
-        if step in look_after:
-            scores = score(session, model, data)
-            look = look_after[step]
-            entropy[look], loss_of[look] = scores.entropy, scores.loss
-            if look + 1 == READMIT_FROM:
-                shown = torch.where(scores.prediction == data.labels, NONE, scores.prediction)
-                permitted.copy_(torch.where(barred, shown, ANY))
-            if look + 1 >= READMIT_FROM:
-                use[readmissible] = scores.loss[readmissible] < highest_loss
-                labeled_cycle = Cycle(use.nonzero().flatten(), batch, data.seed, LABELED)
-    model.load_state_dict(average.state_dict())
-    if config.norm_batches:
-        # the statistics that came along are those of the last steps' weights, and do not fit the average
-        seed_step(model, data.seed, LABELED, steps)
-        refit_batch_norm(model, _labeled_views(session, data, labeled_cycle, steps, config.norm_batches))
-    given, used = (torch.bincount(of, minlength=data.classes) for of in (data.labels, data.labels[use]))
-    odds = lost_odds(given, used, config.logit_adjustment)
-    if not raise_odds(model, odds):
-        if (odds > 1).any():
-            session.log.warn(
-                "this network's last layer has no bias, so finetune.logit_adjustment does nothing"
-            )
-        odds = torch.ones(data.classes)
-    rate = steps * (batch + 2 * extra) / stage.seconds
-    kept = use.nonzero().flatten()
-    return Finetuning(steps, facts["mask"], stage.seconds, rate, kept, odds, entropy, loss_of)

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from dlp_fast.config import SupervisedConfig
 from dlp_fast.engine.batches import TrainingData, training_order
-from dlp_fast.engine.scoring_pass import Scores, score
-from dlp_fast.engine.session import Session, seed_step
+from dlp_fast.engine.inference import Scores, score
+from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 
 STREAM = 1
@@ -40,21 +40,22 @@ def plan(n: int, config: SupervisedConfig) -> tuple[int, int, int]:
     return max(config.epochs, math.ceil(config.min_steps / per_epoch)), per_epoch, batch
 
 
+# over 60 lines: one loop over epochs, whose state the checkpoints keep as a whole
 def supervised(
     session: Session,
     model: nn.Module,
     data: TrainingData,
     config: SupervisedConfig,
     watch: Callable[[Scores], None] | None = None,
-    look: int = 1,
+    member: int = 1,
 ) -> Supervised:
     """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
-    the scores to `watch`. `look`: which network this is, where several look.
+    the scores to `watch`. `member`: which network of an ensemble this is.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
     epochs, per_epoch, batch = plan(len(data), config)
-    name = "supervised" if look == 1 else f"look {look}"
+    name = "supervised" if member == 1 else f"ensemble member {member}"
     optimizer = sgd(
         model.parameters(),
         session.compute,
@@ -62,9 +63,9 @@ def supervised(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    entropy, loss_of = torch.zeros(epochs, len(data)), torch.zeros(epochs, len(data))
+    seen = {"entropy": torch.zeros(epochs, len(data)), "loss": torch.zeros(epochs, len(data))}
     prediction = torch.zeros(len(data), dtype=torch.int64)
-    facts = {"epochs": 0, "stopped": False}
+    progress = {"epochs": 0, "stopped": False}
     stage = session.stage(
         "supervised",
         f"stage 1 of 3, {name}",
@@ -72,14 +73,59 @@ def supervised(
         batch,
         model=model,
         optimizer=optimizer,
-        entropy=entropy,
-        loss=loss_of,
+        **seen,
         prediction=prediction,
-        facts=facts,
+        progress=progress,
     )
     set_rate(optimizer, config.learning_rate)  # as given, also where a checkpoint brought its own
-    order = (-1, torch.empty(0))
+    batches = _Batches(data, config, per_epoch, batch)
+    one_step = _step(session, stage, model, optimizer)
     model.train()
+    for step in stage.steps():
+        if progress["stopped"]:
+            break
+        epoch, k = divmod(step, per_epoch)
+        inputs = batches.at(epoch, k)
+        stage.note = f"epoch {epoch + 1}/{epochs}"
+        seed_step(model, data.seed, STREAM, step)
+        one_step(*inputs)
+        if k == per_epoch - 1:
+            scores = score(session, model, data)
+            seen["entropy"][epoch], seen["loss"][epoch] = scores.entropy, scores.loss
+            prediction.copy_(scores.prediction)
+            if watch:
+                watch(scores)
+            agreement = _log_epoch(session, stage, name, epoch, scores, data, per_epoch)
+            progress["epochs"] = epoch + 1
+            progress["stopped"] = epoch + 1 >= config.epochs and agreement >= config.target_train_accuracy
+    entropy, loss = (values[: progress["epochs"]].clone() for values in seen.values())
+    steps = len(loss) * per_epoch
+    return Supervised(steps, entropy, loss, prediction, stage.seconds, steps * batch / stage.seconds)
+
+
+class _Batches:
+    """Network input and targets, each image once an epoch; the next batch is asked for ahead."""
+
+    def __init__(self, data: TrainingData, config: SupervisedConfig, per_epoch: int, batch: int):
+        self.data, self.weak, self.per_epoch, self.batch = data, config.augment != "none", per_epoch, batch
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def at(self, epoch: int, k: int) -> tuple[Tensor, Tensor]:
+        """Batch number k of `epoch`: (fp32 [b, 3, H, W], int64 [b])."""
+        data, batch = self.data, self.batch
+        if self._epoch != epoch:
+            self._epoch, self._order = epoch, training_order(data.seed, STREAM, epoch, len(data))
+        ids = self._order[k * batch : (k + 1) * batch]
+        x = data.views(ids, epoch, strong=False)[0] if self.weak else data.plain(ids)
+        if k + 1 < self.per_epoch:
+            data.expect(self._order[(k + 1) * batch : (k + 2) * batch])
+        return x, data.target(ids)
+
+
+def _step(
+    session: Session, stage: StageRun, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Callable[[Tensor, Tensor], None]:
+    """One optimizer step on (network input, target), captured as a graph on a GPU."""
 
     def body(x: Tensor, target: Tensor) -> None:
         with session.compute.forward():
@@ -90,38 +136,20 @@ def supervised(
         loss.backward()
         optimizer.step()
 
-    one_step = Stepper(session.compute, model, body, session.log.warn)
-    for step in stage.steps():
-        if facts["stopped"]:
-            break
-        epoch, k = divmod(step, per_epoch)
-        if order[0] != epoch:
-            order = (epoch, training_order(data.seed, STREAM, epoch, len(data)))
-            stage.note = f"epoch {epoch + 1}/{epochs}"
-        ids = order[1][k * batch : (k + 1) * batch]
-        x = data.plain(ids) if config.augment == "none" else data.views(ids, epoch, strong=False)[0]
-        if k + 1 < per_epoch:
-            data.expect(order[1][(k + 1) * batch : (k + 2) * batch])
-        seed_step(model, data.seed, STREAM, step)
-        one_step(x, data.target(ids))
-        if k == per_epoch - 1:
-            scores = score(session, model, data)
-            entropy[epoch], loss_of[epoch] = scores.entropy, scores.loss
-            prediction.copy_(scores.prediction)
-            if watch:
-                watch(scores)
-            agreement = float((scores.prediction == data.labels).float().mean())
-            facts["epochs"] = epoch + 1
-            facts["stopped"] = epoch + 1 >= config.epochs and agreement >= config.enough
-            session.log.event(
-                "epoch",
-                stage=name,
-                epoch=epoch + 1,
-                loss=stage.mean_loss(per_epoch),
-                mean_entropy=float(scores.entropy.mean()),
-                train_agreement=agreement,
-            )
-    done = facts["epochs"]
-    steps = done * per_epoch
-    rate = steps * batch / stage.seconds
-    return Supervised(steps, entropy[:done].clone(), loss_of[:done].clone(), prediction, stage.seconds, rate)
+    return Stepper(session.compute, model, body, session.log.warn)
+
+
+def _log_epoch(
+    session: Session, stage: StageRun, name: str, epoch: int, scores: Scores, data: TrainingData, steps: int
+) -> float:
+    """Log an epoch of `steps` steps; returns the share of images that are predicted as labeled."""
+    agreement = float((scores.prediction == data.labels).float().mean())
+    session.log.event(
+        "epoch",
+        stage=name,
+        epoch=epoch + 1,
+        loss=stage.mean_loss(steps),
+        mean_entropy=float(scores.entropy.mean()),
+        train_agreement=agreement,
+    )
+    return agreement

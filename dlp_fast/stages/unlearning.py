@@ -9,21 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlp_fast.config import UnlearnConfig
+from dlp_fast.config import UnlearningConfig
 from dlp_fast.engine.batches import Cycle, TrainingData
-from dlp_fast.engine.session import Session, seed_step
+from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.errors import NumericError
 
 STREAM = 2
 
 
 @dataclass(frozen=True)
-class Unlearning:
-    """loss: mean ascent loss of the last epoch, nats; rollbacks: steps undone; stopped: whether `max_loss` ended it."""
+class Unlearned:
+    """loss: mean ascent loss of the last epoch, nats; rollbacks: steps undone; stopped_at_max_loss: whether
+    `max_loss` ended it.
+    """
 
     loss: float
     rollbacks: int
-    stopped: bool
+    stopped_at_max_loss: bool
     seconds: float
     images_per_second: float
 
@@ -32,9 +34,10 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
+# over 60 lines: one loop over steps, whose state the checkpoints keep as a whole
 def unlearning(
-    session: Session, model: nn.Module, data: TrainingData, suspects: Tensor, config: UnlearnConfig
-) -> Unlearning:
+    session: Session, model: nn.Module, data: TrainingData, suspects: Tensor, config: UnlearningConfig
+) -> Unlearned:
     """Maximise the loss of `suspects` (int64 ids) under their given labels, in place.
 
     Batch norm stays in train mode: with running statistics the suspects are predicted at p = 1 and their gradient
@@ -45,13 +48,7 @@ def unlearning(
     per_epoch = math.ceil(len(suspects) / batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum)
     good = _snapshot(model)
-    facts: dict[str, float | int | bool] = {
-        "rollbacks": 0,
-        "loss": 0.0,
-        "sum": 0.0,
-        "seen": 0,
-        "stopped": False,
-    }
+    progress: dict[str, float | int | bool] = dict(rollbacks=0, loss=0.0, sum=0.0, seen=0, stopped=False)
     stage = session.stage(
         "unlearning",
         "stage 2 of 3, unlearning",
@@ -60,12 +57,12 @@ def unlearning(
         model=model,
         optimizer=optimizer,
         good=good,
-        facts=facts,
+        progress=progress,
     )
     cycle = Cycle(suspects, batch, data.seed, STREAM)
     model.train()
     for step in stage.steps():
-        if facts["stopped"]:
+        if progress["stopped"]:
             break
         ids = cycle.at(step)
         seed_step(model, data.seed, STREAM, step)
@@ -77,22 +74,33 @@ def unlearning(
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
         # The batch-norm statistics have moved in the forward pass already, so they too are put back.
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            _roll_back(session, model, optimizer, good, facts, config, step)
+            _roll_back(session, model, optimizer, good, progress, config, step)
             continue
         optimizer.step()
-        facts["sum"] += float(loss.detach())
-        facts["seen"] += 1
+        progress["sum"] += float(loss.detach())
+        progress["seen"] += 1
         if (step + 1) % per_epoch == 0:
-            facts["loss"] = facts["sum"] / facts["seen"]
-            facts["sum"], facts["seen"] = 0.0, 0
+            progress["loss"] = progress["sum"] / progress["seen"]
+            progress["sum"], progress["seen"] = 0.0, 0
             good.update(_snapshot(model))
-            session.log.event("epoch", stage="unlearning", epoch=(step + 1) // per_epoch, loss=facts["loss"])
-            stage.note = f"loss {facts['loss']:.2f}"
-            facts["stopped"] = facts["loss"] > config.max_loss
+            session.log.event(
+                "epoch", stage="unlearning", epoch=(step + 1) // per_epoch, loss=progress["loss"]
+            )
+            stage.note = f"loss {progress['loss']:.2f}"
+            progress["stopped"] = progress["loss"] > config.max_loss
     rate = stage.done * batch / stage.seconds
-    return Unlearning(
-        float(facts["loss"]), int(facts["rollbacks"]), bool(facts["stopped"]), stage.seconds, rate
+    return Unlearned(
+        float(progress["loss"]), int(progress["rollbacks"]), bool(progress["stopped"]), stage.seconds, rate
     )
+
+
+def _end_epoch(
+    session: Session, stage: StageRun, progress: dict[str, float | int | bool], epoch: int
+) -> None:
+    progress["loss"] = progress["sum"] / progress["seen"]
+    progress["sum"], progress["seen"] = 0.0, 0
+    session.log.event("epoch", stage="unlearning", epoch=epoch, loss=progress["loss"])
+    stage.note = f"loss {progress['loss']:.2f}"
 
 
 def _roll_back(
@@ -100,23 +108,23 @@ def _roll_back(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     good: dict[str, Tensor],
-    facts: dict[str, float | int | bool],
-    config: UnlearnConfig,
+    progress: dict[str, float | int | bool],
+    config: UnlearningConfig,
     step: int,
 ) -> None:
     model.load_state_dict(good)
     optimizer.state.clear()
-    facts["rollbacks"] += 1
-    facts["sum"], facts["seen"] = 0.0, 0  # of steps that are undone
+    progress["rollbacks"] += 1
+    progress["sum"], progress["seen"] = 0.0, 0  # of steps that are undone
     for group in optimizer.param_groups:
         group["lr"] /= 4
     rate = optimizer.param_groups[0]["lr"]
     session.log.event(
-        "rollback", stage="unlearning", step=step, rollbacks=facts["rollbacks"], learning_rate=rate
+        "rollback", stage="unlearning", step=step, rollbacks=progress["rollbacks"], learning_rate=rate
     )
     session.log.warn(f"unlearning: step {step} was not finite and is undone; step size now {rate:g}")
-    if facts["rollbacks"] > config.max_rollbacks:
+    if progress["rollbacks"] > config.max_rollbacks:
         raise NumericError(
-            f"unlearning: {facts['rollbacks']} steps were not finite, more than unlearn.max_rollbacks = "
-            f"{config.max_rollbacks}. Lower unlearn.learning_rate, or use --precision fp32."
+            f"unlearning: {progress['rollbacks']} steps were not finite, more than unlearning.max_rollbacks = "
+            f"{config.max_rollbacks}. Lower unlearning.learning_rate, or use --precision fp32."
         )

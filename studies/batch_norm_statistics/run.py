@@ -15,11 +15,11 @@ import dataclasses
 import torch
 
 from benchmarks.common import add_data, add_out, add_threads, chosen, parser_of, write_result
-from dlp_fast.config import FinetuneConfig
+from dlp_fast.config import FinetuningConfig
 from dlp_fast.defenses.setting import accuracy_on
-from dlp_fast.engine.batch_norm import refit_batch_norm
 from dlp_fast.engine.batches import Cycle, TrainingData
 from dlp_fast.engine.device import choose_compute
+from dlp_fast.engine.inference import refit_batch_norm
 from studies._common import NETWORK, held_out, train_stage3
 
 STREAM = 30  # of the batches that the statistics are taken from
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 def arms(options: argparse.Namespace, seed: int, train: TrainingData, held: TrainingData) -> dict[str, float]:
     """Held-out accuracy of one network by where its statistics come from."""
     train = dataclasses.replace(train, seed=seed)
-    config = FinetuneConfig(epochs=options.epochs, norm_batches=0)
+    config = FinetuningConfig(epochs=options.epochs, norm_batches=0)
     model, _ = train_stage3(train, config, options.model)
     tested = torch.arange(len(held))
     found = {"copied": accuracy_on(model, held, tested)}

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 def row(options: argparse.Namespace, precision: str, seed: int) -> dict[str, Any]:
     values = {"data": options.data, "precision": precision, "seed": seed, "threads": options.threads}
     results = execute(build(values, "demo_seeds"), quiet=True, keep=False).results
-    last, found = results["stages"]["finetuning"], results["filter"]
+    last, found = results["stages"]["finetuning"], results["detection"]
     return {
         "precision": precision,
         "seed": seed,

@@ -16,7 +16,7 @@ from studies._common import add_arms, compare_arms
 
 def arm(edge: float) -> dict[str, Any]:
     """With one network in stage 1, whatever it leaves in doubt."""
-    return {"config": {"filter": {"doubt_to": 0.0}, "finetune": {"readmit_edge": edge}}}
+    return {"config": {"detection": {"ensemble_to": 0.0}, "finetuning": {"reinstate_edge": edge}}}
 
 
 ARMS = {

@@ -1,4 +1,4 @@
-"""What further networks add to stage 1: the strength of each sign by one network, and by several averaged.
+"""What further networks add to stage 1: the separation score of each class by one network, by several averaged.
 
     python -m studies.ensemble.run --data DIR --out RESULT.json
     python -m studies.ensemble.run --data digits --networks 5 --images 0 --image-size 16 --out RESULT.json
@@ -20,14 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.common import add_data, add_out, add_threads, parser_of, write_result
-from dlp_fast.config import FilterConfig
 from dlp_fast.data import sources
+from dlp_fast.detection.verify.replication import averaged
 from dlp_fast.engine.device import choose_compute
-from dlp_fast.filtering.curves import strengths
-from dlp_fast.filtering.doubt import averaged
-from dlp_fast.filtering.suspicion import trajectory
-from dlp_fast.pipeline import AGAIN
-from studies._common import Prepared, prepare, train_stage1
+from dlp_fast.stages.ensemble import MEMBER_SEED
+from studies._common import Prepared, detected, prepare, train_stage1
 
 CASES = (
     ("none", 0.0),
@@ -57,20 +54,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def facts(curves: dict[str, Tensor], part: Prepared, target: int) -> dict[str, Any]:
-    """strength (1: found) of the target class, the strongest of all others, suspected images, and those between."""
-    config = FilterConfig()
-    labels = part.data.labels
-    of = trajectory(curves["entropy"], curves["loss"], labels, part.data.classes, config)
-    by_class = {
-        s.label: v for s, v in zip(of.splits, strengths(of.splits, config.min_separation), strict=True)
-    }
-    suspected = of.score < 0
+    """Separation score (1: found) of the target class, the highest other one, images suspected and those between."""
+    of = detected(curves["entropy"], curves["loss"], part.data.labels, part.data.classes)
+    by_class = {scored.group.label: scored.score for scored in of.decision.scored}
+    suspected, withheld = of.suspicion.suspected, of.suspicion.withheld
     return {
         "target": round(by_class.get(target, 0.0), 3),
-        "strongest_other": round(max([v for c, v in by_class.items() if c != target], default=0.0), 3),
+        "highest_other": round(max([v for c, v in by_class.items() if c != target], default=0.0), 3),
         "suspected": int(suspected.sum()),
         "poison_suspected": int((suspected & part.poisoned).sum()),
-        "clean_at_the_edge": int((of.clustered & ~suspected & ~part.poisoned).sum()),
+        "clean_at_the_edge": int((withheld & ~suspected & ~part.poisoned).sum()),
     }
 
 
@@ -81,7 +74,7 @@ def run_case(
     target = key["seed"] % part.data.classes
     curves, single, together = [], [], []
     for net in range(options.networks):
-        data = dataclasses.replace(part.data, seed=key["seed"] + net * AGAIN)
+        data = dataclasses.replace(part.data, seed=key["seed"] + net * MEMBER_SEED)
         model, first = train_stage1(data, precision=key["precision"])
         curves.append({"entropy": first.entropy, "loss": first.loss})
         if options.keep:

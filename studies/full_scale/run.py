@@ -25,7 +25,7 @@ from dlp_fast.engine.device import choose_compute
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import rate_of
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.log import RunLog
 
 WAIT = 0.2  # seconds
 METHODS = ("none", "dlp_fast", "clean", "fp", "anp", "nad", "mcr", "abl", "dlp")

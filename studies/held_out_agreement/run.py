@@ -11,6 +11,7 @@ the labels of all the others. It has learnt from no suspect until its third eval
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,15 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from benchmarks.common import add_data, add_out, add_threads, chosen, parser_of, write_result
-from dlp_fast.config import FilterConfig, FinetuneConfig
+from dlp_fast.config import FinetuningConfig
 from dlp_fast.data import sources
+from dlp_fast.detection.verify.held_out import held_out_agreement
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
-from dlp_fast.filtering.curves import strengths
-from dlp_fast.filtering.suspicion import trajectory
-from dlp_fast.filtering.vouching import words
-from dlp_fast.pipeline import LOOKS
 from dlp_fast.reproduce.scales import ATTACKS
-from dlp_fast.stages.finetuning import READMIT_FROM
-from studies._common import prepare, train_stage1, train_stage3
+from dlp_fast.stages.label_policy import ASK_FROM
+from dlp_fast.stages.rounds import SNAPSHOTS
+from studies._common import detected, prepare, train_stage1, train_stage3
 
 PICTURES, A_ROW = 120, 20
 
@@ -44,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     of.add_argument("--rate", type=float, default=0.1, help="of that attack: of all, or of the target class")
     of.add_argument(
-        "--least", type=float, default=0.7, help="strength from which a group of a clean set counts"
+        "--least", type=float, default=0.7, help="separation score from which a group of a clean set counts"
     )
     of.add_argument("--passes", type=float, default=10, help="passes of stage 3")
     of.add_argument(
@@ -57,27 +56,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def groups(data: TrainingData, least: float) -> tuple[Tensor, list[dict[str, Any]]]:
-    """(posterior of each image in a group of strength `least` or more, fp32 [n]; what these groups are like)."""
+    """(membership of each image in a group of score `least` or more, fp32 [n]; what these groups are like)."""
     _, first = train_stage1(data)
-    config = FilterConfig()
-    splits = trajectory(first.entropy, first.loss, data.labels, data.classes, config).splits
-    posterior, found = torch.zeros(len(data)), []
-    for split, strength in zip(splits, strengths(splits, config.min_separation), strict=True):
-        if strength < least:
+    membership, found = torch.zeros(len(data)), []
+    for scored in detected(first.entropy, first.loss, data.labels, data.classes).decision.scored:
+        if scored.score < least:
             continue
-        members = torch.from_numpy(split.members)
-        posterior[members] = torch.from_numpy(split.posterior).float()
-        inside = members[torch.from_numpy(split.posterior > 0.5)]
-        last = first.loss[-1]
+        group, last = scored.group, first.loss[-1]
+        membership[torch.from_numpy(group.ids)] = torch.from_numpy(group.membership).float()
         found.append(
             {
-                "label": split.label,
-                "strength": round(strength, 3),
-                "last_loss": float(last[inside].mean()),
-                "last_loss_of_class": float(last[members].mean()),
+                "label": group.label,
+                "score": round(scored.score, 3),
+                "last_loss": float(last[torch.from_numpy(group.core)].mean()),
+                "last_loss_of_class": float(last[data.labels == group.label].mean()),
             }
         )
-    return posterior, found
+    return membership, found
 
 
 def draw(data: TrainingData, likelihood: Tensor, path: Path) -> None:
@@ -95,16 +90,19 @@ def main() -> None:
     part = prepare(dataset, options.attack, options.rate, options.seed)
     data, suspected, found = part.data, part.poisoned, []
     if options.attack == "none":
-        posterior, found = groups(data, options.least)
-        suspected = posterior > 0.5
+        membership, found = groups(data, options.least)
+        suspected = membership > 0.5
         if options.picture and found:
-            draw(data, posterior * (data.labels == found[0]["label"]), options.picture)
+            draw(data, membership * (data.labels == found[0]["label"]), options.picture)
     suspects, trusted = suspected.nonzero().flatten(), (~suspected).nonzero().flatten()
     if not len(suspects):
-        raise SystemExit(f"no group of this set comes to a strength of {options.least}; lower --least.")
-    config = FinetuneConfig(epochs=options.passes)
-    _, third = train_stage3(data, config, suspected=suspected, looks=LOOKS)
-    snapshots = [words(loss, data.labels, suspects, trusted) for loss in third.loss[:READMIT_FROM]]
+        raise SystemExit(f"no group of this set comes to a score of {options.least}; lower --least.")
+    config = FinetuningConfig(epochs=options.passes)
+    _, third = train_stage3(data, config, suspected=suspected, snapshots=SNAPSHOTS)
+    snapshots = []
+    for loss in third.loss[:ASK_FROM]:
+        heard = held_out_agreement(loss, data.labels, suspects, trusted)
+        snapshots.append({label: asdict(agreement) for label, agreement in heard.items()})
     for number, of in enumerate(snapshots, start=1):
         print(f"snapshot {number}: {of}", flush=True)
     result = {

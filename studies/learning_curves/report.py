@@ -18,16 +18,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.common import add_out, parser_of
-from dlp_fast.checkpoint import write_atomic
+from dlp_fast.runs.files import write_atomic
 
 LEARNT = 0.5  # attack success rate from which a backdoor counts as learnt
-SCORES = ("snapshot", "mean entropy", "mean loss", "clusters")
+SCORES = ("entropy", "mean entropy", "mean loss", "learning curves")
 
 
-def strongest(cell: dict[str, Any]) -> float:
-    """Strength of the strongest sign at the last epoch."""
+def highest(cell: dict[str, Any]) -> float:
+    """Highest separation score of any class at the last epoch."""
     last = cell["epochs"][-1]
-    return max([f["strength"] for f in last["found"]] + [last["strongest_other"] or 0.0])
+    return max([f["score"] for f in last["found"]] + [last["max_subthreshold_score"]])
 
 
 def right(cell: dict[str, Any]) -> bool:
@@ -45,10 +45,10 @@ def grouped(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (images, attack, rate), of in sorted(groups.items(), key=lambda g: (g[0][1] != "none", g[0])):
         lasts = [c["epochs"][-1] for c in of]
         rates = [c["attack_success_rate"] for c in of if c["attack_success_rate"] is not None]
-        strengths = [strongest(c) for c in of]
+        scores = [highest(c) for c in of]
         row: dict[str, Any] = {"images": images, "attack": attack, "rate": rate, "runs": len(of)}
         row["attack_success_rate"] = [min(rates), max(rates)] if rates else None
-        row["strength"] = [round(min(strengths), 4), round(max(strengths), 4)]
+        row["score"] = [round(min(scores), 4), round(max(scores), 4)]
         row["found"] = sum(bool(last["found"]) for last in lasts)
         if attack != "none":
             row["found_right_class"] = sum(map(right, of))
@@ -63,7 +63,7 @@ def grouped(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown of `rows`; precision: mean (worst)."""
     lines = [
-        "| images | runs | ASR % | found, right class | strength | snapshot | mean entropy | mean loss | clusters "
+        "| images | runs | ASR % | found, right class | score | entropy | mean entropy | mean loss | learning curves "
         "| poison left, most |",
         "|---|---:|---|---:|---|---|---|---|---|---:|",
     ]
@@ -77,7 +77,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         shown = " | ".join(f"{p['mean']:.2f} ({p['worst']:.2f})" if p else "–" for p in of)
         lines.append(
             f"| {row['images']}, {'clean' if clean else share} | {row['runs']} | {asr} | {found} | "
-            f"{row['strength'][0]:.2f}–{row['strength'][1]:.2f} | {shown} | {row.get('poison_trusted_most', '–')} |"
+            f"{row['score'][0]:.2f}–{row['score'][1]:.2f} | {shown} | {row.get('poison_trusted_most', '–')} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -91,12 +91,12 @@ def counted(cells: list[dict[str, Any]]) -> dict[str, Any]:
         "clean": {
             "runs": len(clean),
             "found": sum(bool(c["epochs"][-1]["found"]) for c in clean),
-            "strongest": round(max(map(strongest, clean), default=0), 3),
+            "highest_score": round(max(map(highest, clean), default=0), 3),
         },
         "poisoned_and_learnt": {
             "runs": len(learnt),
             "found_right_class": sum(map(right, learnt)),
-            "weakest": round(min(map(strongest, learnt), default=0), 3),
+            "lowest_score": round(min(map(highest, learnt), default=0), 3),
         },
         "poisoned_and_not_learnt": {"runs": len(unlearnt), "found_right_class": sum(map(right, unlearnt))},
     }
@@ -115,13 +115,13 @@ def plots(cells: list[dict[str, Any]], folder: Path) -> None:
         ("poisoned", "#d1495b", lambda c: (c["attack_success_rate"] or 0) >= LEARNT),
     )
     for height, (_, colour, belongs) in enumerate(kinds):
-        x = [strongest(c) for c in cells if belongs(c)]
+        x = [highest(c) for c in cells if belongs(c)]
         axis.scatter(x, [height + 0.06 * (k % 7 - 3) for k in range(len(x))], color=colour, s=18, alpha=0.8)
     axis.axvline(1, color="#808080", linestyle="--")
     axis.set_xscale("log")
     axis.set_yticks(range(3), [k[0] for k in kinds])
-    axis.set_xlabel("strength of the strongest sign (1 = found)")
-    figure.savefig(folder / "strengths.png", dpi=140)
+    axis.set_xlabel("highest separation score of a class (1 = found)")
+    figure.savefig(folder / "scores.png", dpi=140)
     attacks = sorted({c["attack"] for c in cells} - {"none"})
     if not attacks:
         return  # of clean sets there is no precision to draw
@@ -137,14 +137,14 @@ def plots(cells: list[dict[str, Any]], folder: Path) -> None:
         axis.set_xlabel("epoch")
         axis.set_ylabel("precision of the lowest 1 %")
     axis.legend(fontsize=8)
-    figure.savefig(folder / "filter_precision.png", dpi=140)
+    figure.savefig(folder / "precision.png", dpi=140)
 
 
 def parser() -> argparse.ArgumentParser:
     of = parser_of(__doc__, "studies.learning_curves.report")
     of.add_argument("cells", type=Path, nargs="+", help="files of studies.learning_curves.run")
     add_out(of)
-    of.add_argument("--plots", type=Path, help="folder for strengths.png and filter_precision.png")
+    of.add_argument("--plots", type=Path, help="folder for scores.png and precision.png")
     return of
 
 

@@ -22,11 +22,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from benchmarks.common import add_data, add_out, add_threads, chosen, parser_of, write_result
-from dlp_fast.config import FilterConfig, SupervisedConfig
+from dlp_fast.config import DetectionConfig, SupervisedConfig
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute
-from dlp_fast.filtering.suspicion import snapshot, trajectory
-from studies._common import NETWORK, prepare, train_stage1
+from studies._common import NETWORK, detected, prepare, train_stage1
 
 RATES = {
     "badnets": (0.1, 0.05, 0.2),
@@ -80,27 +79,24 @@ def at_epoch(
     epoch: int, entropy: Tensor, loss: Tensor, labels: Tensor, poisoned: np.ndarray
 ) -> dict[str, Any]:
     """What every score comes to, had stage 1 ended after `epoch` epochs."""
-    config = FilterConfig()
     entropy, loss = entropy[:epoch], loss[:epoch]
-    of = trajectory(entropy, loss, labels, int(labels.max()) + 1, config)
+    of = detected(entropy, loss, labels, int(labels.max()) + 1)
     scores = {
-        "snapshot": snapshot(entropy).score.numpy(),
+        "entropy": entropy[-1].numpy(),
         "mean entropy": entropy.mean(0).numpy(),
         "mean loss": loss.mean(0).numpy(),
-        "clusters": of.score.numpy(),
+        "learning curves": of.suspicion.score.numpy(),
     }
-    trusted = ~(of.clustered | of.unlearnt).numpy()
-    found = of.found(config)
-    others = [s.strength(config.min_separation) for s in of.splits if s not in found]
+    trusted = ~of.suspicion.never_clean.numpy()
     facts: dict[str, Any] = {
         "epoch": epoch,
-        "found": [{"label": s.label, "strength": s.strength(config.min_separation)} for s in found],
-        "strongest_other": max(others, default=None),
-        "clustered": int(of.clustered.sum()),
+        "found": [{"label": f.label, "score": f.score} for f in of.decision.findings],
+        "max_subthreshold_score": of.decision.max_subthreshold_score,
+        "withheld": int(of.suspicion.withheld.sum()),
         "trusted": int(trusted.sum()),
         "poison_trusted": int((poisoned & trusted).sum()),
     }
-    k = max(1, round(config.rate * len(labels)))
+    k = max(1, round(DetectionConfig().rate * len(labels)))
     for name, score in scores.items() if poisoned.any() else ():
         lowest = np.argsort(score, kind="stable")[:k]
         facts[name] = {
@@ -150,10 +146,10 @@ def run_cell(options: argparse.Namespace, dataset: sources.Dataset, case: Case) 
 
 def told(cell: dict[str, Any]) -> str:
     last = cell["epochs"][-1]
-    found = [(f["label"], round(f["strength"], 2)) for f in last["found"]]
+    found = [(f["label"], round(f["score"], 2)) for f in last["found"]]
     return (
         f"{cell['attack']} {cell['rate']:g} seed {cell['seed']}: ASR {cell['attack_success_rate']}, found {found}, "
-        f"others {last['strongest_other']:.2f}, poison trusted {last['poison_trusted']}/{last['trusted']}, "
+        f"others {last['max_subthreshold_score']:.2f}, poison trusted {last['poison_trusted']}/{last['trusted']}, "
         f"{cell['seconds']} s"
     )
 

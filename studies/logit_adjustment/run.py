@@ -14,7 +14,7 @@ from benchmarks.common import parser_of
 from studies._common import add_arms, compare_arms
 
 ARMS = {
-    "as learnt": {"config": {"finetune": {"logit_adjustment": 1.0}}},
+    "as learnt": {"config": {"finetuning": {"logit_adjustment": 1.0}}},
     "adjusted": {},  # the default
 }
 

@@ -48,7 +48,7 @@ def point(
         "poison_rate": RATE,
         "seed": options.seed,
         "threads": options.threads,
-        "finetune": {"epochs": epochs, "min_steps": 1},
+        "finetuning": {"epochs": epochs, "min_steps": 1},
     }
     began = time.monotonic()
     stages = execute(build(values, "stage3_length"), dataset, quiet=True, keep=False).results["stages"]

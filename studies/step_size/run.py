@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import add_data, add_out, add_threads, chosen, parser_of, write_result
-from dlp_fast.config import FinetuneConfig
+from dlp_fast.config import FinetuningConfig
 from dlp_fast.defenses.setting import accuracy_on
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
@@ -39,7 +39,7 @@ def point(
     options: argparse.Namespace, rate: float, train: TrainingData, held: TrainingData
 ) -> dict[str, Any]:
     began = time.monotonic()
-    config = FinetuneConfig(learning_rate=rate, epochs=options.epochs)
+    config = FinetuningConfig(learning_rate=rate, epochs=options.epochs)
     model, done = train_stage3(train, config, options.model)
     accuracy = accuracy_on(model, held, torch.arange(len(held)))
     seconds = time.monotonic() - began

@@ -14,7 +14,7 @@ from studies._common import add_arms, compare_arms
 
 ARMS = {
     "relabel": {},  # the default
-    "leave_out": {"config": {"finetune": {"suspects": "leave_out"}}},
+    "leave_out": {"config": {"finetuning": {"suspects": "leave_out"}}},
     "clean set": {"method": "clean"},
 }
 

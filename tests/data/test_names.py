@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlp_fast.data.names import csv_cell, printable
+from dlp_fast.runs.names import csv_cell, printable
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def bad_worker(tmp_path, monkeypatch):
     """Replace the child's decoder by one that does as the file's first word tells it."""
 
     def install(actions: str):
-        real = scan._WORKER
+        real = scan.WORKER
         script = tmp_path / "worker_with_a_weak_decoder.py"
         script.write_text(
             "import importlib.util, os, sys, time\n"
@@ -41,7 +41,7 @@ def bad_worker(tmp_path, monkeypatch):
             "worker.decode.decode_picture = decode_picture\n"
             "worker.main()\n"
         )
-        monkeypatch.setattr(scan, "_WORKER", script)
+        monkeypatch.setattr(scan, "WORKER", script)
 
     return install
 
@@ -177,7 +177,7 @@ def test_decoder_that_was_taken_over(tmp_path, bad_worker, answer):
 def test_worker_that_does_not_start(tmp_path, monkeypatch):
     script = tmp_path / "broken.py"
     script.write_text("raise SystemExit('no Pillow here')\n")
-    monkeypatch.setattr(scan, "_WORKER", script)
+    monkeypatch.setattr(scan, "WORKER", script)
     write(tmp_path, {"a": png()})
     with pytest.raises(ResourceError, match=r"did not start \(no Pillow here\)"):
         scan_files(tmp_path, ["a"])
@@ -233,7 +233,7 @@ class TestCache:
         return tmp_path / "scan.jsonl"
 
     def no_worker(self, monkeypatch):
-        monkeypatch.setattr(scan, "_WORKER", "/nonexistent")
+        monkeypatch.setattr(scan, "WORKER", "/nonexistent")
 
     def test_second_scan_starts_no_process(self, folder, cache, monkeypatch):
         first = scan_files(folder, ["a", "b", "c", "d"], cache=cache)

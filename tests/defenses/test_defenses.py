@@ -16,7 +16,7 @@ from dlp_fast.defenses import mode_connectivity as mcr
 from dlp_fast.defenses import neuron_pruning as anp
 from dlp_fast.defenses.registry import DEFENSES
 from dlp_fast.defenses.setting import Setting, accuracy_on, tune
-from dlp_fast.engine.scoring_pass import score
+from dlp_fast.engine.inference import score
 from dlp_fast.errors import ConfigError, DataError
 from dlp_fast.models.registry import build_model, classifier_of
 
@@ -108,7 +108,7 @@ class TestFinePruning:
     def test_pruned_channels_are_the_dormant_ones(self, setting):
         of, _ = setting
         order = fp.dormant_first(of, of.model)
-        from dlp_fast.engine.features import features
+        from dlp_fast.engine.inference import features
 
         activation = features(of.session, of.model, of.clean).mean(0)
         assert torch.equal(activation[order], activation.sort().values)

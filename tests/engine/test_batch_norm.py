@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlp_fast.engine.batch_norm import refit_batch_norm
+from dlp_fast.engine.inference import refit_batch_norm
 
 
 def batches(*sizes, seed=0):

@@ -47,9 +47,13 @@ class TestReckoned:
         assert fitting(batch, 1.0, 1.0, free) == left
 
     def test_stage_3_has_views_of_the_unlabeled_too(self):
-        config = build({"data": "digits", "finetune": {"labeled": "hardest"}}, "test")
-        assert fitting_batches(config, 1.0, 10**9) == {"supervised": 128, "unlearn": 128, "finetune": 128}
-        assert fitting_batches(config, 1.0, 1000) == {"supervised": 128, "unlearn": 128, "finetune": 32}
+        config = build({"data": "digits", "finetuning": {"labeled": "hardest"}}, "test")
+        assert fitting_batches(config, 1.0, 10**9) == {
+            "supervised": 128,
+            "unlearning": 128,
+            "finetuning": 128,
+        }
+        assert fitting_batches(config, 1.0, 1000) == {"supervised": 128, "unlearning": 128, "finetuning": 32}
 
 
 class TestAuto:

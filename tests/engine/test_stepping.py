@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from dlp_fast.config import FinetuneConfig, SupervisedConfig
+from dlp_fast.config import FinetuningConfig, SupervisedConfig
 from dlp_fast.defenses.anti_backdoor import held_at_floor
 from dlp_fast.defenses.setting import Setting, tune
 from dlp_fast.engine.device import Compute
@@ -108,7 +108,7 @@ def assert_near(one, two):
 
 def test_finetuning_captured_is_finetuning(recorded):
     """Step size, averaging and the labels change from step to step: none of them is frozen in the recording."""
-    config = FinetuneConfig(steps=14, batch=16, ema=0.9, tau=0.4, readmit=0.3)
+    config = FinetuningConfig(steps=14, batch=16, ema=0.9, tau=0.4, reinstate=0.3)
     ids = torch.arange(96)
 
     def run(graphs):
@@ -156,7 +156,7 @@ def test_supervised_captured_is_supervised(recorded):
     def run(graphs):
         model = build_model("wrn-10-1", 3, 8, seed=0)
         of = graphs_on(session()) if graphs else session()
-        config = SupervisedConfig(epochs=4, min_steps=0, batch=20, enough=1.0)
+        config = SupervisedConfig(epochs=4, min_steps=0, batch=20, target_train_accuracy=1.0)
         return weights(model), supervised(of, model, training_data(), config)
 
     one, two = run(False), run(True)
@@ -235,14 +235,14 @@ def test_graph_and_eager_agree_on_a_gpu():
     """
     from dlp_fast.engine.device import choose_compute
     from dlp_fast.engine.session import Session
-    from dlp_fast.runlog import RunLog
+    from dlp_fast.runs.log import RunLog
 
     def run(graphs):
         data = training_data(n=512, side=32)
         data = dataclasses.replace(data, device=torch.device("cuda"))
         compute = choose_compute("cuda", "fp32", graphs)
         model = build_model("wrn-16-1", 3, 32, seed=0).cuda()
-        config = FinetuneConfig(steps=12, batch=64, mu=2, tau=0, learning_rate=0.01)
+        config = FinetuningConfig(steps=12, batch=64, mu=2, tau=0, learning_rate=0.01)
         ids = torch.arange(512)
         log = RunLog(None, quiet=True)
         log.warn = pytest.fail  # "no CUDA graph": two eager runs would agree and show nothing

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from dlp_fast.config import FilterConfig
-from dlp_fast.filtering.curves import (
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.propose.learning_curves import (
     LEAST,
     RARE_EPOCHS,
     Split,
@@ -14,7 +14,7 @@ from dlp_fast.filtering.curves import (
     split_classes,
 )
 
-CONFIG = FilterConfig()
+CONFIG = DetectionConfig()
 EPOCHS = 8
 
 
@@ -95,13 +95,13 @@ class TestRare:
         assert strength(400, rare=False) == strength(20, rare=False) == 2.0
 
     def test_few_epochs_are_not_enough(self, monkeypatch):
-        monkeypatch.setattr("dlp_fast.filtering.curves.rare_splits", None)
+        monkeypatch.setattr("dlp_fast.detection.propose.learning_curves.rare_splits", None)
         loss = cloud(np.random.default_rng(0), 400)[: RARE_EPOCHS - 1]
         (split,) = split_classes(0.8 * loss, loss, np.zeros(400, dtype=np.int64), 1, CONFIG.min_separation)
         assert not split.rare
 
     def test_where_two_clouds_are_found_the_tails_are_not_looked_at(self, monkeypatch):
-        monkeypatch.setattr("dlp_fast.filtering.curves.rare_splits", None)
+        monkeypatch.setattr("dlp_fast.detection.propose.learning_curves.rare_splits", None)
         entropy, loss = two_clouds()
         (split,) = split_classes(entropy, loss, np.zeros(360, dtype=np.int64), 1, CONFIG.min_separation)
         assert split.apart(CONFIG.min_separation) and not split.rare

@@ -10,8 +10,8 @@ import torch
 from tiny import command, options
 
 from dlp_fast.errors import DataError
-from dlp_fast.filtering.decisions import apply, nobody, read_decisions
-from dlp_fast.filtering.selection import Selection, places
+from dlp_fast.selection.overrides import apply, nobody, read_decisions
+from dlp_fast.selection.partition import Selection, places
 
 PATHS = ("a/1.png", "a/2.png", "=b/3.png", "b/4.png")
 HEAD = "sample_id,path,override\n"
@@ -139,7 +139,7 @@ def test_a_run_goes_on_from_the_filter(tmp_path):
     told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "supervised"] == [1, 2]
     assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "look 2"] == [1, 2]
-    assert len([e for e in told if e["kind"] == "filter"]) == 1
+    assert len([e for e in told if e["kind"] == "detection"]) == 1
     results = json.loads((run / "results.json").read_text())
     assert results["decisions"] == {"keep": 1, "drop": 1, "suspect": 1}
     assert "decisions were obeyed (1 keep, 1 drop, 1 suspect)" in (run / "report.html").read_text()

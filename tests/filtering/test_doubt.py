@@ -7,18 +7,18 @@ import torch
 from tiny import session, training_data
 
 from dlp_fast import pipeline
-from dlp_fast.checkpoint import Checkpoints
-from dlp_fast.config import FilterConfig, RunConfig
-from dlp_fast.filtering.doubt import averaged, in_doubt, networks
-from dlp_fast.filtering.suspicion import Suspicion
+from dlp_fast.config import DetectionConfig, RunConfig
+from dlp_fast.detection.suspicion import Suspicion
+from dlp_fast.detection.verify.replication import averaged, in_doubt, networks
+from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.stages.supervised import supervised
 
 TINY = {
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
-    "finetune": {"steps": 4, "batch": 16},
+    "finetuning": {"steps": 4, "batch": 16},
     "model": "wrn-10-1",
 }
-ALWAYS, NEVER = {"doubt_from": 0.0, "doubt_to": 9.0}, {"doubt_to": 0.0}
+ALWAYS, NEVER = {"ensemble_from": 0.0, "ensemble_to": 9.0}, {"ensemble_to": 0.0}
 
 
 def nothing(model):
@@ -68,24 +68,26 @@ def test_each_network_counts_the_same():
 @pytest.mark.parametrize("clear", [0.2, 5.0])
 def test_the_band(strength, doubt, clear, monkeypatch):
     """Of any class, whatever another shows."""
-    monkeypatch.setattr("dlp_fast.filtering.doubt.strengths", lambda splits, least: [0.1, strength, clear])
+    monkeypatch.setattr(
+        "dlp_fast.detection.verify.replication.strengths", lambda splits, least: [0.1, strength, clear]
+    )
     nobody = torch.zeros(3)
     of = Suspicion(nobody, nobody, nobody.bool(), nobody.bool())
-    assert in_doubt(of, FilterConfig()) == doubt
-    assert not in_doubt(of, FilterConfig(**NEVER))
-    assert not in_doubt(of, FilterConfig(networks=1)) and not in_doubt(of, FilterConfig(score="loss"))
+    assert in_doubt(of, DetectionConfig()) == doubt
+    assert not in_doubt(of, DetectionConfig(**NEVER))
+    assert not in_doubt(of, DetectionConfig(networks=1)) and not in_doubt(of, DetectionConfig(score="loss"))
 
 
 def test_classes_too_small_for_clouds_leave_no_doubt():
     nobody = torch.zeros(3)
-    assert not in_doubt(Suspicion(nobody, nobody, nobody.bool(), nobody.bool()), FilterConfig())
+    assert not in_doubt(Suspicion(nobody, nobody, nobody.bool(), nobody.bool()), DetectionConfig())
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(1, 5), (110, 5), (250, 4), (500, 2), (501, 1), (4000, 1)])
 def test_as_many_networks_as_the_steps_that_stage_1_is_granted(steps, expected):
     assert networks(steps, RunConfig()) == expected
-    assert networks(steps, RunConfig(filter={"networks": 3})) == 3
-    assert networks(steps, RunConfig(filter={"score": "loss", "networks": 3})) == 1
+    assert networks(steps, RunConfig(detection={"networks": 3})) == 3
+    assert networks(steps, RunConfig(detection={"score": "loss", "networks": 3})) == 1
     assert networks(steps, RunConfig(supervised={"min_steps": 0})) == 1
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from dlp_fast.detection.scores import suspicion
 from tiny import session, training_data
 
-from dlp_fast.config import FilterConfig
-from dlp_fast.engine.features import features
-from dlp_fast.filtering.peers import activation_clustering, spectral_signatures, training_loss
-from dlp_fast.filtering.scores import suspicion
-from dlp_fast.filtering.selection import select
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.baselines import activation_clustering, spectral_signatures, training_loss
+from dlp_fast.engine.inference import features
 from dlp_fast.models.registry import build_model, classifier_of
+from dlp_fast.selection.partition import select
 
 N, CLASSES = 600, 3
 
@@ -29,7 +29,7 @@ def planted(shift=6.0):
 
 
 def top(of, labels, rate=0.05):
-    config = FilterConfig(score="loss", rate=rate)
+    config = DetectionConfig(score="loss", rate=rate)
     return select(of, labels, CLASSES, config).suspected_poisoned
 
 
@@ -93,10 +93,10 @@ def test_by_configuration():
         ("spectral_signatures", spectral_signatures(x, labels, CLASSES)),
         ("loss", training_loss(loss)),
     ):
-        found = suspicion(entropy, loss, labels, CLASSES, FilterConfig(score=name), lambda: x)
+        found = suspicion(entropy, loss, labels, CLASSES, DetectionConfig(score=name), lambda: x)
         assert torch.equal(found.score, expected.score)
     with pytest.raises(ValueError, match="features are needed"):
-        suspicion(entropy, loss, labels, CLASSES, FilterConfig(score="spectral_signatures"))
+        suspicion(entropy, loss, labels, CLASSES, DetectionConfig(score="spectral_signatures"))
 
 
 @pytest.mark.parametrize("name", ["wrn-10-1", "torchvision:mobilenet_v2", "torchvision:vgg11_bn"])

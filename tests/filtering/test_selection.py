@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from dlp_fast.detection.scores import suspicion
 
-from dlp_fast.config import FilterConfig
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.propose.learning_curves import strengths
+from dlp_fast.detection.suspicion import Suspicion, snapshot
+from dlp_fast.detection.verdict import NEAR
 from dlp_fast.errors import NumericError
-from dlp_fast.filtering.curves import strengths
-from dlp_fast.filtering.scores import suspicion
-from dlp_fast.filtering.selection import counts, select
-from dlp_fast.filtering.suspicion import Suspicion, snapshot
-from dlp_fast.filtering.verdict import NEAR
+from dlp_fast.selection.partition import counts, select
 
 N, CLASSES = 2000, 4
 
@@ -34,20 +34,20 @@ def with_a_cloud(wide=0.002):
 
 
 def chosen(config=None, score="snapshot", **over):
-    config = config or FilterConfig(score=score, **over)
+    config = config or DetectionConfig(score=score, **over)
     entropy, loss, labels = scores()
     return select(suspicion(entropy, loss, labels, CLASSES, config), labels, CLASSES, config), entropy, labels
 
 
 class TestCounts:
     def test_share(self):
-        assert counts(50_000, 10, FilterConfig()) == (500, 50)
+        assert counts(50_000, 10, DetectionConfig()) == (500, 50)
 
     def test_floor(self):
-        assert counts(600, 10, FilterConfig()) == (10, 10)
+        assert counts(600, 10, DetectionConfig()) == (10, 10)
 
     def test_never_more_than_half(self):
-        assert counts(12, 2, FilterConfig())[0] == 6
+        assert counts(12, 2, DetectionConfig())[0] == 6
 
 
 class TestSnapshot:
@@ -67,7 +67,7 @@ class TestSnapshot:
 
     def test_ties_go_to_the_smaller_id(self):
         of = snapshot(torch.zeros(1, N))
-        found = select(of, torch.arange(N) % CLASSES, CLASSES, FilterConfig(score="snapshot"))
+        found = select(of, torch.arange(N) % CLASSES, CLASSES, DetectionConfig(score="snapshot"))
         assert found.rank.tolist() == list(range(N))
         assert found.suspected_poisoned.tolist() == list(range(20))
 
@@ -75,7 +75,7 @@ class TestSnapshot:
         entropy = torch.rand(1, N)
         entropy[0, 7] = float("nan")
         with pytest.raises(NumericError, match="7"):
-            select(snapshot(entropy), torch.arange(N) % CLASSES, CLASSES, FilterConfig(score="snapshot"))
+            select(snapshot(entropy), torch.arange(N) % CLASSES, CLASSES, DetectionConfig(score="snapshot"))
 
 
 @pytest.mark.parametrize("score", ["snapshot", "trajectory"])
@@ -93,7 +93,7 @@ def test_sets_are_disjoint(score):
 
 def test_an_image_in_both_sets_is_suspected_poisoned():
     of = snapshot(torch.arange(12.0)[None])
-    config = FilterConfig(score="snapshot", floor=5)
+    config = DetectionConfig(score="snapshot", min_images=5)
     found = select(of, torch.arange(12) % 2, 2, config)
     assert found.suspected_poisoned.tolist() == [0, 1, 2, 3, 4]
     assert not set(found.suspected_clean.tolist()) & {0, 1, 2, 3, 4}
@@ -101,7 +101,7 @@ def test_an_image_in_both_sets_is_suspected_poisoned():
 
 class TestTrajectory:
     def test_the_unlearnt_keep_no_label(self):
-        found, _, _ = chosen(score="trajectory", distrust=0.25)
+        found, _, _ = chosen(score="trajectory", high_loss_fraction=0.25)
         _, loss, _ = scores()
         highest = loss.mean(0).argsort(descending=True)[:500]
         assert not set(highest.tolist()) & set(found.trusted.tolist())
@@ -114,7 +114,7 @@ class TestTrajectory:
         swung = torch.cat([(labels == c).nonzero().flatten()[:80] for c in range(CLASSES - 1)])
         loss[:, swung] = torch.from_numpy(0.01 + 0.002 * rng.random((5, len(swung)))).float()
         entropy[:, swung] = loss[:, swung]
-        config = FilterConfig()
+        config = DetectionConfig()
         of = suspicion(entropy, loss, labels, CLASSES, config)
         assert sum(s.apart(config.min_separation) for s in of.splits) == CLASSES - 1
         assert of.found(config) == []
@@ -123,7 +123,7 @@ class TestTrajectory:
 
     def test_clustered_images_come_first_and_are_left_out(self):
         entropy, loss, labels, poison = with_a_cloud()
-        config = FilterConfig()
+        config = DetectionConfig()
         of = suspicion(entropy, loss, labels, CLASSES, config)
         assert [s.label for s in of.found(config)] == [1]
         found = select(of, labels, CLASSES, config)
@@ -140,7 +140,7 @@ class TestTrajectory:
         posterior[:30], posterior[30:40] = 0.9, 1e-3
         score = torch.arange(N) / N - (posterior > 0.5).float()
         of = Suspicion(score, score, posterior > 0, torch.zeros(N, dtype=torch.bool), posterior=posterior)
-        found = select(of, labels, CLASSES, FilterConfig(rate=0.015))
+        found = select(of, labels, CLASSES, DetectionConfig(rate=0.015))
         assert found.suspected_poisoned.tolist() == list(range(30))
         assert found.unlabeled.tolist() == list(range(30, 40))
         assert found.trusted.tolist() == list(range(40, N))
@@ -149,7 +149,7 @@ class TestTrajectory:
     def test_posterior(self):
         """Of images of a class that falls into two, above `membership`; of all others 0."""
         entropy, loss, labels, poison = with_a_cloud(wide=0.3)
-        of = suspicion(entropy, loss, labels, CLASSES, FilterConfig())
+        of = suspicion(entropy, loss, labels, CLASSES, DetectionConfig())
         assert torch.equal(of.posterior > 0, of.clustered)
         assert (of.posterior[poison] > 0.5).all()
         assert (of.posterior[labels != 1] == 0).all()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dlp_fast.cli import verdict_lines
-from dlp_fast.config import FilterConfig
-from dlp_fast.filtering.verdict import CLEAR, NEAR, verdict
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.verdict import CLEAR, NEAR, verdict
+from dlp_fast.report.text import verdict_lines
 
 SIZES, CLASSES = [100, 300, 100], ("cat", "dog", "emu\nx")
 
@@ -24,7 +24,7 @@ def found(label=1, **over):
 
 
 def said(evidence=(), nearest=0.3, sizes=SIZES, epochs=10, **config):
-    return verdict(list(evidence), nearest, sizes, CLASSES, epochs, FilterConfig(**config))
+    return verdict(list(evidence), nearest, sizes, CLASSES, epochs, DetectionConfig(**config))
 
 
 def test_poisoned():

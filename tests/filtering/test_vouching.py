@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dlp_fast.filtering.vouching import words
+from dlp_fast.detection.verify.held_out import words
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
 SURE, LOST = 0.1, 3.0  # nats

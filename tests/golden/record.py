@@ -33,8 +33,8 @@ CONFIG = {
         "weight_decay": 5e-4,
         "augment": "weak",
     },
-    "filter": {"score": "snapshot", "rate": 0.05, "floor": 10},
-    "unlearn": {
+    "detection": {"method": "entropy", "rate": 0.05, "min_images": 10},
+    "unlearning": {
         "epochs": 3,
         "batch": 32,
         "learning_rate": 0.01,
@@ -42,7 +42,7 @@ CONFIG = {
         "max_norm": 1.0,
         "max_loss": 50,
     },
-    "finetune": {
+    "finetuning": {
         "labeled": "hardest",
         "start": "unlearned",
         "steps": 60,

@@ -15,10 +15,10 @@ from PIL import Image
 from tiny import CONFIG, command, threads_kept
 
 import dlp_fast
-from dlp_fast.filtering.selection import Selection
 from dlp_fast.report import plots
 from dlp_fast.report.exhibits import MOST, Exhibits, gather, near_duplicates
 from dlp_fast.report.render import _duplicates, _per_class, _where, write_report
+from dlp_fast.selection.partition import Selection
 
 HOSTILE = ("<script>alert(1)</script>", "a&b\"'", "new\nline", "=cmd()", "ü x")
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from tiny import command, threads_kept
 
-from dlp_fast.cli import duration
 from dlp_fast.defenses.registry import DEFENSES
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import ConfigError, NumericError
+from dlp_fast.report.text import duration
 from dlp_fast.reproduce import __main__ as reproduction
 from dlp_fast.reproduce.cells import LEAST_CLEAN, Bench, Cell, parts_of_test
 from dlp_fast.reproduce.published import TABLE3
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import TABLES, rate_of, seeds_told, spread, with_seeds
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.log import RunLog
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ class TestCells:
 
     def test_as_published(self, bench):
         values = bench.configured(Cell("dlp", "badnets", 0, gamma=0.05))
-        assert values["filter"] == {"score": "snapshot", "rate": 0.05, "floor": 1}
-        assert values["finetune"]["labeled"] == "hardest"
+        assert values["detection"] == {"score": "snapshot", "rate": 0.05, "min_images": 1}
+        assert values["finetuning"]["labeled"] == "hardest"
         assert bench.configured(Cell("dlp_fast", "badnets", 0)).get("filter") == {"rate": 0.01}
 
     @pytest.mark.parametrize("precision", ["auto", "fp32"])
@@ -125,7 +125,7 @@ class TestTables:
             "seconds": 3,
             "stages": dict.fromkeys(("supervised", "unlearning", "finetuning"), stage),
             "per_class_accuracy": [0.75, None, 0.25],
-            "filter": {"poisoned_precision": 1.0, "poisoned_recall": 0.5, "clean_precision": None},
+            "detection": {"poisoned_precision": 1.0, "poisoned_recall": 0.5, "clean_precision": None},
         }
         text = TABLES[name].write(scale, dict.fromkeys(with_seeds(cells, 2), of))
         first, *more = text.split("\n\n")
@@ -142,7 +142,7 @@ class TestTables:
         (cell,) = TABLES["table6"].cells(scale)
         before = {"clean_accuracy": 0.6, "attack_success_rate": 1.0}
         found = {"poisoned_precision": 0.9, "poisoned_recall": 0.8}
-        of = {"clean_accuracy": 0.5, "attack_success_rate": 0.02, "seconds": 7, "filter": found}
+        of = {"clean_accuracy": 0.5, "attack_success_rate": 0.02, "seconds": 7, "detection": found}
         text = TABLES["table6"].write(scale, {cell: of | {"stages": {"supervised": before}}})
         assert "| badnets | 60.00 | 100.00 | 50.00 | 2.00 | 90.00 | 80.00 | 92.43, 0.36 | 7 |" in text
         assert "– (1 of 1 failed) | – (1 of 1 failed)" in TABLES["table6"].write(

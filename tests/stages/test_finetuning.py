@@ -7,17 +7,17 @@ from tiny import session, training_data
 from torch import nn
 from torch.nn import functional as F
 
-from dlp_fast.config import FinetuneConfig, build, read_preset
+from dlp_fast.config import FinetuningConfig, build, read_preset
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.log import RunLog
 from dlp_fast.stages.finetuning import finetuning, planned_steps, step_size, unlabeled_batch, unlabeled_loss
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
 
 
 def config(**over):
-    return FinetuneConfig(**{"steps": 6, "batch": 16, "ema": 0.9, **over})
+    return FinetuningConfig(**{"steps": 6, "batch": 16, "ema": 0.9, **over})
 
 
 def run(config, unlabeled=UNLABELED, looks=0, log=None):
@@ -27,33 +27,33 @@ def run(config, unlabeled=UNLABELED, looks=0, log=None):
 
 class TestSteps:
     def test_given(self):
-        assert planned_steps(1000, 0, FinetuneConfig(steps=7)) == 7
+        assert planned_steps(1000, 0, FinetuningConfig(steps=7)) == 7
 
     def test_from_epochs(self):
-        assert planned_steps(1000, 0, FinetuneConfig(epochs=20, batch=128, min_steps=1)) == math.ceil(
+        assert planned_steps(1000, 0, FinetuningConfig(epochs=20, batch=128, min_steps=1)) == math.ceil(
             20 * 1000 / 128
         )
 
     def test_least(self):
-        assert planned_steps(1000, 0, FinetuneConfig(epochs=1, batch=128, min_steps=400)) == 400
+        assert planned_steps(1000, 0, FinetuningConfig(epochs=1, batch=128, min_steps=400)) == 400
 
     def test_no_fewer_than_stage_1_took(self):
         """A small set gets its epochs there by steps; the network that is handed out is not to be trained less."""
-        of = FinetuneConfig(epochs=1, batch=128)
+        of = FinetuningConfig(epochs=1, batch=128)
         assert [planned_steps(1000, 0, of, before) for before in (0, 399, 1005)] == [400, 400, 1005]
         assert planned_steps(128_000, 0, of, 999) == 1000
-        assert planned_steps(1000, 0, FinetuneConfig(epochs=1, min_steps=200), 1005) == 200
-        assert planned_steps(1000, 0, FinetuneConfig(steps=7), 1005) == 7
+        assert planned_steps(1000, 0, FinetuningConfig(epochs=1, min_steps=200), 1005) == 200
+        assert planned_steps(1000, 0, FinetuningConfig(steps=7), 1005) == 7
 
     def test_fewer_images_than_a_batch(self):
-        assert planned_steps(10, 0, FinetuneConfig(epochs=3, batch=128, min_steps=1)) == 3
+        assert planned_steps(10, 0, FinetuningConfig(epochs=3, batch=128, min_steps=1)) == 3
 
     def test_suspicion_costs_no_steps(self):
-        of = FinetuneConfig(epochs=20, batch=128, min_steps=1)
+        of = FinetuningConfig(epochs=20, batch=128, min_steps=1)
         assert planned_steps(900, 100, of) == planned_steps(1000, 0, of)
 
     def test_fewer_labeled_than_a_batch(self):
-        of = FinetuneConfig(epochs=30, batch=128, min_steps=1)
+        of = FinetuningConfig(epochs=30, batch=128, min_steps=1)
         assert planned_steps(20, 80, of) == planned_steps(100, 0, of) == 30
 
     def test_taken(self):
@@ -92,17 +92,17 @@ class TestMask:
 
 class TestUnlabeledBatch:
     def test_trusted_shows_each_unlabeled_image_as_often_as_each_labeled_one(self):
-        assert unlabeled_batch(9000, 1000, FinetuneConfig(batch=128)) == 14
-        assert unlabeled_batch(9000, 3, FinetuneConfig(batch=128)) == 1
+        assert unlabeled_batch(9000, 1000, FinetuningConfig(batch=128)) == 14
+        assert unlabeled_batch(9000, 3, FinetuningConfig(batch=128)) == 1
 
     def test_hardest_has_the_mu_of_fixmatch(self):
-        assert unlabeled_batch(100, 9900, FinetuneConfig(batch=64, labeled="hardest")) == 448
+        assert unlabeled_batch(100, 9900, FinetuningConfig(batch=64, labeled="hardest")) == 448
 
     def test_given(self):
-        assert unlabeled_batch(9000, 1000, FinetuneConfig(batch=128, mu=0.5)) == 64
+        assert unlabeled_batch(9000, 1000, FinetuningConfig(batch=128, mu=0.5)) == 64
 
     def test_nobody(self):
-        assert unlabeled_batch(9000, 0, FinetuneConfig(mu=7)) == 0
+        assert unlabeled_batch(9000, 0, FinetuningConfig(mu=7)) == 0
 
 
 class TestUnlabeledLoss:
@@ -186,7 +186,7 @@ class TestSuspected:
     def test_never_readmitted(self):
         everybody = torch.ones(96, dtype=torch.bool)
         model = build_model("wrn-10-1", 3, 8, seed=0)
-        settings = config(steps=60, learning_rate=0.05, readmit=0.1)
+        settings = config(steps=60, learning_rate=0.05, reinstate=0.1)
         data = training_data()
         free = finetuning(session(), model, data, LABELED, UNLABELED, settings, looks=6)
         model = build_model("wrn-10-1", 3, 8, seed=0)
@@ -211,7 +211,7 @@ def test_cosine_schedule(monkeypatch):
 
 
 def test_the_step_size_rises_first():
-    of = FinetuneConfig(learning_rate=0.2, warmup=0.25)
+    of = FinetuningConfig(learning_rate=0.2, warmup=0.25)
     rates = [step_size(k, 16, of) / math.cos(7 * math.pi * k / 256) for k in range(16)]
     assert rates == [pytest.approx(0.2 * min(1, (k + 1) / 4)) for k in range(16)]
     assert step_size(0, 1, of) == 0.2
@@ -257,7 +257,7 @@ class TestBatchNorm:
         """Nearer to the statistics of many more batches than those of the last steps' weights are."""
         of = config(steps=30, ema=0.99, learning_rate=0.1)
         without, fitted, exact = (
-            run(FinetuneConfig(**{**of.model_dump(), "norm_batches": n}))[0] for n in (0, 10, 200)
+            run(FinetuningConfig(**{**of.model_dump(), "norm_batches": n}))[0] for n in (0, 10, 200)
         )
         for name, wanted in self.norms(exact).items():
             off = [(self.norms(of)[name] - wanted).abs().mean() for of in (fitted, without)]
@@ -274,14 +274,14 @@ class TestBatchNorm:
             return views(self, ids, epoch, strong)
 
         monkeypatch.setattr(type(given), "views", watched)
-        found = run(config(readmit=0.34, norm_batches=20), looks=4)[1]
+        found = run(config(reinstate=0.34, norm_batches=20), looks=4)[1]
         late = [(strong, ids) for epoch, strong, ids in seen if epoch >= 6]
         assert len(late) == 20 and not any(strong for strong, _ in late)
         assert set(torch.cat([ids for _, ids in late]).tolist()) == set(found.labeled.tolist())
         assert len(found.labeled) > len(LABELED)
 
     def test_off_in_the_published_preset(self):
-        assert build(read_preset("paper"), "test").finetune.norm_batches == 0
+        assert build(read_preset("paper"), "test").finetuning.norm_batches == 0
 
 
 def test_average():
@@ -312,12 +312,12 @@ def test_looks(looks, taken):
 
 
 def test_looks_change_nothing():
-    one, two = run(config(readmit=1.0), looks=0)[0], run(config(readmit=1.0), looks=4)[0]
+    one, two = run(config(reinstate=1.0), looks=0)[0], run(config(reinstate=1.0), looks=4)[0]
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
 
 
 def test_labels_come_back_where_the_network_agrees():
-    found = run(config(readmit=0.34), looks=4)[-1]
+    found = run(config(reinstate=0.34), looks=4)[-1]
     assert set(found.labeled.tolist()) >= set(LABELED.tolist())
     back = found.labeled[~torch.isin(found.labeled, LABELED)]
     assert torch.isin(back, UNLABELED).all()

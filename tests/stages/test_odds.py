@@ -7,10 +7,10 @@ import torch
 from tiny import session, training_data
 from torch import nn
 
-from dlp_fast.config import FinetuneConfig, build, read_preset
+from dlp_fast.config import FinetuningConfig, build, read_preset
 from dlp_fast.models.registry import build_model
 from dlp_fast.stages.finetuning import finetuning
-from dlp_fast.stages.odds import lost_odds, raise_odds
+from dlp_fast.stages.logit_adjustment import lost_odds, raise_odds
 
 
 def odds(given, used, most=2.0):
@@ -79,7 +79,7 @@ class TestStage3:
         suspected = torch.zeros(len(data), dtype=torch.bool)
         suspected[of_0[: len(of_0) // 2]] = True
         model = model or build_model("wrn-10-1", 3, 8, seed=0)
-        config = FinetuneConfig(steps=3, batch=16, readmit=1, logit_adjustment=most)
+        config = FinetuningConfig(steps=3, batch=16, reinstate=1, logit_adjustment=most)
         at, warned = session(), []
         at.log.warn = warned.append
         result = finetuning(
@@ -111,7 +111,7 @@ class TestStage3:
         model.classifier = nn.Linear(model.classifier.in_features, 3, bias=False)
         _, result, warned = self.trained(2.0, model)
         assert result.odds.tolist() == [1, 1, 1]
-        assert any("finetune.logit_adjustment" in line for line in warned)
+        assert any("finetuning.logit_adjustment" in line for line in warned)
 
     def test_not_in_the_published_method(self):
-        assert build(read_preset("paper"), "preset").finetune.logit_adjustment == 1
+        assert build(read_preset("paper"), "preset").finetuning.logit_adjustment == 1

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny import session, training_data
 
-from dlp_fast.config import FinetuneConfig
+from dlp_fast.config import FinetuningConfig
 from dlp_fast.models.registry import build_model
 from dlp_fast.stages.finetuning import finetuning
-from dlp_fast.stages.readmission import needed_probability
+from dlp_fast.stages.label_policy import needed_probability
 
 LABELED, EDGE = torch.arange(0, 60), torch.arange(60, 96)
 
@@ -29,7 +29,7 @@ def test_more_is_asked_of_the_more_suspicious():
     asked = needed_probability(torch.logspace(-5, -0.31, 40), 0.5, 0.5)
     assert (asked.diff() > 0).all()
     assert asked[-1] < 1 < needed_probability(torch.tensor([0.51]), 0.5, 0.5)[0]
-    default = needed_probability(torch.tensor([0.0099, 0.0101]), 0.5, FinetuneConfig().readmit_edge)
+    default = needed_probability(torch.tensor([0.0099, 0.0101]), 0.5, FinetuningConfig().reinstate_edge)
     assert default[0] < 1 < default[1]  # whoever is poisoned with more than 1 % never comes back
 
 
@@ -42,7 +42,7 @@ def test_never(posterior):
 def labels_that_came_back(posterior, edge=0.5):
     data = training_data()
     model = build_model("wrn-10-1", 3, 8, seed=0)
-    config = FinetuneConfig(steps=8, batch=16, ema=0.9, learning_rate=1e-6, mu=0, readmit_edge=edge)
+    config = FinetuningConfig(steps=8, batch=16, ema=0.9, learning_rate=1e-6, mu=0, reinstate_edge=edge)
     of = torch.zeros(96)
     of[EDGE] = torch.as_tensor(posterior)
     result = finetuning(session(), model, data, LABELED, EDGE, config, 4, posterior=of)

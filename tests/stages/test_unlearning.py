@@ -5,10 +5,10 @@ import torch
 from tiny import session, training_data
 from torch.nn import functional as F
 
-from dlp_fast.config import SupervisedConfig, UnlearnConfig
+from dlp_fast.config import SupervisedConfig, UnlearningConfig
 from dlp_fast.errors import NumericError
 from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
+from dlp_fast.runs.log import RunLog
 from dlp_fast.stages import unlearning as stage
 from dlp_fast.stages.supervised import supervised
 
@@ -61,7 +61,7 @@ def mean_loss(model, data):
 def test_ascent_raises_the_suspects_loss(model):
     data = training_data()
     before = mean_loss(model, data)
-    found = stage.unlearning(session(), model, data, SUSPECTS, UnlearnConfig(epochs=40, learning_rate=0.1))
+    found = stage.unlearning(session(), model, data, SUSPECTS, UnlearningConfig(epochs=40, learning_rate=0.1))
     assert mean_loss(model, data) > before + 0.5
     assert found.rollbacks == 0
     assert found.loss > before
@@ -69,7 +69,11 @@ def test_ascent_raises_the_suspects_loss(model):
 
 def test_stops_at_max_loss(model):
     found = stage.unlearning(
-        session(), model, training_data(), SUSPECTS, UnlearnConfig(epochs=40, learning_rate=0.1, max_loss=2)
+        session(),
+        model,
+        training_data(),
+        SUSPECTS,
+        UnlearningConfig(epochs=40, learning_rate=0.1, max_loss=2),
     )
     assert found.stopped
     assert found.loss > 2
@@ -77,7 +81,7 @@ def test_stops_at_max_loss(model):
 
 def test_no_epochs_changes_nothing(model, learnt):
     before = {k: v.clone() for k, v in learnt.items()}
-    found = stage.unlearning(session(), model, training_data(), SUSPECTS, UnlearnConfig(epochs=0))
+    found = stage.unlearning(session(), model, training_data(), SUSPECTS, UnlearningConfig(epochs=0))
     assert found.loss == 0
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
@@ -86,7 +90,7 @@ def test_no_epochs_changes_nothing(model, learnt):
 def test_a_step_that_is_not_finite_is_undone_and_logged(model, monkeypatch, tmp_path, gradient):
     monkeypatch.setattr(stage, "F", Poisoned({2}, gradient))
     log = RunLog(tmp_path / "metrics.jsonl", quiet=True)
-    found = stage.unlearning(session(log=log), model, training_data(), SUSPECTS, UnlearnConfig(epochs=5))
+    found = stage.unlearning(session(log=log), model, training_data(), SUSPECTS, UnlearningConfig(epochs=5))
     log.close()
     assert found.rollbacks == 1
     assert all(torch.isfinite(v).all() for v in model.state_dict().values())
@@ -98,7 +102,7 @@ def test_a_step_that_is_not_finite_is_undone_and_logged(model, monkeypatch, tmp_
 def test_undone_within_an_epoch(model, monkeypatch, tmp_path):
     monkeypatch.setattr(stage, "F", Poisoned({3}))
     log = RunLog(tmp_path / "metrics.jsonl", quiet=True)
-    config = UnlearnConfig(
+    config = UnlearningConfig(
         epochs=4, batch=4
     )  # 5 steps an epoch: the second of 20 suspects falls in the first
     stage.unlearning(session(log=log), model, training_data(), SUSPECTS, config)
@@ -112,6 +116,8 @@ def test_undone_within_an_epoch(model, monkeypatch, tmp_path):
 def test_rollbacks_are_bounded(model, learnt, monkeypatch):
     good = {k: v.clone() for k, v in learnt.items()}
     monkeypatch.setattr(stage, "F", Poisoned(set(range(99))))
-    with pytest.raises(NumericError, match=r"3 steps were not finite, more than unlearn.max_rollbacks = 2"):
-        stage.unlearning(session(), model, training_data(), SUSPECTS, UnlearnConfig(epochs=9))
+    with pytest.raises(
+        NumericError, match=r"3 steps were not finite, more than unlearning.max_rollbacks = 2"
+    ):
+        stage.unlearning(session(), model, training_data(), SUSPECTS, UnlearningConfig(epochs=9))
     assert all(torch.equal(v, good[k]) for k, v in model.state_dict().items())

@@ -1,0 +1,89 @@
+"""python -m dlp_fast.evaluate RUN --data DIR2/test: clean accuracy and attack success rate of a run's model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from dlp_fast.attacks.poisoning import find_target
+from dlp_fast.commands.options import tell
+from dlp_fast.config import Section
+from dlp_fast.data import sources
+from dlp_fast.errors import ConfigError
+from dlp_fast.models.classifier import Classifier, load
+from dlp_fast.report.text import percent
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.writer import RunFolder
+
+
+class EvaluateConfig(Section):
+    """Which model, and on what."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A finished run folder."""
+    data: Path
+    """Test images with their true labels: a folder a class."""
+    triggered: Path | None = None
+    """The same kind of folder with the trigger on each image, under true labels."""
+    target: str | None = None
+    """Class that the trigger aims at; needed with --triggered."""
+
+
+def predictions(model: Classifier, folder: Path, log: RunLog) -> tuple[torch.Tensor, torch.Tensor]:
+    """(predicted class, true class), int64 [n], of the images in `folder`."""
+    images, left_out = sources.load_split(
+        folder, classes=model.classes, size=model.size, progress=log.counter()
+    )
+    if left_out:
+        log.warn(f"{len(left_out)} files of {folder} cannot be used and are not counted")
+    parts = []
+    log.start(f"predicting {folder}", len(images.labels), unit="images")
+    for ids in torch.arange(len(images.labels)).split(512):
+        parts.append(model.predict(images.images.get(ids)).argmax(1))
+        log.advance(int(ids[-1]) + 1, 1)
+    log.finish()
+    return torch.cat(parts), images.labels
+
+
+def main() -> None:
+    config = tyro.cli(EvaluateConfig, prog="python -m dlp_fast.evaluate", description=__doc__)
+    if (config.triggered is None) != (config.target is None):
+        raise ConfigError(
+            "--triggered and --target belong together: the images, and the class that they should become."
+        )
+    model = load(config.run)
+    target = find_target(config.target, model.classes) if config.target is not None else None
+    log = RunLog(None)
+    predicted, labels = predictions(model, config.data, log)
+    figures = {
+        "schema": 1,
+        "data": str(config.data),
+        "images": len(labels),
+        "clean_accuracy": float((predicted == labels).float().mean()),
+        "per_class_accuracy": {
+            name: float((predicted[labels == c] == c).float().mean()) if bool((labels == c).any()) else None
+            for c, name in enumerate(model.classes)
+        },
+        "attack_success_rate": None,
+    }
+    if target is not None:
+        became, true = predictions(model, config.triggered, log)
+        others = true != target
+        if not bool(others.any()):
+            raise ConfigError(
+                f"{config.triggered} holds only images of the target class; the others are needed."
+            )
+        rate = float((became[others] == target).float().mean())
+        figures |= {
+            "attack_success_rate": rate,
+            "triggered": str(config.triggered),
+            "target": model.classes[target],
+        }
+    log.close()
+    RunFolder(config.run).write_json("evaluation.json", figures)
+    tell(f"clean accuracy      {percent(figures['clean_accuracy'])}  ({len(labels):,} images)")
+    tell(f"attack success rate {percent(figures['attack_success_rate'])}")
+    tell(f"written to {config.run / 'evaluation.json'}")

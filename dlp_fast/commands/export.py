@@ -1,0 +1,283 @@
+"""python -m dlp_fast.export RUN --format ...: what a run found, for other tools; the original is never touched."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from PIL import Image
+
+from dlp_fast.commands.options import tell
+from dlp_fast.config import Section, read_yaml
+from dlp_fast.data import sources
+from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.models.classifier import load
+from dlp_fast.preparation.prepare import attack_of
+from dlp_fast.report.text import notes, percent
+from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.names import csv_cell
+from dlp_fast.runs.reader import read_classes, read_predictions, read_results, read_samples
+from dlp_fast.runs.writer import fingerprint
+from dlp_fast.selection.overrides import OVERRIDES, shorten
+
+# Pillow's names of formats to suffixes: those of the files themselves are an attacker's text
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
+
+
+class ExportConfig(Section):
+    """Which run, as what, and where to."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A finished run folder."""
+    format: Literal["imagefolder", "csv", "fiftyone", "cleanlab", "onnx"]
+    """imagefolder: the images that are not suspected; csv: lists of kept and suspected; fiftyone: FiftyOne's image
+    classification format; cleanlab: its table of label issues; onnx: the model, with safetensors and a model card."""
+    out: Path
+    """Folder to write; must not exist, or be empty."""
+    data: Path | None = None
+    """Where the images are now, if not where the run found them."""
+    copies: bool = False
+    """imagefolder, fiftyone: copy files, even where hard links are possible."""
+
+
+def kept(samples: dict[str, list[str]]) -> list[int]:
+    """Ids of the images that are kept: a person's word, where there is one, else whatever is not suspected.
+
+    Raises DataError for a word that is unknown.
+    """
+    words = [word.strip().lower() for word in samples["override"] or [""] * len(samples["decision"])]
+    unknown = {word for word in words if word and word not in OVERRIDES}
+    if unknown:
+        raise DataError(
+            f"samples.csv: override {shorten(min(unknown))} is unknown; write keep, drop, suspect or nothing"
+        )
+    return [
+        i
+        for i, (decision, word) in enumerate(zip(samples["decision"], words))
+        if word == "keep" or (decision != "suspected_poisoned" and not word)
+    ]
+
+
+def table(rows: list[list[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_csv(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
+    chosen = set(kept(samples))
+    names = ["sample_id", "path", "label", "score", "rank", "decision"]
+    for file, inside in (("kept.csv", True), ("suspected.csv", False)):
+        rows = [
+            [samples[n][i] for n in names] for i in range(len(samples["path"])) if (i in chosen) == inside
+        ]
+        write_atomic(out / file, table([names, *rows]))
+    return f"kept.csv ({len(chosen)} images), suspected.csv ({len(samples['path']) - len(chosen)})"
+
+
+def as_cleanlab(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
+    """The columns of cleanlab's label issues; label_quality: probability of the given label by the clean model."""
+    classes = [csv_cell(c) for c in read_classes(run)]
+    prediction, probability = read_predictions(run, len(samples["path"]), len(classes))
+    chosen = set(kept(samples))
+    rows = [
+        [i, samples["path"][i], i not in chosen, f"{quality:.6g}", samples["label"][i], classes[predicted]]
+        for i, (quality, predicted) in enumerate(zip(probability.tolist(), prediction.tolist()))
+    ]
+    header = ["index", "path", "is_label_issue", "label_quality", "given_label", "predicted_label"]
+    write_atomic(out / "label_issues.csv", table([header, *rows]))
+    return f"label_issues.csv ({len(rows)} images)"
+
+
+class Originals:
+    """The images that a run worked on, as files where they are files, and else as pixels."""
+
+    def __init__(self, run: Path, config: ExportConfig):
+        settings = read_yaml(run / "config.resolved.yaml")
+        if settings["data"] in ("array", "dataset"):
+            raise DataError(
+                f"the images of {run} were given in memory (defend() in Python) and cannot be found again; "
+                "export csv, cleanlab or onnx, or keep the ids of Result.suspected_poisoned."
+            )
+        log = RunLog(None)
+        options = settings["dataset"]
+        # absolute, so that a folder called digits is not taken for the embedded set
+        place = str(config.data.absolute()) if config.data else settings["data"]
+        self.dataset = sources.load(
+            place,
+            image_size=options["image_size"],
+            loader=settings["loader"],
+            resident_limit_mb=options["resident_megabytes"],
+            max_megapixels=options["max_megapixels"],
+            max_megabytes=options["max_megabytes"],
+            workers=options["workers"],
+            progress=log.counter(),
+        )
+        attack = attack_of(settings, self.dataset)
+        train = self.dataset.train
+        self.images = attack.poison(train.images) if attack else train.images
+        self.labels = attack.labels if attack else train.labels
+        embedded = place == "digits" or place.partition(":")[0] == "cifar10"
+        self.root = None if attack or embedded else Path(place)
+        self.copies = config.copies
+        kept_hash = run / "data.sha256"
+        now = fingerprint(train.paths, self.labels, train.sha256)
+        if not kept_hash.is_file() or kept_hash.read_text(errors="replace").strip() != now:
+            raise DataError(
+                "the image set is not the one of the run: files were added, removed, renamed or changed since. Give "
+                "the folder as it was with --data, or run again."
+            )
+
+    def place(self, i: int, target: Path) -> Path:
+        """Put image `i` at `target` (its suffix is chosen here); hard link where possible, never a changed original."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.root is None:
+            target = target.with_name(target.name + ".png")
+            Image.fromarray(self.images.get(torch.tensor([i]))[0].cpu().numpy()).save(target)
+            return target
+        source = self.root / self.dataset.train.paths[i]
+        with Image.open(source) as picture:
+            suffix = SUFFIXES.get(picture.format or "", f".{(picture.format or 'img').lower()}")
+        target = target.with_name(target.name + suffix)
+        try:
+            if self.copies:
+                raise OSError
+            os.link(os.path.realpath(source), target)
+        except OSError:
+            shutil.copy2(source, target)
+        return target
+
+
+def _placed(
+    originals: Originals, chosen: list[int], out: Path, folder: dict[int, str], title: str
+) -> Iterator[tuple[int, Path]]:
+    log = RunLog(None)
+    log.start(title, len(chosen), unit="files")
+    for count, i in enumerate(chosen, start=1):
+        yield i, originals.place(i, out / folder[i] / f"{i:07d}")
+        log.advance(count, 1)
+    log.close()
+
+
+def as_imagefolder(run: Path, out: Path, samples: dict[str, list[str]], config: ExportConfig) -> str:
+    """out/<class>/<id>.<suffix> of the images that are kept, and the list of where each came from."""
+    chosen, originals = kept(samples), Originals(run, config)
+    classes, labels = originals.dataset.train.classes, originals.labels.tolist()
+    folder = {i: classes[labels[i]] for i in chosen}
+    rows = [["file", "sample_id", "path", "label"]]
+    for i, path in _placed(originals, chosen, out / "images", folder, "writing images"):
+        rows.append([csv_cell(path.relative_to(out).as_posix()), i, samples["path"][i], samples["label"][i]])
+    write_atomic(out / "images.csv", table(rows))
+    return f"images/<class>/ ({len(chosen)} of {len(samples['path'])} images), images.csv"
+
+
+def as_fiftyone(run: Path, out: Path, samples: dict[str, list[str]], config: ExportConfig) -> str:
+    """data/ and labels.json: every image with its label, and score, decision and rank as attributes."""
+    originals = Originals(run, config)
+    names = [csv_cell(c) for c in originals.dataset.train.classes]
+    everybody = list(range(len(samples["path"])))
+    labels = {}
+    for i, path in _placed(
+        originals, everybody, out / "data", dict.fromkeys(everybody, ""), "writing images"
+    ):
+        labels[path.stem] = {
+            "label": int(originals.labels[i]),
+            "attributes": {
+                "decision": samples["decision"][i],
+                "score": float(samples["score"][i]),
+                "rank": int(samples["rank"][i]),
+                "path": samples["path"][i],
+            },
+        }
+    write_atomic(out / "labels.json", json.dumps({"classes": names, "labels": labels}).encode())
+    return f"data/, labels.json ({len(labels)} images): fiftyone.types.FiftyOneImageClassificationDataset"
+
+
+class _Probabilities(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images).softmax(1)
+
+
+def as_onnx(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
+    """model.onnx: uint8 [n, height, width, 3] -> probabilities fp32 [n, classes]; with weights, names and a card."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  what torch's exporter needs
+    except ModuleNotFoundError as error:
+        raise ResourceError(f"ONNX needs the package {error.name}: pip install dlp-fast[onnx]") from None
+    model = load(run)
+    example = torch.zeros(2, *model.size, 3, dtype=torch.uint8)
+    program = torch.onnx.export(
+        _Probabilities(model).eval(),
+        (example,),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["probabilities"],
+        dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+        verbose=False,
+    )
+    program.save(out / "model.onnx")
+    onnx.checker.check_model(str(out / "model.onnx"))
+    for name in ("model.safetensors", "classes.json"):
+        shutil.copy2(run / name, out / name)
+    write_atomic(out / "README.md", model_card(run, model.classes, model.size, model.name).encode())
+    return "model.onnx, model.safetensors, classes.json, README.md (model card)"
+
+
+def model_card(run: Path, classes: tuple[str, ...], size: tuple[int, int], name: str) -> str:
+    results = read_results(run)
+    last = list(results["stages"].values())[-1]
+    verdict = results["verdict"]
+    found = results["detection"]
+    unlearnt = found["suspected_poisoned"] - results["stage3_detections"]
+    said = "\n".join(f"- {note[0].upper()}{note[1:]}" for note in notes(results))
+    return f"""# Model card
+
+Image classifier ({name}), trained by dlp_fast {results["environment"]["dlp_fast"]} on images that were not trusted.
+
+- Input: uint8 RGB, [n, {size[0]}, {size[1]}, 3]; output: probabilities of {len(classes)} classes, in the order below
+- Verdict on the training images: {verdict["kind"]} (score {verdict["score"]:.2f}; 1 counts as found)
+- {unlearnt} images were suspected poisoned and not trained on under their labels
+- Clean accuracy: {percent(last["clean_accuracy"])}; attack success rate of the known trigger:
+  {percent(last["attack_success_rate"])} (– where unknown)
+{said}
+An attack success rate is that of one trigger. A trigger that was not suspected cannot be excluded.
+
+Classes (names of folders, as JSON):
+
+```json
+{json.dumps(list(classes), indent=1)}
+```
+"""
+
+
+FORMATS = {
+    "imagefolder": as_imagefolder,
+    "csv": as_csv,
+    "fiftyone": as_fiftyone,
+    "cleanlab": as_cleanlab,
+    "onnx": as_onnx,
+}
+
+
+def main() -> None:
+    config = tyro.cli(ExportConfig, prog="python -m dlp_fast.export", description=__doc__)
+    refuse_full(config.out)
+    read_results(config.run)
+    samples = read_samples(config.run)
+    with new_folder(config.out) as folder:
+        told = FORMATS[config.format](config.run, folder, samples, config)
+    tell(f"written to {config.out}: {told}")

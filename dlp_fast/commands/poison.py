@@ -1,0 +1,113 @@
+"""python -m dlp_fast.poison: an attack written to disk, to try the defence (or another) on files."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from PIL import Image
+from pydantic import Field
+
+from dlp_fast import ops
+from dlp_fast.attacks.poisoning import plan
+from dlp_fast.commands.options import tell
+from dlp_fast.config import Section
+from dlp_fast.data import sources
+from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.names import csv_cell, printable
+
+
+class PoisonConfig(Section):
+    """What to poison, how, and where to."""
+
+    data: str
+    """digits | cifar10 | cifar10:DIR | DIR with a folder a class (or DIR/train and DIR/test)."""
+    out: Path
+    """Folder that train, test, test_triggered and truth.csv are written to; must not exist or be empty."""
+    attack: Literal["badnets", "blended", "sig", "trojannn", "lca"] = "badnets"
+    """Which trigger."""
+    poison_rate: float = Field(0.1, gt=0, le=1)
+    """α, share of the training images that are poisoned."""
+    poison_of: Literal["auto", "all", "class"] = "auto"
+    """What `poison_rate` is a share of: all images, or the target class. auto: class where labels stay (sig, lca)."""
+    target: str = "0"
+    """Class that the attack aims at: its name or number."""
+    seed: int = Field(0, ge=0)
+    """Fixes which images are drawn, and patterns."""
+    image_size: int | None = Field(None, ge=8, le=256)
+    """Side in pixels; unset: the images' own where all are equal and at most 96, else 224."""
+
+
+def write_png(folder: Path, classes: tuple[str, ...], label: int, number: int, pixels: torch.Tensor) -> str:
+    """Write one picture (PNG: a trigger of single pixels survives); returns its path below `folder`'s parent."""
+    place = folder / classes[label]
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{number:06d}.png"
+    Image.fromarray(pixels.numpy()).save(path)
+    return path.relative_to(folder.parent).as_posix()
+
+
+def main() -> None:
+    config = tyro.cli(PoisonConfig, prog="python -m dlp_fast.poison", description=__doc__)
+    refuse_full(config.out)
+    log = RunLog(None)
+    dataset = sources.load(config.data, image_size=config.image_size, progress=log.counter())
+    train, classes = dataset.train, dataset.train.classes
+    attack = plan(
+        config.attack,
+        train.labels,
+        classes,
+        (train.images.height, train.images.width),
+        rate=config.poison_rate,
+        rate_of=config.poison_of,
+        target=config.target,
+        seed=config.seed,
+        images=train.images,
+        progress=log.counter(),
+    )
+    with new_folder(config.out) as folder, contextlib.closing(log):
+        _write(folder, dataset, attack, log)
+    tell(f"{attack.describe(classes)}; target class {printable(classes[attack.target])}")
+    tell(
+        f"written to {config.out}: train, truth.csv" + (", test, test_triggered" if dataset.test else ""),
+    )
+    tell(f"next: python -m dlp_fast.run --data {config.out}")
+
+
+def _write(folder: Path, dataset: sources.Dataset, attack, log: RunLog) -> None:
+    train, classes = dataset.train, dataset.train.classes
+    text = io.StringIO()
+    truth = csv.writer(text, lineterminator="\n")
+    truth.writerow(["path", "poisoned", "label", "true_label", "source"])
+    victims = attack.poison(train.images)
+    log.start("writing train", len(train.labels), unit="files")
+    for ids in torch.arange(len(train.labels)).split(256):
+        pictures = victims.get(ids)
+        for i, pixels in zip(ids.tolist(), pictures, strict=True):
+            label, true = int(attack.labels[i]), int(attack.true_labels[i])
+            path = write_png(folder / "train", classes, label, i, pixels)
+            names = (csv_cell(classes[label]), csv_cell(classes[true]))
+            truth.writerow([csv_cell(path), int(attack.poisoned[i]), *names, csv_cell(train.paths[i])])
+        log.advance(int(ids[-1]) + 1, 1)
+    write_atomic(folder / "truth.csv", text.getvalue().encode("utf-8"))
+    if dataset.test is None:
+        log.finish()
+        return
+    test = dataset.test
+    log.start("writing test", len(test.labels), unit="files")
+    for ids in torch.arange(len(test.labels)).split(256):
+        pictures = test.images.get(ids)
+        triggered = ops.inject_trigger(pictures, attack.table, torch.zeros(len(ids), dtype=torch.int64))
+        for row, i in enumerate(ids.tolist()):
+            label = int(test.labels[i])
+            write_png(folder / "test", classes, label, i, pictures[row])
+            if label != attack.target:
+                write_png(folder / "test_triggered", classes, label, i, triggered[row])
+        log.advance(int(ids[-1]) + 1, 1)
+    log.finish()

@@ -1,0 +1,27 @@
+"""python -m dlp_fast.report RUN: write the report of a finished run anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from dlp_fast.commands.options import tell
+from dlp_fast.config import Section
+from dlp_fast.report.render import write_report
+
+
+class ReportConfig(Section):
+    """Which run, and where to."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A finished run folder."""
+    out: Path | None = None
+    """The file to write; unset: RUN/report.html."""
+
+
+def main() -> None:
+    config = tyro.cli(ReportConfig, prog="python -m dlp_fast.report", description=__doc__)
+    path = write_report(config.run, config.out)
+    tell(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB). Open it in a browser; it needs no network.")

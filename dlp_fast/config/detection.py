@@ -1,0 +1,106 @@
+"""Options of detection, with every threshold of its decision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dlp_fast.config.section import Section
+
+
+class LearningCurvesConfig(Section):
+    """The proposal of two-component mixtures of learning curves: how they are made and fitted. Nothing here decides."""
+
+    min_class_size: int = Field(40, ge=4)
+    """Images of a class; smaller classes have no components to tell apart."""
+    components: int = Field(3, ge=1)
+    """Principal components of the curves that mixtures are fitted in."""
+    regularisation: float = Field(1e-4, gt=0)
+    """Added to the variances of a component, in units of the variance of the first principal component."""
+    entropy_floor: float = Field(0.02, gt=0)
+    """Bits; below this an entropy has nothing more to say, and its logarithm would only add noise."""
+    least_doubt: float = Field(1e-4, gt=0, lt=1)
+    """1 - p at which log-odds end above: fp32 probabilities nearer to 1 are rounding."""
+    least_probability: float = Field(1e-6, gt=0, lt=1)
+    """p at which log-odds end below."""
+    late_epochs: int = Field(3, ge=1)
+    """Epochs at the end that decide which of two components was learnt deeper."""
+    rare_epochs: int = Field(8, ge=2)
+    """Epochs from which on fits begin in the tails of a class too: after three, chance alone made components of up to
+    1.5 times what counts."""
+    rare_components: int = Field(6, ge=1)
+    """Principal components in whose tails such fits begin."""
+    rare_shares: tuple[float, ...] = (0.03, 0.1)
+    """Of the class, in a tail that a fit begins in."""
+    rare_tail: int = Field(10, ge=2)
+    """Least number of images in such a tail."""
+    rare_tries: int = Field(8, ge=1)
+    """Iterations of every such fit before the likeliest are chosen."""
+    rare_fits: int = Field(3, ge=1)
+    """How many of the likeliest go on to the end."""
+
+
+class DetectionConfig(Section):
+    """Which images are suspected (DLP Eq. 5), and every threshold of that decision (used in detection/decide.py)."""
+
+    method: Literal["learning_curves", "entropy", "loss", "activation_clustering", "spectral_signatures"] = (
+        "learning_curves"
+    )
+    """learning_curves: groups of learning curves, see docs/detection.md. entropy: at epoch E1, as published. The others
+    are those that the paper compares with."""
+    rate: float = Field(0.01, gt=0, le=0.5)
+    """γ, share of all images that is unlearnt, and again of the suspected clean (balanced over classes). With methods
+    that only rank, it is the share of the suspected poisoned too."""
+    min_images: int = Field(10, ge=1)
+    """Least number of suspected clean and of trusted images a class, and of suspected poisoned ones in all."""
+    min_separation: float = Field(2.1, gt=0)
+    """With `learning_curves`: a class has two components from this Bhattacharyya distance on. Measured
+    (docs/decisions): clean classes up to 1.5, poisoned ones whose trigger is well learnt from 2.8 on."""
+    min_group: int = Field(10, ge=2)
+    """Images of a group that counts; fewer are outliers."""
+    max_share: float = Field(0.9, gt=0, le=1)
+    """Of a class that the deeper-learnt group may have: beyond, the other one is a few that were not learnt."""
+    rare_base: float = Field(1.1, gt=0)
+    """A group of k images that a fit from a tail ends in counts from rare_base + rare_each / k times `min_separation`
+    on: chance makes small groups too, the fewer images the clearer (measured on clean sets, docs/decisions)."""
+    rare_each: float = Field(30.0, ge=0)
+    """Images; see `rare_base`."""
+    rare_max_share: float = Field(0.3, gt=0, le=1)
+    """Of the class; a larger group is the whole class's fit to find."""
+    stands_out: float = Field(2.0, ge=0)
+    """Scores are divided by this many times the median of the other classes' where that is above 1. In 27 learnt
+    poisonings the poisoned class was over 2.2 times as far apart as any other (docs/decisions)."""
+    unclear_score: float = Field(0.9, ge=0, lt=1)
+    """Least score of a class that falls into two but does not stand out: not found, and nothing to be sure of."""
+    near_score: float = Field(0.85, ge=0, le=1)
+    """From this score on, below 1, the verdict is `cannot tell`: a person should look."""
+    clear_score: float = Field(1.5, ge=1)
+    """Score from which held-out agreement takes nothing back: a network that has learnt the backdoor agrees with
+    poison too."""
+    late_max_share: float = Field(0.5, gt=0, le=1)
+    """In stage 3, of the class: a larger group is the images already known."""
+    late_beside: float = Field(2.0, ge=1)
+    """In stage 3, score from which a group counts where stage 1 has found a class: all seven that it found beside one
+    were false, at scores of 1.0 to 1.6 (docs/decisions)."""
+    membership: float = Field(1e-5, gt=0, lt=1)
+    """With `learning_curves`: from this probability of being in a suspected group on, a label is not used at first. Up
+    to one half stage 3 may take it back; above, the image is suspected."""
+    networks: int | None = Field(None, ge=1, le=20)
+    """With `learning_curves`: networks of stage 1, each with its own weights and order, whose curves are averaged.
+    Unset: one, and a second where a score leaves doubt; where a small set is learnt so soon that several fit into
+    `supervised.min_steps`, as many as do, at most five."""
+    ensemble_from: float = Field(0.7, ge=0)
+    """With `networks` unset: where one network's score of a class (1: found) is this or more and less than
+    `ensemble_to`, a second one is trained. Measured (docs/decisions): single networks give clean sets up to 0.75, and
+    one poisoned set between 1.0 and 2.3."""
+    ensemble_to: float = Field(3.0, ge=0)
+    """With `networks` unset: from this score on one network is enough; 0: none is ever in doubt."""
+    nothing_found: Literal["skip", "suspect"] = "skip"
+    """With `learning_curves`, where no class has two groups. skip: nobody is suspected, nothing is unlearnt, all
+    labels are used. suspect: the γ of lowest mean entropy are suspected all the same."""
+    learning_curves: LearningCurvesConfig = LearningCurvesConfig()
+    """How groups of learning curves are proposed."""
+    high_loss_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of all images, those of the highest mean loss, whose labels are not used: poison that is not yet learnt
+    looks like a wrong label. They serve as unlabeled images. It costs accuracy (docs/finetuning.md)."""

@@ -1,0 +1,149 @@
+"""The one place that decides whether a class is poisoned; every threshold it uses stands in config.DetectionConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.findings import Finding, HeldOutAgreement, Stage
+from dlp_fast.detection.groups import Group
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The clearest group of one class, with its separation score: from 1 on it counts as found."""
+
+    group: Group
+    score: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """scored: one entry a class that had a group; findings: of those that are found, in the same order."""
+
+    scored: tuple[Scored, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def found(self) -> list[Group]:
+        """The groups whose images are suspected."""
+        return [entry.group for entry in self.scored if entry.score >= 1]
+
+    @property
+    def max_subthreshold_score(self) -> float:
+        """Of the classes that are not found, the score of the clearest: 0 to 1."""
+        return max((entry.score for entry in self.scored if entry.score < 1), default=0.0)
+
+    def in_ensemble_band(self, config: DetectionConfig) -> bool:
+        """Whether a score is one that chance in the training of a single network can make or unmake. A clear finding
+        beside it does not settle it: that class is suspected or not all the same.
+        """
+        scores = [entry.score for entry in self.scored] or [0.0]
+        return any(config.ensemble_from <= score < config.ensemble_to for score in scores)
+
+
+def decide(
+    groups: Sequence[Group], config: DetectionConfig, stage: Stage = "supervised", found_before: bool = False
+) -> Decision:
+    """Which classes are poisoned, by their groups.
+
+    Args: stage: whose learning curves; found_before: with stage "finetuning", whether stage 1 has found a class, which
+    leaves less reason to look for more.
+    """
+    clearest = [_clearest(of_class, config) for of_class in _by_class(groups)]
+    scores = _beside_each_other(np.array([separation_score(group, config) for group in clearest]), config)
+    if stage == "finetuning":
+        scores = [
+            _late_score(group, score, config, found_before)
+            for group, score in zip(clearest, scores, strict=True)
+        ]
+    scored = tuple(Scored(group, score) for group, score in zip(clearest, scores, strict=True))
+    findings = tuple(_finding(entry, stage) for entry in scored if entry.score >= 1)
+    return Decision(scored, findings)
+
+
+def separation_score(group: Group, config: DetectionConfig) -> float:
+    """How clearly a class has two components rather than one cut in two: from 1 on by itself it counts as found."""
+    count = int((group.membership > 0.5).sum())
+    share = count / len(group.ids)
+    if count < config.min_group or share > config.max_share:
+        return 0.0
+    ratio = group.statistics["separation"] / config.min_separation
+    if not group.statistics["rare"]:
+        return ratio
+    if share > config.rare_max_share:
+        return 0.0
+    return ratio / (config.rare_base + config.rare_each / count)
+
+
+def likely_benign(finding: Finding, config: DetectionConfig) -> bool:
+    """Whether a finding is weak, and a network that was not given the suspects' labels gives them these labels at least
+    as often as it does the class's images whose labels it was given.
+    """
+    heard = finding.held_out
+    return heard is not None and finding.score < config.clear_score and heard.suspects >= heard.others
+
+
+def with_held_out(
+    findings: Sequence[Finding], heard: dict[int, HeldOutAgreement], config: DetectionConfig
+) -> tuple[Finding, ...]:
+    """The findings of stage 1 with what a network without the suspects' labels says of them, by class."""
+    told = []
+    for finding in findings:
+        if finding.stage == "supervised" and finding.label in heard:
+            finding = replace(finding, held_out=heard[finding.label])
+            finding = replace(finding, likely_benign=likely_benign(finding, config))
+        told.append(finding)
+    return tuple(told)
+
+
+def _by_class(groups: Sequence[Group]) -> list[list[Group]]:
+    by_label: dict[int | None, list[Group]] = {}
+    for group in groups:
+        by_label.setdefault(group.label, []).append(group)
+    return list(by_label.values())
+
+
+def _clearest(groups: list[Group], config: DetectionConfig) -> Group:
+    """Of one class's groups: the fit to the whole class where it is found, else the one of the highest score."""
+    if separation_score(groups[0], config) >= 1:
+        return groups[0]
+    return max(groups, key=lambda group: separation_score(group, config))
+
+
+def _beside_each_other(scores: np.ndarray, config: DetectionConfig) -> list[float]:
+    """Scores lowered where the other classes fall apart too.
+
+    A large network that knows few images by heart swings from class to class, and most classes fall into two by it;
+    poison is in one class or few.
+    """
+    lowered = []
+    for k, own in enumerate(scores):
+        others = float(np.median(np.delete(scores, k))) if len(scores) > 1 else 0.0
+        score = own / max(1.0, config.stands_out * others)
+        lowered.append(float(max(score, config.unclear_score) if own >= 1 else score))
+    return lowered
+
+
+def _late_score(group: Group, score: float, config: DetectionConfig, found_before: bool) -> float:
+    """In stage 3's curves, a component of most of its class is the images already known, which stage 1 would have
+    learnt.
+    """
+    if (group.membership > 0.5).mean() > config.late_max_share:
+        return 0.0
+    return score / (config.late_beside if found_before else 1.0)
+
+
+def _finding(entry: Scored, stage: Stage) -> Finding:
+    statistics = entry.group.statistics
+    return Finding(
+        stage,
+        entry.group.label,
+        len(entry.group.core),
+        round(statistics["separation"], 3),
+        round(statistics["posterior_entropy"], 4),
+        round(entry.score, 4),
+    )

@@ -1,0 +1,106 @@
+"""What a run says of the image set as a whole, from the data alone: no truth, no test set, no trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.findings import Finding
+from dlp_fast.runs.names import printable
+
+Kind = Literal["poisoned", "nothing found", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """kind: the word; score: the highest separation score, 1 = what counts as found; targets: the findings, each with
+    the name of its class and its share of the class and of the set; reasons: sentences, one a target where there are
+    any.
+    """
+
+    kind: Kind
+    score: float
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "score": self.score, "targets": self.targets, "reasons": self.reasons}
+
+
+def verdict(
+    findings: Sequence[Finding],
+    max_subthreshold_score: float,
+    class_sizes: list[int],
+    classes: tuple[str, ...],
+    epochs: int,
+    config: DetectionConfig,
+) -> Verdict:
+    """The Verdict of a run.
+
+    Args: max_subthreshold_score: of the classes that are not found, the highest score; class_sizes: images of each
+    class; epochs: of stage 1.
+    """
+    classes = tuple(map(printable, classes))  # names are an attacker's text
+    if not findings:
+        reasons = _doubts(max_subthreshold_score, class_sizes, classes, epochs, config)
+        return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
+    total = sum(class_sizes)
+    targets = [
+        {
+            **finding.as_json(),
+            "class": classes[finding.label],
+            "share_of_class": finding.images / class_sizes[finding.label],
+            "share_of_all": finding.images / total,
+        }
+        for finding in findings
+    ]
+    kind: Kind = "cannot tell" if all(finding.likely_benign for finding in findings) else "poisoned"
+    reasons = [_reason(finding, classes[finding.label]) for finding in findings]
+    return Verdict(kind, max(finding.score for finding in findings), targets, reasons)
+
+
+def _doubts(
+    max_subthreshold_score: float,
+    class_sizes: list[int],
+    classes: tuple[str, ...],
+    epochs: int,
+    config: DetectionConfig,
+) -> list[str]:
+    """Why nothing can be said of a set in which nothing is found; none where something can."""
+    reasons = []
+    if config.method != "learning_curves":
+        reasons.append(
+            f"the method {config.method} ranks images and says nothing of the set; learning_curves does."
+        )
+    elif epochs < 2:
+        reasons.append("one epoch shows no learning curves; train longer.")
+    least = config.learning_curves.min_class_size
+    small = [classes[c] for c, size in enumerate(class_sizes) if size < least]
+    if small:
+        reasons.append(
+            f"{len(small)} of {len(classes)} classes have under {least} images, too few to look at."
+        )
+    if max_subthreshold_score >= config.near_score:
+        reasons.append(
+            f"one class nearly falls into two, or does but no more than others ({max_subthreshold_score:.0%} of what "
+            "counts as found); look at its images."
+        )
+    return reasons
+
+
+def _reason(finding: Finding, name: str) -> str:
+    first = (
+        f"in class {name} the learning curves of {finding.images} images form a group of their own, apart from the "
+        f"others (separation {finding.separation:.1f}, stage: {finding.stage})"
+    )
+    if not finding.likely_benign:
+        return first + "."
+    heard = finding.held_out
+    return (
+        f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "
+        f"them (of the class's other images, whose labels it was given, to {heard.others:.0%}): likely harmless, "
+        "typical pictures of their class or near-duplicates. The clean model was trained without their labels; look at "
+        "them, and write keep in samples.csv where they are right."
+    )

@@ -1,0 +1,122 @@
+"""From a configuration to images that the stages can work on: loaded, checked, and poisoned where that is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dlp_fast.attacks.poisoning import Poisoning, plan
+from dlp_fast.config import RunConfig
+from dlp_fast.data import sources
+from dlp_fast.data.index import write_quarantine
+from dlp_fast.engine.batches import TrainingData, pixel_statistics
+from dlp_fast.engine.device import Compute
+from dlp_fast.errors import DataError
+from dlp_fast.runs.environment import environment
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.writer import RunFolder, fingerprint
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """dataset: as loaded; attack: None where there is none; data: as the stages see it."""
+
+    dataset: sources.Dataset
+    attack: Poisoning | None
+    data: TrainingData
+
+
+def prepare(
+    config: RunConfig,
+    settings: dict[str, Any],
+    compute: Compute,
+    dataset: sources.Dataset | None,
+    folder: RunFolder | None,
+    log: RunLog,
+) -> Prepared:
+    """Load the images, check that they are those of the run folder, and poison them where that is asked for."""
+    if dataset is None:
+        dataset = load_images(config, folder, log)
+    announce(log, dataset, folder)
+    images = dataset.train.images.to(compute.device)
+    attack = attack_of(settings, dataset, str(compute.device), log.counter())
+    labels = attack.labels if attack else dataset.train.labels
+    if folder:
+        folder.check_data(fingerprint(dataset.train.paths, labels, dataset.train.sha256))
+        folder.write_json("environment.json", environment(compute.describe()))
+    if attack:
+        log.say(f"attack: {attack.describe(dataset.train.classes)}")
+        images = attack.poison(images)
+    log.say(f"computing on {compute.describe()}")
+    for side in (images.height, images.width):
+        if not 8 <= side <= 256:
+            raise DataError(
+                f"images of {images.width} x {images.height} pixels: expected sides of 8 to 256 pixels. Resize "
+                "them, or give --dataset.image-size."
+            )
+    mean, std = pixel_statistics(images)
+    classes = len(dataset.train.classes)
+    data = TrainingData(images, labels, classes, mean, std, dataset.flip, config.seed, compute.device)
+    return Prepared(dataset, attack, data)
+
+
+def load_images(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.Dataset:
+    """The image set of `config`; what cannot be used is listed in the run folder, also where nothing can."""
+    options = config.dataset
+    try:
+        return sources.load(
+            config.data,
+            image_size=options.image_size,
+            loader=config.loader,
+            resident_limit_mb=options.resident_megabytes,
+            max_megapixels=options.max_megapixels,
+            max_megabytes=options.max_megabytes,
+            workers=options.workers,
+            cache=folder.path / "scan.jsonl" if folder else None,
+            progress=log.counter(),
+        )
+    except DataError as error:
+        log.finish()
+        if folder and getattr(error, "quarantine", None):
+            write_quarantine(folder.path / "quarantine.csv", error.quarantine)
+        raise
+
+
+def announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) -> None:
+    """Say what was loaded, and what cannot be used."""
+    of = dataset.train
+    log.say(
+        f"{dataset.name}: {len(of.labels):,} training images, {len(of.classes)} classes, "
+        f"{of.images.width} x {of.images.height} px"
+        + (f", {len(dataset.test.labels):,} test images" if dataset.test else ", no test set")
+    )
+    log.say(f"loader {dataset.loader}")
+    for warning in dataset.warnings:
+        log.warn(warning)
+    if folder:
+        write_quarantine(folder.path / "quarantine.csv", dataset.quarantine)
+    if dataset.quarantine:
+        where = f", listed in {folder.path / 'quarantine.csv'}" if folder else ""
+        log.warn(f"{len(dataset.quarantine)} files cannot be used{where}")
+
+
+def attack_of(
+    settings: dict[str, Any], dataset: sources.Dataset, device: str = "cpu", progress: Any = None
+) -> Poisoning | None:
+    """The attack that a resolved configuration asks for, on its image set; None where it asks for none."""
+    if settings["attack"] == "none":
+        return None
+    images = dataset.train.images
+    return plan(
+        settings["attack"],
+        dataset.train.labels,
+        dataset.train.classes,
+        (images.height, images.width),
+        rate=settings["poison_rate"],
+        rate_of=settings["poison_of"],
+        target=settings["target"],
+        seed=settings["seed"],
+        images=images,
+        device=device,
+        progress=progress,
+    )

@@ -1,0 +1,120 @@
+"""What a run gives back and leaves behind: results.json, and the files of a finished run folder."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlp_fast.config import RunConfig, resolve
+from dlp_fast.detection.verdict import verdict
+from dlp_fast.engine.device import Compute
+from dlp_fast.engine.inference import Scores
+from dlp_fast.evaluation.of_run import detection_metrics, make_test_set, stage_metrics
+from dlp_fast.models.classifier import Classifier
+from dlp_fast.pipeline import Defense
+from dlp_fast.preparation.prepare import Prepared
+from dlp_fast.report.agreement import label_agreement, raised_odds
+from dlp_fast.report.exhibits import gather
+from dlp_fast.report.render import write_report
+from dlp_fast.report.text import notes, percent, verdict_lines
+from dlp_fast.runs.environment import environment
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.schema import SCHEMA
+from dlp_fast.runs.writer import RunFolder
+from dlp_fast.selection.overrides import Overrides
+from dlp_fast.selection.table import samples_table
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives back.
+
+    model: for uint8 pictures, see Classifier; suspected_poisoned, suspected_clean: int64 ids; score: fp32 [n],
+    ascending = more suspicious; paths: of all images, by id; results: as in results.json; out: the run folder.
+    """
+
+    model: Classifier
+    suspected_poisoned: torch.Tensor
+    suspected_clean: torch.Tensor
+    score: torch.Tensor
+    paths: tuple[str, ...]
+    results: dict[str, Any]
+    out: Path | None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the stages, and where the report is."""
+        rows = "".join(
+            f"<tr><td>{stage}</td><td>{percent(metrics['clean_accuracy'])}</td>"
+            f"<td>{percent(metrics['attack_success_rate'])}</td><td>{metrics['seconds']:.0f} s</td></tr>"
+            for stage, metrics in self.results["stages"].items()
+        )
+        lines = [*verdict_lines(self.results["verdict"]), *notes(self.results)]
+        said = "<br>".join(map(html.escape, lines))
+        where = f"<p>report: {html.escape(str(self.out / 'report.html'))}</p>" if self.out else ""
+        return (
+            f"<p><b>{said}</b><br>{len(self.suspected_poisoned)} of {len(self.paths)} images are suspected poisoned</p>"
+            "<table><tr><th>after stage</th><th>clean accuracy</th><th>attack success rate</th><th>time</th></tr>"
+            f"{rows}</table>{where}"
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose stages are done: scores: what the clean model says of every training image."""
+
+    prepared: Prepared
+    found: Defense
+    scores: Scores
+    overrides: Overrides
+    compute: Compute
+
+
+def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
+    """results.json of a run of `config`: verdict, what stages and detection are worth, where it was made."""
+    found, dataset, data = run.found, run.prepared.dataset, run.prepared.data
+    attack, classes = run.prepared.attack, run.prepared.dataset.train.classes
+    said = verdict(
+        found.findings,
+        found.max_subthreshold_score,
+        torch.bincount(data.labels, minlength=len(classes)).tolist(),
+        classes,
+        len(found.first.entropy),
+        config.detection,
+    )
+    test = make_test_set(dataset, attack, run.compute.device)
+    return {
+        "schema": SCHEMA,
+        "verdict": said.as_json(),
+        "stages": stage_metrics(found, test, data, config),
+        "detection": detection_metrics(found.selection, attack)
+        | {"findings": [finding.as_json() for finding in found.findings]},
+        "decisions": run.overrides.counts,
+        "stage3_detections": found.stage3_detections,
+        "label_agreement": label_agreement(config, found, data.labels, run.scores.prediction),
+        "logit_adjustment": raised_odds(found, classes),
+        "environment": environment(run.compute.describe()) | {"loader": dataset.loader},
+        "config": resolve(config),
+    }
+
+
+def write_run(
+    folder: RunFolder, run: Finished, model: Classifier, results: dict[str, Any], log: RunLog
+) -> None:
+    """Write everything that a finished run folder holds, results.json last but for the report."""
+    found, data, train = run.found, run.prepared.data, run.prepared.dataset.train
+    entropy, labels = found.first.entropy[-1], run.overrides.labels()
+    folder.write_samples(
+        samples_table(train.paths, data.labels, train.classes, found.selection, entropy, labels)
+    )
+    model.save(folder.path)
+    folder.write_predictions(run.scores.prediction, (-run.scores.loss).exp())
+    targets = list(dict.fromkeys(target["label"] for target in results["verdict"]["targets"]))
+    exhibits = gather(data.images, data.labels, found.selection, targets, found.first.loss, model.predict)
+    exhibits.save(folder.path)
+    folder.write_json("results.json", results)
+    log.event("done")
+    write_report(folder.path)

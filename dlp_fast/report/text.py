@@ -1,0 +1,80 @@
+"""The sentences that report, terminal, notebook and model card share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def verdict_lines(verdict: dict[str, Any]) -> list[str]:
+    """The verdict of results.json for a terminal."""
+    if verdict["kind"] == "poisoned":
+        return [
+            f"verdict: poisoned, target class {t['class']}, about {t['share_of_all']:.1%} of all images "
+            f"({t['images']} images; score {t['score']:.1f}, 1 counts)"
+            for t in verdict["targets"]
+            if not t["likely_benign"]
+        ] + [r for t, r in zip(verdict["targets"], verdict["reasons"], strict=True) if t["likely_benign"]]
+    first = "no sign of poisoning found" if verdict["kind"] == "nothing found" else "cannot tell"
+    return [f"verdict: {first} (highest score {verdict['score']:.2f}, 1 counts)", *verdict["reasons"]]
+
+
+BEHIND = 0.5  # of stage 1's agreement: that learns without augmentation, by heart, and no stage 3 comes quite up to it
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What a person must know to read the results: their own decisions in them, what was found too late, classes whose
+    odds were raised, and a clean model that has learnt too little.
+    """
+    said = []
+    given = {word: count for word, count in results["decisions"].items() if count}
+    if given:
+        told = ", ".join(f"{count} {word}" for word, count in given.items())
+        said.append(
+            f"a person's decisions were obeyed ({told}); the verdict is of what was measured with them."
+        )
+    if results["stage3_detections"]:
+        said.append(
+            f"{results['stage3_detections']} of the suspected images were found only in the last round of stage 3, "
+            "after the model had learnt their labels: raise finetuning.rounds (in another --out)."
+        )
+    for name, odds in results["logit_adjustment"].items():
+        said.append(
+            f"class {name} lost labels to suspicion; the clean model's odds for it are raised {odds:.1f} times to make "
+            "up for them (finetuning.logit_adjustment)."
+        )
+    agree = results.get("label_agreement")
+    if agree and agree["clean_model"] < BEHIND * agree["supervised"]:
+        said.append(
+            f"the clean model gives {agree['clean_model']:.0%} of the trusted images their label, the network after "
+            f"stage 1 {agree['supervised']:.0%}: stage 3 may have been too short for this network. Give it more steps, "
+            "finetuning.epochs or finetuning.steps (in another --out)."
+        )
+    return said
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """CA and ASR after each stage, with time and rate."""
+    table = Table(title=None, show_edge=False, pad_edge=False)
+    for name in ("after stage", "clean accuracy", "attack success rate", "seconds", "images/s"):
+        table.add_column(name, justify="left" if name == "after stage" else "right")
+    for stage, of in results["stages"].items():
+        table.add_row(
+            stage,
+            percent(of["clean_accuracy"]),
+            percent(of["attack_success_rate"]),
+            f"{of['seconds']:.1f}",
+            f"{of['images_per_second']:,.0f}",
+        )
+    return table

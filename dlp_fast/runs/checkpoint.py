@@ -1,0 +1,119 @@
+"""Atomic, hashed, resumable state: safetensors and JSON, nothing is ever unpickled.
+
+A checkpoint is a folder `checkpoints/<number>` with tensors.safetensors, state.json and, written last,
+manifest.json with the SHA-256 of both. It appears under its name by one rename, after everything is on disk; the
+one before it is kept, so that a damaged newest one costs a few seconds of work and not the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.runs.files import sha256, sync, write_failed
+
+FORMAT = 1
+KEEP = 2
+
+
+def flatten(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """`value` with each tensor moved to `tensors` and a {"tensor": key} put in its place, for JSON."""
+    if isinstance(value, torch.Tensor):
+        tensors[prefix] = value.detach().cpu().contiguous().clone()
+        return {"tensor": prefix}
+    if isinstance(value, dict):
+        return {"items": [[k, flatten(v, f"{prefix}.{k}", tensors)] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [flatten(v, f"{prefix}.{i}", tensors) for i, v in enumerate(value)]}
+    return {"plain": value}
+
+
+def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    kind, content = next(iter(value.items()))
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "items":
+        return {k: unflatten(v, tensors) for k, v in content}
+    if kind == "list":
+        return [unflatten(v, tensors) for v in content]
+    return content
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.warnings: list[str] = []
+
+    def _numbers(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
+
+    def save(self, state: Any) -> Path:
+        """Write `state` (nested dicts and lists of tensors and JSON values) as the newest checkpoint.
+
+        Raises ResourceError where the disk is full or cannot be written; the checkpoints before stay.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        plain = json.dumps(flatten(state, "s", tensors)).encode()
+        number = (self._numbers() or [0])[-1] + 1
+        building, final = self.folder / "building", self.folder / str(number)
+        needed = len(plain) + sum(t.numel() * t.element_size() for t in tensors.values())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            save_file(tensors, building / "tensors.safetensors")
+            (building / "state.json").write_bytes(plain)
+            names = ("tensors.safetensors", "state.json")
+            manifest = {"format": FORMAT, "sha256": {name: sha256(building / name) for name in names}}
+            (building / "manifest.json").write_text(json.dumps(manifest))
+            for path in (*(building / name for name in names), building / "manifest.json", building):
+                sync(path)
+            os.rename(building, final)
+            sync(self.folder)
+        except OSError as error:
+            shutil.rmtree(building, ignore_errors=True)
+            raise write_failed(error, self.folder, needed) from error
+        except SafetensorError as error:  # its writer wraps the system's error in its own
+            shutil.rmtree(building, ignore_errors=True)
+            raise ResourceError(
+                f"the checkpoint in {self.folder} cannot be written ({error}; {needed:,} bytes needed). "
+                "The one before it is intact: free some space and run the same command again."
+            ) from error
+        for old in self._numbers()[:-KEEP]:
+            shutil.rmtree(self.folder / str(old), ignore_errors=True)
+        return final
+
+    def load(self) -> Any | None:
+        """The newest whole state, or None where there is none. A damaged one is passed over with a warning."""
+        for number in reversed(self._numbers()):
+            folder = self.folder / str(number)
+            try:
+                return self._read(folder)
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                self.warnings.append(f"checkpoint {folder} is damaged ({error}) and passed over")
+        return None
+
+    def _read(self, folder: Path) -> Any:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["format"] != FORMAT:
+            raise DataError(
+                f"checkpoint {folder} has format {manifest['format']}, this version of dlp_fast reads {FORMAT}. "
+                "Finish the run with the version that began it, or start anew with another --out."
+            )
+        for name, expected in manifest["sha256"].items():
+            if sha256(folder / name) != expected:
+                raise ValueError(f"{name} does not match its SHA-256")
+        tensors = load_file(folder / "tensors.safetensors")
+        return unflatten(json.loads((folder / "state.json").read_text()), tensors)

@@ -1,0 +1,75 @@
+"""The format of a run folder: its files, and the keys of results.json that a report or an export reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA = 2  # of results.json
+PREDICTIONS = "predictions.safetensors"
+COLUMNS = ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
+DECISIONS = ("suspected_poisoned", "suspected_clean", "undecided")
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class Target(Part):
+    label: int
+    images: int
+    stage: str
+    score: float
+    share_of_all: float
+    likely_benign: bool
+
+
+class Verdict(Part):
+    kind: str
+    score: float
+    targets: list[Target]
+    reasons: list[str]
+
+
+class Stage(Part):
+    seconds: float
+    images_per_second: float
+    clean_accuracy: float | None
+    attack_success_rate: float | None
+
+
+class Detection(Part):
+    suspected_poisoned: int
+    suspected_clean: int
+    poisoned_precision: float | None
+    poisoned_recall: float | None
+
+
+class Environment(Part):
+    dlp_fast: str
+    torch: str
+    python: str
+    platform: str
+    processor: str
+    threads: int
+    device: str
+
+
+class Agreement(Part):
+    supervised: float
+    clean_model: float
+
+
+class Results(Part):
+    """The keys of results.json that a report or an export reads."""
+
+    verdict: Verdict
+    stages: dict[str, Stage]
+    detection: Detection
+    decisions: dict[str, int]
+    stage3_detections: int
+    label_agreement: Agreement | None = None
+    logit_adjustment: dict[str, float] = {}
+    environment: Environment
+    config: dict[str, Any]

@@ -1,0 +1,132 @@
+"""From scores to the sets that the stages work on; the same ids for any batch size, worker or rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dlp_fast import ops
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.suspicion import Suspicion
+
+
+def _nobody() -> Tensor:
+    return torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """score: fp32 [n], ascending = more suspicious; rank: int64 [n], 0 = most suspicious (ties: smaller id first);
+    suspected_poisoned, suspected_clean: int64 ids; to_unlearn: int64 ids, the γ most suspicious, or none; trusted,
+    unlabeled: int64 ids, ascending, of the images whose labels stage 3 may use, and of those whose labels it may come
+    to use; left_out: int64 ids that a person took out. What is in none of trusted, unlabeled and left_out is suspected.
+    named: bool [n], whom the decision or a person names as suspects, rather than a rank alone; posterior: fp32 [n], of
+    being poisoned, of images at the edge of a found group; 0: no proposal has one.
+    """
+
+    score: Tensor
+    rank: Tensor
+    suspected_poisoned: Tensor
+    suspected_clean: Tensor
+    to_unlearn: Tensor
+    trusted: Tensor
+    unlabeled: Tensor
+    named: Tensor
+    left_out: Tensor = field(default_factory=_nobody)
+    posterior: Tensor | None = None
+
+    def with_late(self, late: Tensor) -> Selection:
+        """The same with the images `late`, int64 ids that stage 3 gave away, suspected as well and ranked first."""
+        if not len(late):
+            return self
+        inside = torch.zeros(len(self.score), dtype=torch.bool)
+        inside[late] = True
+        ranked = self.score[~self.named]
+        above = max(1.0, float(ranked.max()) * 1.001, float(ranked.max() - ranked.min()))  # they rank first
+        score = torch.where(inside & ~self.named, self.score - above, self.score)
+        order = ops.select(score, len(score)).lowest
+        suspected = inside.clone()
+        suspected[self.suspected_poisoned] = True
+        clean = self.suspected_clean
+        return replace(
+            self,
+            score=score,
+            rank=places(order),
+            named=self.named | inside,
+            suspected_poisoned=order[suspected[order]],
+            suspected_clean=clean[~inside[clean]],
+        )
+
+
+def places(order: Tensor) -> Tensor:
+    """Rank of each id, from the ids in order."""
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    return place
+
+
+def counts(n: int, classes: int, config: DetectionConfig) -> tuple[int, int]:
+    """(suspected poisoned in all, suspected clean a class): γ of the images, with a least number for small sets."""
+    poisoned = max(round(config.rate * n), config.min_images)
+    clean = max(round(config.rate * n / classes), config.min_images)
+    return min(poisoned, n // 2), clean
+
+
+def select(of: Suspicion, labels: Tensor, classes: int, config: DetectionConfig) -> Selection:
+    """Lowest `score` are suspected poisoned, highest `clean_score` of each class suspected clean (DLP Eq. 5, γ).
+
+    Where a decision names its suspects, these are suspected, however many; the γ lowest are unlearnt. Where it names
+    none and the configuration does not ask for γ all the same, nobody is suspected.
+
+    Args: labels: int64 [n], as given in the image set.
+    An image in both sets (only in tiny classes) counts as suspected poisoned.
+    """
+    n = len(of.score)
+    lowest, per_class = counts(n, classes, config)
+    order = ops.select(of.score, n).lowest
+    named = order[of.suspected[order]]
+    if config.method == "learning_curves" and not len(named) and config.nothing_found == "skip":
+        lowest = 0
+    if len(named):
+        lowest = min(lowest, len(named))  # nobody outside of a found group loses a label
+    poisoned, to_unlearn = named if len(named) else order[:lowest], order[:lowest]
+    eligible = torch.where(of.never_clean, of.clean_score.min() - 1, of.clean_score)
+    clean = ops.select(eligible, 0, per_class, labels, num_classes=classes).highest
+    clean = clean[~torch.isin(clean, poisoned) & ~of.never_clean[clean]]
+    suspected = torch.zeros(n, dtype=torch.bool)
+    suspected[poisoned] = True
+    suspected[to_unlearn] = True
+    trusted = ~(of.withheld | of.high_loss | suspected)
+    _keep_min_images(trusted, of, suspected, labels, classes, config.min_images)
+    # at the edge of a suspected group: not suspected, and the network is to say whether the label is right
+    unlabeled = (of.high_loss | of.withheld) & ~suspected & ~trusted
+    return Selection(
+        of.score,
+        places(order),
+        poisoned,
+        clean,
+        to_unlearn,
+        trusted.nonzero().flatten(),
+        unlabeled.nonzero().flatten(),
+        named=of.suspected,
+        posterior=of.posterior,
+    )
+
+
+def _keep_min_images(
+    trusted: Tensor, of: Suspicion, suspected: Tensor, labels: Tensor, classes: int, min_images: int
+) -> None:
+    """Give a class that has fewer than `min_images` trusted images its least suspicious others, in place.
+
+    A class without a label could not be learnt at all; high losses come before withheld and suspected images.
+    """
+    preference = of.score - 2 * (of.withheld | suspected).float()
+    for label in range(classes):
+        inside = labels == label
+        missing = min_images - int((trusted & inside).sum())
+        others = (inside & ~trusted).nonzero().flatten()
+        if missing > 0 and len(others):
+            best = torch.sort(preference[others], descending=True, stable=True).indices[:missing]
+            trusted[others[best]] = True
