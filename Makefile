@@ -1,6 +1,7 @@
 # make demo  environment, build, and the whole method on the embedded data set
 # make test  environment, build, and the tests
-# make bench     every benchmark, one at a time; JSON and a table with ratios into benchmarks/results/
+# make bench     every kernel, loader and step beside its peers; JSON and a table with ratios into benchmarks/results/
+# make gpu       everything that needs a GPU, on a machine that has one
 # make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests
 # make docs      the documentation as a site in build/site
 # make ptxas     registers, spills and shared memory of the CUDA kernels (needs nvcc, no GPU)
@@ -38,10 +39,10 @@ test-slow: build
 
 # on a machine with a GPU, with the packages of pyproject.toml installed; PYTHON=... chooses the interpreter
 gpu:
-	@PYTHON=$(PYTHON) benchmarks/gpu.sh
+	@PYTHON=$(PYTHON) benchmarks/system/gpu.sh
 
 lint: build
-	$(BIN)/ruff check . && $(BIN)/ruff format --check dlp_fast tests benchmarks setup.py && $(BIN)/lint-imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check dlp_fast tests benchmarks studies setup.py && $(BIN)/lint-imports
 
 docs: build
 	@$(BIN)/pip install -q "mkdocs-material>=9.5" "mkdocstrings[python]>=0.25"
@@ -55,9 +56,9 @@ bench: build
 	@mkdir -p $(RESULTS)
 	@device=$$($(BIN)/python -c "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')") && \
 	result=$(RESULTS)/kernels_$${device}_$(DATE).json && \
-	$(BIN)/python -m pytest benchmarks -o addopts=-q --benchmark-only --benchmark-json=$$result \
+	$(BIN)/python -m pytest benchmarks/kernels -o addopts=-q --benchmark-only --benchmark-json=$$result \
 	  --benchmark-columns=median,min,iqr,rounds --benchmark-sort=name $(BENCH) && \
-	$(BIN)/python benchmarks/summarize.py $$result --write
+	$(BIN)/python -m benchmarks.kernels.summarize $$result --write
 
 # The sanitized package lives in build/sanitize, so the normal build stays. Python itself is not built with ASan, hence
 # LD_PRELOAD; what torch and Python leak at exit is theirs. Subprocesses of the tests inherit all of it.

@@ -1,25 +1,30 @@
 """Write docs/results.md from what lies in benchmarks/results: nothing on that page is typed by hand.
 
-python benchmarks/results_page.py
+python -m benchmarks.results_page
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+import tarfile
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.common import parser_of
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import NAMES, TABLES, of_one_machine, with_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 MOST_SEEDS = 9
+ORDERS = ("supervised-unlearning-finetuning", "sl-au-assft")  # the same, since version 11 and before
 HEAD = """# Results
 
-Written by `python benchmarks/results_page.py` from the files of `benchmarks/results/`; the commands are in
+Written by `python -m benchmarks.results_page` from the files of `benchmarks/results/`; the commands are in
 its README beside them. CA: clean accuracy over the whole test set. ASR: share of triggered
 test images, not of the target class, that are classified as the target. Where rows of a
 table come from different machines, a note above it says so.
@@ -55,7 +60,8 @@ def end_to_end() -> str:
     return "\n".join(parts)
 
 
-def reproduced() -> str:
+def reproduced(images: Path) -> str:
+    """`images`: folder that the pictures are copied to."""
     parts = ["## The paper's tables and figures\n"]
     for file in sorted((RESULTS / "reproduce").glob("*/*.md")):
         title, _, body = file.read_text().partition("\n")
@@ -63,10 +69,26 @@ def reproduced() -> str:
         picture = file.with_suffix(".png")
         if picture.is_file():
             name = f"{file.parent.name}_{picture.name}"
-            shutil.copy2(picture, ROOT / "docs" / "images" / name)
+            shutil.copy2(picture, images / name)
             parts.append(f"![{title.removeprefix('# ')}](images/{name})\n")
     folders = sorted(f for f in (RESULTS / "reproduce").iterdir() if f.is_dir())
     return "\n".join([*parts, *map(means, folders)])
+
+
+def key_of(cell: dict[str, Any]) -> tuple[Any, ...]:
+    """What a cell is of Tables 3 and 4: its name differs between versions, which call the stages by other names."""
+    return tuple(cell[k] for k in ("method", "attack", "seed", "rate", "gamma", "model"))
+
+
+def cells_of(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """{key_of a cell: its figures} from the archive of one reproduction, all stages in the order of the paper."""
+    archive = folder / "cells.tar.gz"
+    if not archive.is_file():
+        return {}
+    with tarfile.open(archive) as files:
+        saved = [json.load(files.extractfile(file)) for file in files if file.isfile()]
+    cells = [of for of in saved if "clean_accuracy" in of or "failed" in of]
+    return {key_of(of["cell"]): of for of in cells if of["cell"]["order"] in ORDERS}
 
 
 def means(folder: Path) -> str:
@@ -74,12 +96,11 @@ def means(folder: Path) -> str:
     deviation of what each seed comes to.
     """
     found: dict[str, dict[int, dict[str, Any]]] = {}
+    figures = cells_of(folder)
     for cell in with_seeds(TABLES["table3"].cells(SCALES["small"]), MOST_SEEDS):
-        file = folder / "cells" / f"{cell.name()}.json"
-        if cell.attack != "none" and file.is_file():
-            saved = json.loads(file.read_text())
-            if "failed" not in saved:
-                found.setdefault(cell.method, {}).setdefault(cell.seed, {})[cell.attack] = saved
+        saved = figures.get(key_of(asdict(cell)), {"failed": "not run"})
+        if cell.attack != "none" and "failed" not in saved:
+            found.setdefault(cell.method, {}).setdefault(cell.seed, {})[cell.attack] = saved
     everybody = [by_seed[0] for by_seed in found.values() if len(by_seed.get(0, {})) > 1]
     attacks = [a for a in SCALES["small"].attacks if all(a in of for of in everybody)]
     if not everybody or not attacks:
@@ -134,10 +155,17 @@ def kernels() -> str:
     return "\n".join(parts)
 
 
+def parser() -> argparse.ArgumentParser:
+    of = parser_of(__doc__, "benchmarks.results_page")
+    of.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md", help="page to write")
+    return of
+
+
 def main() -> None:
-    page = "\n".join([HEAD, end_to_end(), reproduced(), kernels(), memory()])
-    (ROOT / "docs" / "results.md").write_text(page)
-    print("docs/results.md")
+    options = parser().parse_args()
+    page = "\n".join([HEAD, end_to_end(), reproduced(options.out.parent / "images"), kernels(), memory()])
+    options.out.write_text(page)
+    print(options.out)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,65 @@
-"""Doctor, dry run, trackers, notebooks."""
+"""The console command, doctor, dry run, trackers, notebooks."""
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import subprocess
 import sys
+import tomllib
 import types
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import CONFIG, command, options, session, threads_kept, training_data
+from tiny import CONFIG, ROOT, command, options, session, threads_kept, training_data
 
 import dlp_fast
-from dlp_fast import doctor, runlog
-from dlp_fast.api import _label_agreement, execute
+from dlp_fast.api import execute
+from dlp_fast.commands import doctor
+from dlp_fast.commands.__main__ import COMMANDS
 from dlp_fast.commands.dry_run import estimate
 from dlp_fast.config import RunConfig
+from dlp_fast.errors import DataError
+from dlp_fast.report.agreement import label_agreement
 from dlp_fast.report.text import notes
-from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.log import RunLog, draws_bars
 from dlp_fast.runs.tracking import start_trackers
+
+
+class TestConsoleCommand:
+    """`dlp-fast NAME …` is `python -m dlp_fast.NAME …`."""
+
+    def test_where_it_begins(self):
+        scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+        module, _, function = scripts["dlp-fast"].partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+    @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+    def test_says_what_there_is(self, words):
+        done = command("commands.__main__", *words)
+        assert done.code == 0
+        assert done.text.startswith("usage: dlp-fast COMMAND")
+        assert all(f"  {name} " in done.text for name in COMMANDS)
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_has_its_help(self, name):
+        theirs = command("commands.__main__", name, "--help")
+        ours = command("report.__main__" if name == "report" else name, "--help")
+        assert theirs.code == ours.code == 0
+        assert theirs.text == ours.text
+
+    def test_unknown(self):
+        done = command("commands.__main__", "runn")
+        assert done.code == 2
+        assert "there is no command 'runn'" in done.text and "usage: dlp-fast" in done.text
+
+    def test_arguments_and_exit_codes_go_through(self, tiny_run, tmp_path):
+        done = command("commands.__main__", "report", tiny_run[0], "--out", tmp_path / "r.html")
+        assert done.code == 0, done.text
+        assert (tmp_path / "r.html").is_file()
+        assert command("commands.__main__", "report", tmp_path / "none").code == 3
 
 
 class TestDoctor:
@@ -46,8 +85,6 @@ class TestDoctor:
         assert "passed in" in done.text
 
     def test_what_is_missing_is_told(self, monkeypatch):
-        from dlp_fast import doctor
-
         monkeypatch.setattr(doctor.ops, "build_info", lambda: {"native": False})
         assert any("native ops are not built" in line for line in doctor.advice())
 
@@ -55,18 +92,11 @@ class TestDoctor:
 @pytest.mark.parametrize(
     ("precision", "fast", "told"), [("bf16", False, 1), ("bf16", True, 0), ("auto", False, 0)]
 )
-def test_slow_bf16_is_told(monkeypatch, capsys, precision, fast, told):
-    class Enough(Exception):
-        pass
-
-    def stop(*_):
-        raise Enough
-
+def test_slow_bf16_is_told(monkeypatch, capsys, tmp_path, precision, fast, told):
     for module in ("api", "engine.device"):
         monkeypatch.setattr(f"dlp_fast.{module}.cpu_has_fast_bf16", lambda: fast)
-    monkeypatch.setattr("dlp_fast.api._prepare", stop)
-    with pytest.raises(Enough):
-        execute(RunConfig(device="cpu", precision=precision), keep=False)
+    with pytest.raises(DataError, match="no such folder"):  # told before any image is read
+        execute(RunConfig(device="cpu", precision=precision, data=str(tmp_path / "none")), keep=False)
     assert capsys.readouterr().err.count("slower in bf16") == told
 
 
@@ -196,23 +226,23 @@ def test_a_notebook_gets_a_bar_where_it_can_be_redrawn(monkeypatch):
     notebook = SimpleNamespace(is_terminal=False, is_jupyter=True)
     for there in (None, object()):
         monkeypatch.setattr("importlib.util.find_spec", lambda name, there=there: there)
-        assert runlog._draws_bars(notebook) == (there is not None)
-    assert runlog._draws_bars(SimpleNamespace(is_terminal=True, is_jupyter=False))
-    assert not runlog._draws_bars(SimpleNamespace(is_terminal=False, is_jupyter=False))
+        assert draws_bars(notebook) == (there is not None)
+    assert draws_bars(SimpleNamespace(is_terminal=True, is_jupyter=False))
+    assert not draws_bars(SimpleNamespace(is_terminal=False, is_jupyter=False))
 
 
 def test_notes():
-    results = {"decisions": {"keep": 2, "drop": 0, "suspect": 1}, "late": 7}
+    results = {"decisions": {"keep": 2, "drop": 0, "suspect": 1}, "stage3_detections": 7, "logit_adjustment": {}}
     obeyed, late = notes(results)
     assert "(2 keep, 1 suspect)" in obeyed
     assert late.startswith("7 of the suspected images") and "finetuning.rounds" in late
-    nothing = {"decisions": {"keep": 0, "drop": 0, "suspect": 0}, "late": 0}
+    nothing = {"decisions": {"keep": 0, "drop": 0, "suspect": 0}, "stage3_detections": 0, "logit_adjustment": {}}
     assert notes(nothing) == []
     (behind,) = notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.16}})
     assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetuning.epochs" in behind
     assert notes({**nothing, "label_agreement": {"supervised": 1.0, "clean_model": 0.52}}) == []
-    assert notes({**nothing, "label_agreement": None, "raised_odds": {}}) == []
-    (raised,) = notes({**nothing, "raised_odds": {"cat": 1.814}})
+    assert notes({**nothing, "label_agreement": None}) == []
+    (raised,) = notes({**nothing, "logit_adjustment": {"cat": 1.814}})
     assert raised.startswith("class cat lost labels") and "1.8 times" in raised
 
 
@@ -226,7 +256,7 @@ def test_label_agreement():
     )
 
     def agreement(**over):
-        return _label_agreement(RunConfig(**over), found, labels, last)
+        return label_agreement(RunConfig(**over), found, labels, last)
 
     assert agreement() == pytest.approx({"supervised": 2 / 3, "clean_model": 1 / 3})
     for over in (

@@ -31,18 +31,99 @@ OPTIONS = {
     "": 19,
     "dataset": 5,
     "supervised": 8,
-    "detection": 10,
+    "detection": 21,
+    "detection.learning_curves": 13,
     "unlearning": 7,
     "finetuning": 20,
 }
 
 
-def sections() -> dict[str, type[BaseModel]]:
-    found = {"": RunConfig}
-    for name, field in RunConfig.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found[name] = field.annotation
+def sections(model: type[BaseModel] = RunConfig, name: str = "") -> dict[str, type[BaseModel]]:
+    """Every section by its dotted name."""
+    found = {name: model}
+    for field, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            found |= sections(info.annotation, f"{name}.{field}".lstrip("."))
     return found
+
+
+def is_section(name: str, field: str) -> bool:
+    return f"{name}.{field}".lstrip(".") in sections()
+
+
+class Reads:
+    """Which options a module reads: attributes of what is known to be a section, or keys of a resolved configuration.
+
+    A section is known by its annotation (`config: DetectionConfig`), by where it came from (`config.detection`,
+    `config.model_copy(…)`), or by the name `settings`, under which a resolved RunConfig goes about as a dict. An
+    attribute of the same name of anything else is no reading.
+    """
+
+    def __init__(self, text: str):
+        self.found: set[tuple[str, str]] = set()
+        self.by_class = {model.__name__: name for name, model in sections().items()}
+        self.block(ast.parse(text).body, {})
+
+    def block(self, body: list[ast.stmt], known: dict[str, set[str]]) -> None:
+        for statement in body:
+            self.visit(statement, known)
+
+    def visit(self, node: ast.AST, known: dict[str, set[str]]) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            arguments = node.args
+            inside = dict(known)
+            for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
+                told = ast.unparse(argument.annotation) if argument.annotation else ""
+                if told in self.by_class:
+                    inside[argument.arg] = {self.by_class[told]}
+                elif argument.arg == "settings":
+                    inside["settings"] = {""}
+                elif argument.annotation:
+                    inside.pop(argument.arg, None)
+            known = inside
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts))
+                for name, value in pairs:
+                    if isinstance(name, ast.Name):
+                        known[name.id] = self.of(value, known) or ({""} if name.id == "settings" else set())
+        for child in ast.iter_child_nodes(node):
+            self.visit(child, known)
+        self.of(node, known)
+
+    def of(self, node: ast.AST, known: dict[str, set[str]]) -> set[str]:
+        """The sections that an expression may be; notes what is read on the way."""
+        if isinstance(node, ast.Name):
+            return known.get(node.id, set())
+        if isinstance(node, ast.IfExp):
+            return self.of(node.body, known) | self.of(node.orelse, known)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":  # getattr(config, stage).batch
+            return set(sections()) - {""} if self.of(node.args[0], known) == {""} else set()
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "model_copy":
+            return self.of(node.func.value, known)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "model_dump":
+            for named in (word.value for word in node.keywords if word.arg == "include"):
+                words = [key.value for key in named.elts if isinstance(key, ast.Constant)]
+                self.found |= {(name, word) for name in self.of(node.func.value, known) for word in words}
+            return self.of(node.func.value, known)
+        if isinstance(node, ast.Call):
+            made = {"read_options": "", "build": "", "fit": "", "resolve": ""} | self.by_class
+            called = ast.unparse(node.func)
+            return {made[called]} if called in made else set()
+        if isinstance(node, ast.Attribute):
+            base, word = node.value, node.attr
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            base, word = node.value, node.slice.value
+        else:
+            return set()
+        parts = set()
+        for name in self.of(base, known):
+            if word in sections()[name].model_fields:
+                self.found.add((name, word))
+                parts |= {f"{name}.{word}".lstrip(".")} if is_section(name, word) else set()
+        return parts
 
 
 class TestPrecedence:
@@ -50,14 +131,14 @@ class TestPrecedence:
         assert read_options([]) == RunConfig()
 
     def test_preset_over_defaults(self):
-        assert RunConfig().detection.method == "trajectory"
-        assert read_options(["--preset", "paper"]).detection.method == "snapshot"
+        assert RunConfig().detection.method == "learning_curves"
+        assert read_options(["--preset", "paper"]).detection.method == "entropy"
 
     def test_file_over_preset(self, tmp_path):
         file = tmp_path / "mine.yaml"
-        file.write_text("filter: {score: trajectory}\nseed: 3\n")
+        file.write_text("detection: {method: learning_curves}\nseed: 3\n")
         config = read_options(["--preset", "paper", "--config", str(file)])
-        assert (config.detection.score, config.seed) == ("trajectory", 3)
+        assert (config.detection.method, config.seed) == ("learning_curves", 3)
         assert (
             config.finetuning.labeled == "hardest"
         )  # the preset's, in a section that the file does not name
@@ -178,7 +259,7 @@ class TestRefused:
 class TestFields:
     def test_the_number_of_options_is_frozen(self):
         counted = {
-            name: sum(1 for field in model.model_fields if name or field not in sections())
+            name: sum(not is_section(name, field) for field in model.model_fields)
             for name, model in sections().items()
         }
         assert counted == OPTIONS
@@ -189,24 +270,42 @@ class TestFields:
                 assert info.description, f"{name}.{field} has no docstring"
 
     def test_every_field_is_read(self):
-        read: set[str] = set()
+        """By the package's own code, outside of the configuration."""
+        read: set[tuple[str, str]] = set()
         for file in PACKAGE.rglob("*.py"):
-            if file.name == "config.py":
-                continue
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.Attribute):
-                    read.add(node.attr)
-                elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-                    read.add(node.slice.value)
-        for name, model in sections().items():
-            assert model.model_fields.keys() <= read, f"section {name!r}: a field that nobody reads"
+            if PACKAGE / "config" not in file.parents:
+                read |= Reads(file.read_text()).found
+        fields = {(name, field) for name, model in sections().items() for field in model.model_fields}
+        assert not fields - read, "options that nobody reads"
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("def f(config: RunConfig):\n return config.seed", {("", "seed")}),
+            ("def f(data):\n return data.seed", set()),
+            ("def f(config: RunConfig, data: TrainingData):\n return data.seed", set()),
+            (
+                "def f(config: RunConfig):\n two = config.unlearning\n return two.batch",
+                {("", "unlearning"), ("unlearning", "batch")},
+            ),
+            (
+                "def f(options: DataConfig):\n return options.model_dump(include={'workers'})",
+                {("dataset", "workers")},
+            ),
+            ("def f(settings):\n return settings['target']", {("", "target")}),
+            ("def f(options):\n return options['target']", set()),
+        ],
+    )
+    def test_what_counts_as_read(self, text, found):
+        """Another object's attribute of the same name does not."""
+        assert Reads(text).found == found
 
     def test_help_names_every_option(self):
         done = command("run", "--help")
         assert done.code == 0
         for name, model in sections().items():
             for field in model.model_fields:
-                if name or field not in sections():
+                if not is_section(name, field):
                     option = f"--{name}.{field}" if name else f"--{field}"
                     assert option.replace("_", "-") in done.text
         assert "--preset" in done.text

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from tiny import CONFIG, command, finish, full_disk, image_folder, options, start
 
-from dlp_fast.api import default_out
 from dlp_fast.config import build, resolve
+from dlp_fast.preparation.place import default_out
 
 SAME_BYTES = ("model.safetensors", "samples.csv", "classes.json", "config.resolved.yaml", "quarantine.csv")
 VARYING = {"time", "seconds", "images_per_second"}

@@ -38,6 +38,14 @@ CONFIG = {
     "unlearning": {"epochs": 3},
     "finetuning": {"steps": 12, "batch": 32, "norm_batches": 5},
 }
+# The same in still fewer steps, for the stages on `training_data()`.
+TINY = {
+    "model": "wrn-10-1",
+    "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
+    "detection": {"nothing_found": "suspect"},
+    "unlearning": {"epochs": 1},
+    "finetuning": {"steps": 4, "batch": 16, "norm_batches": 2},
+}
 
 
 def options(**over: object) -> list[str]:

@@ -23,7 +23,7 @@ from dlp_fast.commands.options import tell
 from dlp_fast.config import Section
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import NumericError
-from dlp_fast.ops.entropy_rank import entropy_rank_reference
+from dlp_fast.ops.entropy_rank_reference import entropy_rank_reference
 
 REQUIRED = (
     "torch",

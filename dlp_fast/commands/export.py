@@ -16,7 +16,7 @@ import tyro
 from PIL import Image
 
 from dlp_fast.commands.options import tell
-from dlp_fast.config import Section, read_yaml
+from dlp_fast.config import Section, build, read_yaml
 from dlp_fast.data import sources
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.models.classifier import load
@@ -109,19 +109,10 @@ class Originals:
                 "export csv, cleanlab or onnx, or keep the ids of Result.suspected_poisoned."
             )
         log = RunLog(None)
-        options = settings["dataset"]
         # absolute, so that a folder called digits is not taken for the embedded set
         place = str(config.data.absolute()) if config.data else settings["data"]
-        self.dataset = sources.load(
-            place,
-            image_size=options["image_size"],
-            loader=settings["loader"],
-            resident_limit_mb=options["resident_megabytes"],
-            max_megapixels=options["max_megapixels"],
-            max_megabytes=options["max_megabytes"],
-            workers=options["workers"],
-            progress=log.counter(),
-        )
+        options = build(settings, str(run / "config.resolved.yaml")).dataset
+        self.dataset = sources.load(place, options, loader=settings["loader"], progress=log.counter())
         attack = attack_of(settings, self.dataset)
         train = self.dataset.train
         self.images = attack.poison(train.images) if attack else train.images

@@ -16,7 +16,7 @@ from pydantic import Field
 from dlp_fast import ops
 from dlp_fast.attacks.poisoning import plan
 from dlp_fast.commands.options import tell
-from dlp_fast.config import Section
+from dlp_fast.config import DataConfig, Section
 from dlp_fast.data import sources
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
 from dlp_fast.runs.log import RunLog
@@ -57,7 +57,7 @@ def main() -> None:
     config = tyro.cli(PoisonConfig, prog="python -m dlp_fast.poison", description=__doc__)
     refuse_full(config.out)
     log = RunLog(None)
-    dataset = sources.load(config.data, image_size=config.image_size, progress=log.counter())
+    dataset = sources.load(config.data, DataConfig(image_size=config.image_size), progress=log.counter())
     train, classes = dataset.train, dataset.train.classes
     attack = plan(
         config.attack,

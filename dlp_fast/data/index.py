@@ -160,7 +160,6 @@ def index_splits(
     return indices, quarantine
 
 
-# over 60 lines: one check of a split after another, each with its own message
 def _index_split(
     root: str,
     folder: str,
@@ -182,41 +181,61 @@ def _index_split(
             "JPEG, PNG, BMP, WebP, TIFF or PPM files, one folder a class",
             quarantine,
         )
-    empty = [name for name, records in by_class.items() if not records]
     if known is None:
-        if len(by_class) < 2:
-            raise _error(
-                f"{where}: one class ({_listing(by_class)}); expected at least two class folders: "
-                f"{where}/<class>/<image>",
-                quarantine,
-            )
-        if empty:
-            raise _error(
-                f"{where}: no usable image in class {_listing(empty)}"
-                f"{_because(folder, empty, quarantine)}; mend the files, or remove the folder",
-                quarantine,
-            )
-        classes = tuple(by_class)
+        warnings += _check_own_classes(where, folder, by_class, quarantine)
     else:
-        classes = known
-        strange = [name for name, records in by_class.items() if name not in known and records]
-        if strange:
-            raise _error(
-                f"{where}: class {_listing(strange)} is not among the {len(known)} classes trained on "
-                f"({_listing(known)}); rename or remove the folder",
-                quarantine,
-            )
-        if empty:
-            warnings += (f"{where}: no usable image in class {_listing(empty)}",)
-        missing = [name for name in known if name not in by_class]
-        if missing:
-            warnings += (f"{where}: no folder for class {_listing(missing)}",)
+        warnings += _check_known_classes(where, by_class, known, quarantine)
+    return _image_index(root, by_class, known or tuple(by_class), warnings)
+
+
+def _check_own_classes(
+    where: str, folder: str, by_class: dict[str, list[ScanRecord]], quarantine: list[Quarantined]
+) -> tuple[str, ...]:
+    """Warnings about a split that sets the classes; DataError where there are fewer than two, or one is empty."""
+    if len(by_class) < 2:
+        raise _error(
+            f"{where}: one class ({_listing(by_class)}); expected at least two class folders: "
+            f"{where}/<class>/<image>",
+            quarantine,
+        )
+    empty = [name for name, records in by_class.items() if not records]
+    if empty:
+        raise _error(
+            f"{where}: no usable image in class {_listing(empty)}"
+            f"{_because(folder, empty, quarantine)}; mend the files, or remove the folder",
+            quarantine,
+        )
+    single = [name for name, records in by_class.items() if len(records) == 1]
+    return (f"{where}: only one image in class {_listing(single)}",) if single else ()
+
+
+def _check_known_classes(
+    where: str, by_class: dict[str, list[ScanRecord]], known: tuple[str, ...], quarantine: list[Quarantined]
+) -> tuple[str, ...]:
+    """Warnings about a split whose classes are given; DataError where it has images of another one."""
+    strange = [name for name, records in by_class.items() if name not in known and records]
+    if strange:
+        raise _error(
+            f"{where}: class {_listing(strange)} is not among the {len(known)} classes trained on "
+            f"({_listing(known)}); rename or remove the folder",
+            quarantine,
+        )
+    warnings = []
+    empty = [name for name, records in by_class.items() if not records]
+    if empty:
+        warnings.append(f"{where}: no usable image in class {_listing(empty)}")
+    missing = [name for name in known if name not in by_class]
+    if missing:
+        warnings.append(f"{where}: no folder for class {_listing(missing)}")
+    return tuple(warnings)
+
+
+def _image_index(
+    root: str, by_class: dict[str, list[ScanRecord]], classes: tuple[str, ...], warnings: tuple[str, ...]
+) -> ImageIndex:
     position = {name: i for i, name in enumerate(classes)}
-    records = [record for name in by_class for record in by_class[name]]
-    labels = [position[name] for name in by_class for _ in by_class[name]]
-    single = [name for name, group in by_class.items() if len(group) == 1]
-    if single and known is None:
-        warnings += (f"{where}: only one image in class {_listing(single)}",)
+    records = [record for group in by_class.values() for record in group]
+    labels = [position[name] for name, group in by_class.items() for _ in group]
     return ImageIndex(
         root=root,
         paths=tuple(r.path for r in records),
@@ -274,9 +293,7 @@ def _subfolders(folder: Path) -> list[str]:
             names = [
                 e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
             ]
-    except FileNotFoundError:
-        raise DataError(_no_folder(folder)) from None
-    except NotADirectoryError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(_no_folder(folder)) from None
     except OSError as error:
         raise DataError(f"{printable(str(folder))}: cannot be read ({error.strerror})") from None

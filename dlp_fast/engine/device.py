@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from dlp_fast.errors import ConfigError, ResourceError
+from dlp_fast.runs.environment import processor_field
 
 
 def cpu_has_fast_bf16() -> bool:
@@ -21,15 +21,7 @@ def cpu_has_fast_bf16() -> bool:
         return False
     if torch.cpu._is_amx_tile_supported():
         return True
-    return bool(torch.cpu._is_avx512_bf16_supported()) and _vendor() == "AuthenticAMD"
-
-
-def _vendor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    return bool(torch.cpu._is_avx512_bf16_supported()) and processor_field("vendor_id") == "AuthenticAMD"
 
 
 @dataclass(frozen=True)

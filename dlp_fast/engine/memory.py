@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -53,21 +53,11 @@ def available(compute: Compute) -> int:
     """Bytes that are free: of the GPU, or of the machine and of the control group that this process is in."""
     if compute.device.type == "cuda":
         return torch.cuda.mem_get_info(compute.device)[0]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
+    free = psutil.virtual_memory().available
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
         free = min(free, int(limit.read_text()) - int(used.read_text()))
     return max(free, 0)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text().splitlines()
-    except OSError:
-        return []
 
 
 def fitting(batch: int, views: float, per_image: float, free: int) -> int:

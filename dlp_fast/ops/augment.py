@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from dlp_fast.ops._library import native_available, native_on
+from dlp_fast.ops.library import native_available, native_on
 from dlp_fast.ops.augment_parameters import MAX_MAGNITUDE
 from dlp_fast.ops.augment_reference import augment_reference, normalise
 
@@ -70,7 +70,7 @@ def augment(
             images, ids, epoch, seed, flip=flip, pad=pad, operations=operations, magnitude=magnitude,
             cutout=cutout, mean=mean, std=std, dtype=dtype, strong=strong,
         )  # fmt: skip
-    table = _value_table(tuple(map(float, mean)), tuple(map(float, std)), dtype, images.device)
+    table = value_table(tuple(map(float, mean)), tuple(map(float, std)), dtype, images.device)
     signed_seed = seed - (1 << 64) if seed >= 1 << 63 else seed
     weak, strong_view = torch.ops.dlp_fast.augment(
         images.contiguous(),
@@ -89,7 +89,7 @@ def augment(
 
 
 @lru_cache(maxsize=16)
-def _value_table(
+def value_table(
     mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
     """[3, 256]: the output value of every pixel value of a channel; torch rounds, the kernels look up."""

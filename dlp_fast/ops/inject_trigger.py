@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dlp_fast.ops._library import native_available, native_on
+from dlp_fast.ops.library import native_available, native_on
 from dlp_fast.ops.trigger_table import (
     ADDITIVE,
     MASKED_BLEND,

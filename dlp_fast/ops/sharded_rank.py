@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dlp_fast.ops._library import native_on
+from dlp_fast.ops.library import native_on
 from dlp_fast.ops.entropy_rank import Ranking, select
 
 __all__ = ["select_distributed", "select_shards"]

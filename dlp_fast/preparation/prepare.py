@@ -62,16 +62,11 @@ def prepare(
 
 def load_images(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.Dataset:
     """The image set of `config`; what cannot be used is listed in the run folder, also where nothing can."""
-    options = config.dataset
     try:
         return sources.load(
             config.data,
-            image_size=options.image_size,
+            config.dataset,
             loader=config.loader,
-            resident_limit_mb=options.resident_megabytes,
-            max_megapixels=options.max_megapixels,
-            max_megabytes=options.max_megabytes,
-            workers=options.workers,
             cache=folder.path / "scan.jsonl" if folder else None,
             progress=log.counter(),
         )

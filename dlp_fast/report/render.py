@@ -90,7 +90,7 @@ def context(run: Path) -> dict[str, Any]:
             (names[c], _histogram(entropy, decision, label == c, names[c], f"class{k}"))
             for k, c in enumerate(by_suspects[:MOST_HISTOGRAMS])
         ],
-        "per_class": _per_class(names, sizes, counted),
+        "per_class": per_class(names, sizes, counted),
         "gallery": gallery,
         "notes": notes(results),
         "targets": _targets(exhibits, classes, gallery),
@@ -110,7 +110,7 @@ def _histogram(
     return Markup(plots.entropy_histogram(entropy[inside], decision[inside], title, name))
 
 
-def _per_class(names: np.ndarray, sizes: np.ndarray, counted: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def per_class(names: np.ndarray, sizes: np.ndarray, counted: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """A row a class, the largest share of suspects first."""
     suspected = counted["suspected_poisoned"]
     order = np.lexsort((names, -suspected / sizes))
@@ -175,15 +175,15 @@ def _targets(of: Exhibits, classes: list[str], gallery: list[dict[str, Any]]) ->
                     np.clip(128 + difference * (127 / widest), 0, 255).round().astype(np.uint8)
                 ),
                 "widest": widest,
-                "where": _where(difference),
-                **_duplicates(gallery, classes[label]),
+                "where": where(difference),
+                **duplicates(gallery, classes[label]),
                 "curve": Markup(plots.learning_curves(of.curves[k].numpy(), f"curve{k}")),
             }
         )
     return shown
 
 
-def _duplicates(gallery: list[dict[str, Any]], name: str) -> dict[str, Any]:
+def duplicates(gallery: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """Groups of near-duplicates among the suspects of class `name` that are shown, the largest first."""
     groups: dict[int, list[dict[str, Any]]] = {}
     for shown in gallery:
@@ -194,7 +194,7 @@ def _duplicates(gallery: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return {"duplicates": parts, "duplicated": sum(map(len, ordered))}
 
 
-def _where(difference: np.ndarray) -> str:
+def where(difference: np.ndarray) -> str:
     """The place that differs most, in words, where it is a small one: what a patch looks like."""
     strength = np.abs(difference).mean(-1)
     height, width = strength.shape

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dlp_fast.api import execute
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.config import FinetuningConfig, build, merge, read_preset
+from dlp_fast.config import DataConfig, FinetuningConfig, build, merge, read_preset
 from dlp_fast.data import sources
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.defenses.registry import DEFENSES
@@ -97,7 +97,8 @@ class Bench:
 
     def _load(self, data: str) -> tuple[sources.Dataset, sources.ImageSet]:
         """(what is trained and tested on, the clean images that rivals are given)."""
-        dataset = sources.load(data, image_size=self.scale.image_size, progress=self.log.counter())
+        options = DataConfig(image_size=self.scale.image_size)
+        dataset = sources.load(data, options, progress=self.log.counter())
         if dataset.test is None:
             raise DataError(
                 f"{data} has no test set; a reproduction measures on one. Give DIR/train and DIR/test."

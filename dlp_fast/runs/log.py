@@ -116,7 +116,7 @@ class RunLog:
         self._title, self._total = title, total
         self._started = (time.monotonic(), done)
         self._last_line = time.monotonic()
-        if _draws_bars(self.console) and not self.console.quiet:
+        if draws_bars(self.console) and not self.console.quiet:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -159,7 +159,7 @@ class RunLog:
             self._file = None
 
 
-def _draws_bars(console: Console) -> bool:
+def draws_bars(console: Console) -> bool:
     """A terminal does; a notebook too (which is none to rich), where ipywidgets can redraw its output."""
     return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
 

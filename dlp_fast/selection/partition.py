@@ -44,7 +44,8 @@ class Selection:
         inside = torch.zeros(len(self.score), dtype=torch.bool)
         inside[late] = True
         ranked = self.score[~self.named]
-        above = max(1.0, float(ranked.max()) * 1.001, float(ranked.max() - ranked.min()))  # they rank first
+        # whatever the method's scale, and whatever the sign of its scores, they rank first
+        above = max(1.0, float(ranked.max()) * 1.001, float(ranked.max() - ranked.min()) * 1.001)
         score = torch.where(inside & ~self.named, self.score - above, self.score)
         order = ops.select(score, len(score)).lowest
         suspected = inside.clone()

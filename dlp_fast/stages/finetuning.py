@@ -204,7 +204,6 @@ def _step(
     return Stepper(session.compute, model, body, session.log.warn)
 
 
-# over 60 lines: one loop over steps, whose state the checkpoints keep as a whole
 def finetuning(
     session: Session,
     model: nn.Module,

@@ -40,7 +40,6 @@ def plan(n: int, config: SupervisedConfig) -> tuple[int, int, int]:
     return max(config.epochs, math.ceil(config.min_steps / per_epoch)), per_epoch, batch
 
 
-# over 60 lines: one loop over epochs, whose state the checkpoints keep as a whole
 def supervised(
     session: Session,
     model: nn.Module,

@@ -34,7 +34,6 @@ def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-# over 60 lines: one loop over steps, whose state the checkpoints keep as a whole
 def unlearning(
     session: Session, model: nn.Module, data: TrainingData, suspects: Tensor, config: UnlearningConfig
 ) -> Unlearned:

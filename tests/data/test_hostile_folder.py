@@ -8,6 +8,7 @@ import torch
 from corpus import AVIF, bad_crc_png, bomb_png, encoded, jpeg, lying_png, noise, png, two_classes, write
 from PIL import Image
 
+from dlp_fast.config import DataConfig
 from dlp_fast.data import load, write_quarantine
 
 GOOD = {
@@ -66,7 +67,7 @@ def folder(tmp_path_factory):
 
 
 def test_every_file_where_it_belongs(folder, tmp_path):
-    data = load(folder, image_size=16)
+    data = load(folder, DataConfig(image_size=16))
     refused = {item.path: item.reason for item in data.quarantine}
     assert refused == {
         **{f"cat/{name}": reason for name, (_, reason) in BAD.items()},
@@ -91,7 +92,8 @@ def test_every_file_where_it_belongs(folder, tmp_path):
 
 
 def test_same_result_again(folder):
-    first, second = load(folder, image_size=16), load(folder, image_size=16, workers=1)
+    first = load(folder, DataConfig(image_size=16))
+    second = load(folder, DataConfig(image_size=16, workers=1))
     assert first.train.paths == second.train.paths
     assert first.quarantine == second.quarantine
     torch.testing.assert_close(first.train.images.pixels, second.train.images.pixels)

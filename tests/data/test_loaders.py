@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tiny import command, options, picture
 
+from dlp_fast.config import DataConfig
 from dlp_fast.data import dali, sources
 from dlp_fast.data.dali import DaliImages
 from dlp_fast.data.index import index_folder
@@ -56,7 +57,7 @@ def folder(tmp_path_factory):
 
 
 def load(folder, loader, workers=2):
-    return sources.load(folder, loader=loader, image_size=SIDE, workers=workers)
+    return sources.load(folder, DataConfig(image_size=SIDE, workers=workers), loader=loader)
 
 
 @pytest.fixture(scope="module")
@@ -166,25 +167,36 @@ class TestEveryLoader:
 class TestDali:
     def test_a_file_that_dali_cannot_read(self, tmp_path, monkeypatch):
         """The pipeline is lost, the batch is not: that file is Pillow's for good, and the others stay DALI's."""
-        for label in ("cat", "dog"):
+        for first, label in enumerate(("cat", "dog")):
             (tmp_path / label).mkdir()
             for i in range(6):
-                picture(61, seed=i).save(tmp_path / label / f"{i}.png")
+                picture(61, seed=6 * first + i).save(tmp_path / label / f"{i}.png")  # no two alike
         index, everything = index_folder(tmp_path)[0], torch.arange(12)
         of_dali = DaliImages(index, SIDE, 2).get(everything)
         of_pillow = FileImages(index, SIDE, 2).get(everything)
         expected = of_dali.clone()
         expected[[4, 9]] = of_pillow[[4, 9]]
+        contents = [(tmp_path / path).read_bytes() for path in index.paths]
+        real, tried = dali.build_pipeline, []
+
+        class Weak:
+            """A pipeline that cannot decode images 4 and 9."""
+
+            def __init__(self, *arguments):
+                self.pipeline = real(*arguments)
+
+            def feed_input(self, name, values):
+                if name == "files":
+                    tried.append([contents.index(value.tobytes()) for value in values])
+                self.pipeline.feed_input(name, values)
+
+            def run(self):
+                if {4, 9} & set(tried[-1]):
+                    raise RuntimeError("details\nno such codec")
+                return self.pipeline.run()
+
+        monkeypatch.setattr(dali, "build_pipeline", Weak)
         ours = DaliImages(index, SIDE, 2)
-        real, tried = ours._decode, []
-
-        def decode(wanted):
-            tried.append(wanted)
-            if {4, 9} & set(wanted):
-                raise RuntimeError("details\nno such codec")
-            return real(wanted)
-
-        monkeypatch.setattr(ours, "_decode", decode)
         with pytest.warns(RuntimeWarning, match=r"DALI cannot decode cat/4\.png \(no such codec\)") as said:
             assert torch.equal(ours.get(everything), expected)
         assert len(said) == 1

@@ -10,8 +10,9 @@ import pytest
 from corpus import bomb_png, encoded, jpeg, noise, png, write
 from PIL import Image
 
-from dlp_fast.data import scan
-from dlp_fast.data.scan import Quarantined, list_files, scan_files
+from dlp_fast.data import scan_pool
+from dlp_fast.data.scan import list_files, scan_files
+from dlp_fast.data.scan_answers import REASONS, Quarantined
 from dlp_fast.errors import ConfigError, ResourceError
 
 
@@ -24,7 +25,7 @@ def bad_worker(tmp_path, monkeypatch):
     """Replace the child's decoder by one that does as the file's first word tells it."""
 
     def install(actions: str):
-        real = scan.WORKER
+        real = scan_pool.WORKER
         script = tmp_path / "worker_with_a_weak_decoder.py"
         script.write_text(
             "import importlib.util, os, sys, time\n"
@@ -41,7 +42,7 @@ def bad_worker(tmp_path, monkeypatch):
             "worker.decode.decode_picture = decode_picture\n"
             "worker.main()\n"
         )
-        monkeypatch.setattr(scan, "WORKER", script)
+        monkeypatch.setattr(scan_pool, "WORKER", script)
 
     return install
 
@@ -177,7 +178,7 @@ def test_decoder_that_was_taken_over(tmp_path, bad_worker, answer):
 def test_worker_that_does_not_start(tmp_path, monkeypatch):
     script = tmp_path / "broken.py"
     script.write_text("raise SystemExit('no Pillow here')\n")
-    monkeypatch.setattr(scan, "WORKER", script)
+    monkeypatch.setattr(scan_pool, "WORKER", script)
     write(tmp_path, {"a": png()})
     with pytest.raises(ResourceError, match=r"did not start \(no Pillow here\)"):
         scan_files(tmp_path, ["a"])
@@ -233,7 +234,7 @@ class TestCache:
         return tmp_path / "scan.jsonl"
 
     def no_worker(self, monkeypatch):
-        monkeypatch.setattr(scan, "WORKER", "/nonexistent")
+        monkeypatch.setattr(scan_pool, "WORKER", "/nonexistent")
 
     def test_second_scan_starts_no_process(self, folder, cache, monkeypatch):
         first = scan_files(folder, ["a", "b", "c", "d"], cache=cache)
@@ -406,6 +407,6 @@ def test_mutated_files_never_harm_the_parent(tmp_path):
         (tmp_path / paths[-1]).write_bytes(data)
     records, quarantine = scan_files(tmp_path, paths, timeout_s=20)
     assert len(records) + len(quarantine) == 500
-    assert {item.reason for item in quarantine} <= set(scan.REASONS)
+    assert {item.reason for item in quarantine} <= set(REASONS)
     assert not [item for item in quarantine if item.reason == "timeout"]
     assert 20 < len(records) < 480

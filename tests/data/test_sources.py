@@ -6,9 +6,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import FakeData
 
+from dlp_fast.config import DataConfig
 from dlp_fast.data import from_arrays, from_torchvision, load, load_split
 from dlp_fast.data.storage import FileImages, ResidentImages
-from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ class TestDigits:
         assert not set(digits.train.sha256) & set(digits.test.sha256)
 
     def test_image_size(self):
-        assert load("digits", image_size=32).train.images.height == 32
+        assert load("digits", DataConfig(image_size=32)).train.images.height == 32
 
 
 class TestFolder:
@@ -79,11 +80,11 @@ class TestFolder:
 
     def test_image_size(self, tmp_path):
         two_classes(tmp_path)
-        assert load(tmp_path, image_size=16).train.images.pixels.shape == (4, 16, 16, 3)
+        assert load(tmp_path, DataConfig(image_size=16)).train.images.pixels.shape == (4, 16, 16, 3)
 
     def test_files_stay_on_disk_beyond_the_limit(self, tmp_path):
         two_classes(tmp_path)
-        near, far = load(tmp_path), load(tmp_path, resident_limit_mb=0.001)
+        near, far = load(tmp_path), load(tmp_path, DataConfig(resident_megabytes=0))
         assert isinstance(far.train.images, FileImages)
         ids = torch.tensor([3, 1])
         torch.testing.assert_close(near.train.images.get(ids), far.train.images.get(ids))
@@ -118,19 +119,19 @@ class TestFolder:
         load(tmp_path / "images", cache=tmp_path / "c.jsonl")
         assert len((tmp_path / "c.jsonl").read_text().splitlines()) == 5
 
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"image_size": 0}, "image_size: expected 1 to 4096 pixels, got 0"),
-            ({"image_size": 5000}, "image_size: expected 1 to 4096 pixels, got 5000"),
-            ({"resident_limit_mb": -1}, "resident_limit_mb: expected 0 or more, got -1"),
-            ({"workers": 0}, "workers: expected at least 1, got 0"),
-        ],
-    )
-    def test_bad_arguments(self, tmp_path, arguments, message):
-        two_classes(tmp_path)
-        with pytest.raises(ConfigError, match=message):
-            load(tmp_path, **arguments)
+    def test_limits_are_those_of_the_options(self, tmp_path):
+        two_classes(tmp_path, height=30, width=40)
+        write(tmp_path, {"cat/big.png": png(height=300, width=400), "dog/long.bmp": bytes(200_000)})
+        data = load(tmp_path, DataConfig(max_megapixels=0.1, max_megabytes=0.19))
+        assert {item.path: item.detail for item in data.quarantine} == {
+            "cat/big.png": "400 x 300 pixels, the limit is 0.1 million",
+            "dog/long.bmp": "200000 bytes, the limit is 190000",
+        }
+        images, quarantine = load_split(
+            tmp_path, DataConfig(max_megapixels=0.1, resident_megabytes=0), classes=("cat", "dog"), size=16
+        )
+        assert isinstance(images.images, FileImages)
+        assert {item.path for item in quarantine} == {"cat/big.png", "dog/long.bmp"}
 
     def test_no_such_folder(self):
         with pytest.raises(DataError, match="digit: no such folder; give `digits`, `cifar10` or a folder"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from tiny import CONFIG, command, options, session
@@ -13,6 +15,7 @@ from dlp_fast.config import build
 from dlp_fast.engine import memory
 from dlp_fast.engine.memory import available, bytes_per_image, fitting, fitting_batches, is_out_of_memory
 from dlp_fast.models.registry import build_model
+from dlp_fast.preparation import memory as preparation
 
 
 def per_image(name, side):
@@ -40,6 +43,10 @@ class TestReckoned:
     def test_available(self):
         assert 1e6 < available(session().compute) < 1e14
 
+    def test_no_more_than_the_machine_has(self, monkeypatch):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5))
+        assert available(session().compute) <= 5
+
     @pytest.mark.parametrize(
         ("batch", "free", "left"), [(128, 1000, 128), (128, 100, 64), (128, 30, 16), (128, 0, 2), (3, 0, 2)]
     )
@@ -58,7 +65,7 @@ class TestReckoned:
 
 class TestAuto:
     def test_lowered_kept_and_used_again(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(api, "available", lambda _: 20_000_000)
+        monkeypatch.setattr(preparation, "available", lambda _: 20_000_000)
         out = tmp_path / "run"
         done = command("run", "--out", out, *options(), "--batch", "auto")
         assert done.code == 0, done.text
@@ -67,7 +74,7 @@ class TestAuto:
         assert "batches that fit into memory" in " ".join(done.text.split())
         results = json.loads((out / "results.json").read_text())
         assert results["config"]["supervised"]["batch"] == kept["supervised"]
-        monkeypatch.setattr(api, "available", lambda _: 10**12)
+        monkeypatch.setattr(preparation, "available", lambda _: 10**12)
         again = command("run", "--out", out, *options(), "--batch", "auto")
         assert "this run was finished already" in again.text
         (out / "batches.json").write_text("{}")
@@ -77,7 +84,7 @@ class TestAuto:
         assert "batches.json is damaged" in " ".join(damaged.text.split())
 
     def test_a_warning_without_it(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(api, "available", lambda _: 20_000_000)
+        monkeypatch.setattr(preparation, "available", lambda _: 20_000_000)
         done = command("run", "--out", tmp_path / "run", *options())
         assert done.code == 0, done.text
         assert "--batch auto would halve: supervised.batch 128" in " ".join(done.text.split())

@@ -23,6 +23,7 @@ from dlp_fast.engine.device import Compute
 from dlp_fast.engine.session import StageRun
 from dlp_fast.engine.stepping import WARM_UP, Stepper, set_rate, sgd
 from dlp_fast.models.registry import build_model
+from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import finetuning
 from dlp_fast.stages.supervised import supervised
 
@@ -77,7 +78,9 @@ def recorded(monkeypatch):
             inside = [c for c in cells if isinstance(c, torch.Tensor)]
             states = [c for c in cells if isinstance(c, (nn.Module, torch.optim.Optimizer))]
             averages = [c.model for c in cells if hasattr(c, "decay")]
-            stages = [c._loss for c in cells if hasattr(c, "observe")]
+            stages = [
+                v for c in cells if isinstance(c, StageRun) for v in vars(c).values() if torch.is_tensor(v)
+            ]
             tensors = [*inside, *stages, *[t for m in averages for t in m.state_dict().values()]]
             for of in states:
                 tensors += tree_flatten(of.state_dict())[0] if isinstance(of, nn.Module) else []
@@ -114,9 +117,8 @@ def test_finetuning_captured_is_finetuning(recorded):
     def run(graphs):
         model = build_model("wrn-10-1", 3, 8, seed=0)
         of = graphs_on(session()) if graphs else session()
-        suspected = torch.zeros(96, dtype=torch.bool)
-        suspected[60:70] = True
-        found = finetuning(of, model, training_data(), ids[:60], ids[60:], config, 4, suspected)
+        labels = Labels(ids[:60], ids[60:], (ids >= 60) & (ids < 70))
+        found = finetuning(of, model, training_data(), labels, config, snapshots=4)
         return weights(model), found
 
     one, two = run(False), run(True)
@@ -246,8 +248,9 @@ def test_graph_and_eager_agree_on_a_gpu():
         ids = torch.arange(512)
         log = RunLog(None, quiet=True)
         log.warn = pytest.fail  # "no CUDA graph": two eager runs would agree and show nothing
-        with Session(0, compute, log) as of, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            found = finetuning(of, model, data, ids[:300], ids[300:], config, 4)
+        with Session(compute, log) as of, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            labels = Labels(ids[:300], ids[300:], torch.zeros(512, dtype=torch.bool))
+            found = finetuning(of, model, data, labels, config, snapshots=4)
         return found, weights(model)
 
     eager, graph = run("off"), run("auto")

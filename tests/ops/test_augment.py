@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from dlp_fast.ops import augment, augment_parameters, augment_reference, build_info, native_available
-from dlp_fast.ops.augment import _value_table
+from dlp_fast.ops.augment import value_table
 from dlp_fast.ops.augment_parameters import OPERATIONS, operation_value
 
 SIZES = (8, 31, 32, 64, 224)
@@ -305,7 +305,7 @@ def test_without_the_native_module(monkeypatch):
 @pytest.mark.parametrize("strong", [True, False])
 @pytest.mark.parametrize("batch", [0, 3])
 def test_opcheck(batch, strong, device):
-    table = _value_table((0.0,) * 3, (1.0,) * 3, torch.float16, torch.device(device))
+    table = value_table((0.0,) * 3, (1.0,) * 3, torch.float16, torch.device(device))
     images, ids = pictures(4, 32, 24)[:batch].to(device), torch.arange(batch, device=device)
     torch.library.opcheck(
         torch.ops.dlp_fast.augment.default, (images, ids, table, 1, 2, True, 4, 2, 10, 16, strong)

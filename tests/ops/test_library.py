@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dlp_fast.ops import _library
+from dlp_fast.ops import library
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,6 @@ from dlp_fast.ops import _library
     ],
 )
 def test_native_on(monkeypatch, device, loaded, cuda, native):
-    monkeypatch.setattr(_library, "native_available", lambda: loaded)
-    monkeypatch.setattr(_library, "build_info", lambda: {"cuda": cuda})
-    assert _library.native_on(torch.device(device)) == native
+    monkeypatch.setattr(library, "native_available", lambda: loaded)
+    monkeypatch.setattr(library, "build_info", lambda: {"cuda": cuda})
+    assert library.native_on(torch.device(device)) == native

@@ -17,7 +17,7 @@ from tiny import CONFIG, command, threads_kept
 import dlp_fast
 from dlp_fast.report import plots
 from dlp_fast.report.exhibits import MOST, Exhibits, gather, near_duplicates
-from dlp_fast.report.render import _duplicates, _per_class, _where, write_report
+from dlp_fast.report.render import duplicates, per_class, where, write_report
 from dlp_fast.selection.partition import Selection
 
 HOSTILE = ("<script>alert(1)</script>", "a&b\"'", "new\nline", "=cmd()", "ü x")
@@ -83,15 +83,17 @@ class TestPage:
         results = json.loads((tiny_run[0] / "results.json").read_text())
         for of in results["stages"].values():
             assert f"{100 * of['clean_accuracy']:.2f} %" in page
-        assert f"<strong>{results['filter']['suspected_poisoned']}</strong> images are suspected" in page
+        assert f"<strong>{results['detection']['suspected_poisoned']}</strong> images are suspected" in page
 
-    def test_only_a_class_that_is_no_harmless_one_is_called_poisoned(self, tiny_run, tmp_path):
-        """And a run of before there were harmless ones still has a report."""
+    def test_only_a_class_that_is_not_likely_benign_is_called_poisoned(self, tiny_run, tmp_path):
         shutil.copytree(tiny_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
         file = tmp_path / "run" / "results.json"
         results = json.loads(file.read_text())
-        target = {"label": 0, "images": 9, "stage": "supervised", "strength": 2.0, "share_of_all": 0.1}
-        targets = [{**target, "class": "cat"}, {**target, "class": "dog", "perhaps_harmless": True}]
+        target = {"label": 0, "images": 9, "stage": "supervised", "score": 2.0, "share_of_all": 0.1}
+        targets = [
+            {**target, "class": "cat", "likely_benign": False},
+            {**target, "class": "dog", "likely_benign": True},
+        ]
         results["verdict"] = {"kind": "poisoned", "score": 2.0, "targets": targets, "reasons": ["a", "b"]}
         file.write_text(json.dumps(results))
         text = write_report(tmp_path / "run").read_text()
@@ -142,9 +144,9 @@ class TestExhibits:
         order = score.argsort()
         rank = torch.empty(n, dtype=torch.int64)
         rank[order] = torch.arange(n)
-        some = torch.arange(0)
+        some, named = torch.arange(0), torch.zeros(n, dtype=torch.bool)
         chosen = Selection(
-            score, rank, order[:150], (labels == 0).nonzero().flatten()[:40], order[:9], some, some
+            score, rank, order[:150], (labels == 0).nonzero().flatten()[:40], order[:9], some, some, named
         )
 
         class Images:
@@ -170,10 +172,10 @@ class TestExhibits:
         of, *_ = self.exhibits()
         difference = of.difference[0].mean(-1)
         assert difference[6:, 6:].min() > 100 > difference[:6].abs().max()
-        assert _where(of.difference[0].numpy()) == "2 x 2 pixels at the bottom right"
+        assert where(of.difference[0].numpy()) == "2 x 2 pixels at the bottom right"
 
     def test_a_blend_is_no_patch(self):
-        assert _where(np.random.default_rng(0).uniform(20, 30, (16, 16, 3))) == ""
+        assert where(np.random.default_rng(0).uniform(20, 30, (16, 16, 3))) == ""
 
     def test_saved_and_loaded(self, tmp_path):
         of, *_ = self.exhibits()
@@ -217,16 +219,16 @@ class TestFigures:
             shown(5, 0, "b"),
             shown(6, -1),
         ]
-        of = _duplicates(gallery, "a")
+        of = duplicates(gallery, "a")
         assert [[p["id"] for p in g["pictures"]] for g in of["duplicates"]] == [[2, 3, 4], [0, 1]]
         assert of["duplicated"] == 5
-        assert _duplicates(gallery, "b") == {"duplicates": [], "duplicated": 0}
+        assert duplicates(gallery, "b") == {"duplicates": [], "duplicated": 0}
 
     def test_many_classes_take_no_time(self):
         """1,000 classes: counted in one pass, not one pass a class."""
         names = np.array([f"c{i:04d}" for i in range(1000)])
         sizes, suspected = np.full(1000, 1300), np.arange(1000)
-        rows = _per_class(names, sizes, {"suspected_poisoned": suspected, "suspected_clean": suspected})
+        rows = per_class(names, sizes, {"suspected_poisoned": suspected, "suspected_clean": suspected})
         assert [r["name"] for r in rows[:2]] == ["c0999", "c0998"]
         assert rows[0]["suspected"] == 999 and rows[0]["images"] == 1300
 

@@ -93,9 +93,9 @@ class TestCells:
 
     def test_as_published(self, bench):
         values = bench.configured(Cell("dlp", "badnets", 0, gamma=0.05))
-        assert values["detection"] == {"score": "snapshot", "rate": 0.05, "min_images": 1}
+        assert values["detection"] == {"method": "entropy", "rate": 0.05, "min_images": 1}
         assert values["finetuning"]["labeled"] == "hardest"
-        assert bench.configured(Cell("dlp_fast", "badnets", 0)).get("filter") == {"rate": 0.01}
+        assert bench.configured(Cell("dlp_fast", "badnets", 0))["detection"] == {"rate": 0.01}
 
     @pytest.mark.parametrize("precision", ["auto", "fp32"])
     def test_all_methods_compute_in_the_precision_asked_for(self, bench, precision, tmp_path):

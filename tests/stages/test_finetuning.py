@@ -1,3 +1,7 @@
+"""Stage 3 by FixMatch: its plan, its losses, its labels, and what it ends on."""
+
+from __future__ import annotations
+
 import json
 import math
 
@@ -11,18 +15,30 @@ from dlp_fast.config import FinetuningConfig, build, read_preset
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
 from dlp_fast.runs.log import RunLog
-from dlp_fast.stages.finetuning import finetuning, planned_steps, step_size, unlabeled_batch, unlabeled_loss
+from dlp_fast.selection.labels import Labels
+from dlp_fast.stages.finetuning import (
+    finetuning,
+    fixmatch_loss,
+    plan,
+    planned_steps,
+    step_size,
+    unlabeled_batch,
+    unlabeled_loss,
+)
+from dlp_fast.stages.label_policy import ANY, NONE
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
+NOBODY, EVERYBODY = torch.zeros(96, dtype=torch.bool), torch.ones(96, dtype=torch.bool)
 
 
 def config(**over):
     return FinetuningConfig(**{"steps": 6, "batch": 16, "ema": 0.9, **over})
 
 
-def run(config, unlabeled=UNLABELED, looks=0, log=None):
+def run(config, unlabeled=UNLABELED, snapshots=0, log=None, suspected=NOBODY, data=None):
     model = build_model("wrn-10-1", 3, 8, seed=0)
-    return model, finetuning(session(log=log), model, training_data(), LABELED, unlabeled, config, looks)
+    labels = Labels(LABELED, unlabeled, suspected)
+    return model, finetuning(session(log=log), model, data or training_data(), labels, config, snapshots)
 
 
 class TestSteps:
@@ -58,16 +74,66 @@ class TestSteps:
 
     def test_taken(self):
         of = config(steps=None, epochs=2, batch=16, min_steps=1)
-        model = build_model("wrn-10-1", 3, 8, seed=0)
-        suspected = torch.arange(96) >= 60
-        result = finetuning(session(), model, training_data(), LABELED, UNLABELED, of, 0, suspected)
-        assert result.steps == 2 * 96 / 16
+        assert run(of, suspected=torch.arange(96) >= 60)[1].steps == 2 * 96 / 16
 
     def test_taken_with_labels_in_doubt(self):
         """Labels that are only in doubt count as well, but not where all labels but the hardest are left out."""
         of = config(steps=None, epochs=2, batch=16, min_steps=1)
         assert run(of)[1].steps == 2 * 96 / 16
         assert run(config(**{**of.model_dump(), "labeled": "hardest"}))[1].steps == math.ceil(2 * 60 / 16)
+
+
+class TestPlan:
+    LABELS = Labels(LABELED, UNLABELED, torch.arange(96) >= 90)
+
+    def test_sizes(self):
+        planned = plan(self.LABELS, config(mu=2))
+        assert (planned.steps, planned.batch, planned.unlabeled_batch) == (6, 16, 32)
+        assert plan(self.LABELS, config(batch=128)).batch == len(LABELED)
+
+    @pytest.mark.parametrize(
+        ("snapshots", "after"), [(0, {}), (3, {1: 0, 3: 1, 5: 2}), (99, {k: k for k in range(6)})]
+    )
+    def test_snapshots_are_evenly_spaced_and_end_with_the_last_step(self, snapshots, after):
+        assert plan(self.LABELS, config(), snapshots).snapshot_after == after
+
+    def test_steps_of_stage_1(self):
+        of = FinetuningConfig(epochs=1, batch=96)
+        assert plan(self.LABELS, of, steps_before=1005).steps == 1005
+
+
+class TestFixmatchLoss:
+    """Two labeled images, then weak and strong views of four unlabeled ones, of three classes."""
+
+    TARGET = torch.tensor([0, 1])
+    WEAK = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0], [0.1, 0, 0]])  # the last one is not sure
+
+    def loss(self, allowed, **over):
+        logits = torch.cat([torch.randn(2, 3), self.WEAK, torch.randn(4, 3)]).requires_grad_()
+        loss, mask = fixmatch_loss(logits, self.TARGET, torch.tensor(allowed), FinetuningConfig(**over))
+        return logits, loss, mask
+
+    def test_pseudo_labels_that_count(self):
+        assert self.loss([ANY] * 4)[2].tolist() == [1, 1, 1, 0]  # tau
+        assert self.loss([ANY] * 4, tau=0.0)[2].tolist() == [1, 1, 1, 1]
+        assert self.loss([0, 2, NONE, ANY], tau=0.0)[2].tolist() == [1, 0, 0, 1]
+
+    def test_by_hand(self):
+        logits, loss, _ = self.loss([ANY, ANY, NONE, ANY], lambda_u=0.5)
+        of_labeled = F.cross_entropy(logits[:2], self.TARGET)
+        of_strong = F.cross_entropy(logits[6:8], torch.tensor([0, 1]), reduction="sum") / 4
+        torch.testing.assert_close(loss, of_labeled + 0.5 * of_strong)
+
+    def test_weak_views_are_not_learnt_from(self):
+        logits, loss, _ = self.loss([ANY] * 4, tau=0.0)
+        loss.backward()
+        assert not logits.grad[2:6].any() and logits.grad[6:].any()
+
+    def test_labeled_images_alone(self):
+        logits = torch.randn(2, 3)
+        none = torch.empty(0, dtype=torch.int64)
+        loss, mask = fixmatch_loss(logits, self.TARGET, none, FinetuningConfig())
+        assert mask is None and torch.equal(loss, F.cross_entropy(logits, self.TARGET))
 
 
 class TestMask:
@@ -148,49 +214,42 @@ class TestUnlabeledLoss:
 
 
 class TestSuspected:
-    def late_mask(self, labels=None, suspected=None, looks=6):
+    def late_mask(self, labels=None, suspected=NOBODY, snapshots=6):
         """Share of unlabeled images whose pseudo-label counts once the network knows the three shades."""
         data = training_data()
         if labels is not None:
             data.labels[UNLABELED] = labels
-        model = build_model("wrn-10-1", 3, 8, seed=0)
         settings = config(steps=60, tau=0.0, mu=1, learning_rate=0.05)
-        result = finetuning(session(), model, data, LABELED, UNLABELED, settings, looks, suspected=suspected)
+        model, result = run(settings, snapshots=snapshots, suspected=suspected, data=data)
         return model, data, result
 
     def test_its_own_label_is_no_pseudo_label(self):
         """Right labels that are suspected: the network agrees with them, so nothing is left to learn from."""
-        everybody = torch.ones(96, dtype=torch.bool)
         assert self.late_mask()[2].mask == 1
-        model, data, result = self.late_mask(suspected=everybody)
+        model, data, result = self.late_mask(suspected=EVERYBODY)
         assert result.mask < 0.1
         predicted = model.eval()(data.plain(UNLABELED)).argmax(1)
         assert float((predicted == data.labels[UNLABELED]).float().mean()) > 0.9
 
     def test_nothing_counts_before_the_network_has_said_what_they_show(self):
-        """With tau = 0 every pseudo-label but the own one would; without looks there is no first word."""
-        everybody = torch.ones(96, dtype=torch.bool)
+        """With tau = 0 every pseudo-label but the own one would; without snapshots it is never asked."""
         shown = training_data().labels[UNLABELED]
-        assert self.late_mask((shown + 1) % 3, everybody, looks=0)[2].mask == 0
-        assert self.late_mask((shown + 1) % 3, everybody, looks=2)[2].mask == 0
+        assert self.late_mask((shown + 1) % 3, EVERYBODY, snapshots=0)[2].mask == 0
+        assert self.late_mask((shown + 1) % 3, EVERYBODY, snapshots=2)[2].mask == 0
 
     def test_another_label_is(self):
         """Wrong labels that are suspected: the images come back under the class that they show."""
         shown = training_data().labels[UNLABELED]
-        everybody = torch.ones(96, dtype=torch.bool)
-        model, data, result = self.late_mask((shown + 1) % 3, everybody)
+        model, data, result = self.late_mask((shown + 1) % 3, EVERYBODY)
         assert result.mask > 0.5
         predicted = model.eval()(data.plain(UNLABELED)).argmax(1)
         assert float((predicted == shown).float().mean()) > 0.9
 
-    def test_never_readmitted(self):
-        everybody = torch.ones(96, dtype=torch.bool)
-        model = build_model("wrn-10-1", 3, 8, seed=0)
+    def test_never_reinstated(self):
         settings = config(steps=60, learning_rate=0.05, reinstate=0.1)
-        data = training_data()
-        free = finetuning(session(), model, data, LABELED, UNLABELED, settings, looks=6)
-        model = build_model("wrn-10-1", 3, 8, seed=0)
-        barred = finetuning(session(), model, data, LABELED, UNLABELED, settings, 6, everybody)
+        free, barred = (
+            run(settings, snapshots=6, suspected=suspected)[1] for suspected in (NOBODY, EVERYBODY)
+        )
         assert len(free.labeled) > len(LABELED)
         assert torch.equal(barred.labeled, LABELED)
 
@@ -274,7 +333,7 @@ class TestBatchNorm:
             return views(self, ids, epoch, strong)
 
         monkeypatch.setattr(type(given), "views", watched)
-        found = run(config(reinstate=0.34, norm_batches=20), looks=4)[1]
+        found = run(config(reinstate=0.34, norm_batches=20), snapshots=4)[1]
         late = [(strong, ids) for epoch, strong, ids in seen if epoch >= 6]
         assert len(late) == 20 and not any(strong for strong, _ in late)
         assert set(torch.cat([ids for _, ids in late]).tolist()) == set(found.labeled.tolist())
@@ -303,21 +362,21 @@ def test_average():
     assert not any(p.requires_grad for p in average.model.parameters())
 
 
-@pytest.mark.parametrize(("looks", "taken"), [(0, 0), (3, 3), (99, 6)])
-def test_looks(looks, taken):
-    found = run(config(learning_rate=0.03), looks=looks)[1]
+@pytest.mark.parametrize(("snapshots", "taken"), [(0, 0), (3, 3), (99, 6)])
+def test_snapshots(snapshots, taken):
+    found = run(config(learning_rate=0.03), snapshots=snapshots)[1]
     assert found.entropy.shape == found.loss.shape == (taken, 96)
     assert (found.loss > 0).all()
     assert not torch.equal(found.loss[:1], found.loss[1:2]) or not taken
 
 
-def test_looks_change_nothing():
-    one, two = run(config(reinstate=1.0), looks=0)[0], run(config(reinstate=1.0), looks=4)[0]
+def test_snapshots_change_nothing():
+    one, two = run(config(reinstate=1.0), snapshots=0)[0], run(config(reinstate=1.0), snapshots=4)[0]
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
 
 
 def test_labels_come_back_where_the_network_agrees():
-    found = run(config(reinstate=0.34), looks=4)[-1]
+    found = run(config(reinstate=0.34), snapshots=4)[-1]
     assert set(found.labeled.tolist()) >= set(LABELED.tolist())
     back = found.labeled[~torch.isin(found.labeled, LABELED)]
     assert torch.isin(back, UNLABELED).all()

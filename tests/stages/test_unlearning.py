@@ -75,7 +75,7 @@ def test_stops_at_max_loss(model):
         SUSPECTS,
         UnlearningConfig(epochs=40, learning_rate=0.1, max_loss=2),
     )
-    assert found.stopped
+    assert found.stopped_at_max_loss
     assert found.loss > 2
 
 

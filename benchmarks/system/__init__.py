@@ -1,0 +1,1 @@
+"""What a whole run costs and withstands: `python -m benchmarks.system.NAME --help`; on a GPU: `make gpu`."""

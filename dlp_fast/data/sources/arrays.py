@@ -1,0 +1,255 @@
+"""Images that are in memory: arrays, tensors, and map-style datasets as torchvision has them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dlp_fast.data.decode import ImageRejected, fit, to_rgb
+from dlp_fast.data.index import find_conflicts
+from dlp_fast.data.sources.dataset import Dataset, ImageSet, target_size, tell_conflicts
+from dlp_fast.data.storage import ResidentImages
+from dlp_fast.errors import DataError
+
+
+def from_arrays(
+    images: np.ndarray | torch.Tensor,
+    labels: np.ndarray | torch.Tensor | Sequence[int],
+    test_images: np.ndarray | torch.Tensor | None = None,
+    test_labels: np.ndarray | torch.Tensor | Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    name: str = "arrays",
+    flip: bool = True,
+) -> Dataset:
+    """A data set of uint8 images [n, height, width, 3] (RGB) or [n, height, width] (grey) in memory.
+
+    Args:
+        images, labels: the training set; labels are whole numbers from 0.
+        test_images, test_labels: the test set, of the same height and width; both or neither.
+        classes: names; None: as many as the largest label asks for, named by their numbers.
+        name: for paths and reports.
+        flip: whether a mirrored image shows the same class.
+
+    Raises:
+        DataError: a wrong shape or dtype, or a label that is negative, too large, fractional or NaN, with the
+            row; fewer than two classes; a class without an image.
+    """
+    if (test_images is None) != (test_labels is None):
+        raise DataError("test_images and test_labels: give both or neither")
+    train = _checked(images, labels, "images", "labels", classes)
+    names = tuple(map(str, classes)) if classes is not None else tuple(map(str, range(train[1].max() + 1)))
+    present = np.bincount(train[1], minlength=len(names))
+    if (present > 0).sum() < 2:
+        raise DataError(f"labels: expected at least two classes, got only {names[train[1][0]]!r}")
+    if not present.all():
+        missing = np.flatnonzero(present == 0)
+        raise DataError(
+            f"labels: no image of class {missing[0]} ({names[missing[0]]!r}); number the classes without gaps"
+        )
+    test = None
+    if test_images is not None:
+        test = _checked(test_images, test_labels, "test_images", "test_labels", names)
+        if test[0].shape[1:] != train[0].shape[1:]:
+            raise DataError(
+                f"test_images: expected {list(train[0].shape[1:3])} pixels as in images, "
+                f"got {list(test[0].shape[1:3])}"
+            )
+    return from_numpy(name, train, test, names, flip=flip)
+
+
+def from_torchvision(
+    dataset: object,
+    test: object = None,
+    *,
+    image_size: int | None = None,
+    resident_limit_mb: float = 2048,
+    name: str | None = None,
+    flip: bool = True,
+) -> Dataset:
+    """A data set from map-style datasets that give (image, label).
+
+    An image may be a Pillow image of any mode, a uint8 array [height, width, 3] or [height, width], or a
+    tensor [1 or 3, height, width] or [height, width], uint8 or floating-point within 0..1 (not normalised).
+    All are read once and held in memory, `resident_limit_mb` MiB at most. Images of different sizes are
+    brought to `image_size`, as in `load`. Class names come from `dataset.classes`.
+
+    Raises:
+        DataError: an item that cannot be used, with its row; otherwise as `from_arrays`.
+    """
+    name = name or type(dataset).__name__
+    budget = int(resident_limit_mb * (1 << 20))
+    train_pictures, train_labels = _collect(dataset, "dataset", image_size, budget)
+    test_pictures, test_labels = ([], []) if test is None else _collect(test, "test", image_size, budget)
+    sizes = {picture.size for picture in train_pictures + test_pictures}
+    height, width = target_size(sizes, image_size)
+
+    def stack(pictures: list[Image.Image]) -> np.ndarray:
+        return np.stack([np.asarray(fit(picture, height, width)) for picture in pictures])
+
+    classes = getattr(dataset, "classes", None)
+    return from_arrays(
+        stack(train_pictures),
+        train_labels,
+        None if test is None else stack(test_pictures),
+        None if test is None else test_labels,
+        None if classes is None else [str(c) for c in classes],
+        name=name,
+        flip=flip,
+    )
+
+
+def from_numpy(
+    name: str,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray] | None,
+    classes: tuple[str, ...],
+    *,
+    image_size: int | None = None,
+    flip: bool = True,
+) -> Dataset:
+    """A data set of images uint8 [n, height, width, 3] and labels int64 [n] that have been checked.
+
+    Args: train, test: (images, labels); image_size: side of the square that they are brought to; flip: as in Dataset.
+    """
+
+    def image_set(split: str, images: np.ndarray, labels: np.ndarray) -> ImageSet:
+        sha256 = tuple(hashlib.sha256(image).hexdigest() for image in np.ascontiguousarray(images))
+        if image_size is not None and images.shape[1:3] != (image_size, image_size):
+            resized = [np.asarray(fit(Image.fromarray(i), image_size, image_size)) for i in images]
+            images = np.stack(resized)
+        return ImageSet(
+            images=ResidentImages(torch.from_numpy(np.array(images, order="C"))),
+            labels=torch.from_numpy(labels.astype(np.int64)),
+            paths=tuple(f"{name}/{split}/{i:05d}" for i in range(len(labels))),
+            classes=classes,
+            sha256=sha256,
+            conflicts=find_conflicts(sha256, labels),
+        )
+
+    train_set = image_set("train", *train)
+    test_set = None if test is None else image_set("test", *test)
+    warnings = [
+        f"labels: only one image in class {classes[label]!r}"
+        for label in np.flatnonzero(np.bincount(train[1], minlength=len(classes)) == 1)
+    ]
+    for split, images in (("train", train_set), ("test", test_set)):
+        if images is not None and images.conflicts:
+            warnings.append(tell_conflicts(split, images))
+    return Dataset(name, train_set, test_set, warnings=tuple(warnings), flip=flip)
+
+
+def _checked(
+    images: object, labels: object, images_name: str, labels_name: str, classes: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images as uint8 [n, height, width, 3] and labels as int64 [n], or a DataError that names the row."""
+    pixels = _as_numpy(images, images_name)
+    if pixels.dtype != np.uint8:
+        raise DataError(
+            f"{images_name}: expected uint8 (0..255), got {pixels.dtype}; multiply and round before"
+        )
+    if pixels.ndim == 3:
+        pixels = np.repeat(pixels[..., None], 3, axis=3)
+    if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape[1:]:
+        raise DataError(
+            f"{images_name}: expected [n, height, width, 3] or [n, height, width], got {list(pixels.shape)}"
+        )
+    if len(pixels) == 0:
+        raise DataError(f"{images_name}: no images")
+    values = _as_numpy(labels, labels_name)
+    if values.ndim != 1 or len(values) != len(pixels):
+        raise DataError(
+            f"{labels_name}: expected [{len(pixels)}], one for each image, got {list(values.shape)}"
+        )
+    if values.dtype.kind not in "iuf":
+        raise DataError(f"{labels_name}: expected whole numbers, got {values.dtype}")
+    most = len(classes) - 1 if classes is not None else 99_999
+    with np.errstate(invalid="ignore"):
+        good = (values >= 0) & (values <= most) & (values == np.floor(values))
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        allowed = f"0 to {most}" if classes is not None else "whole numbers from 0"
+        raise DataError(f"{labels_name}: row {row} has label {values[row]}; expected {allowed}")
+    if values.dtype.kind == "f":
+        raise DataError(
+            f"{labels_name}: row 0 has label {values[0]} of type {values.dtype}; expected whole numbers"
+        )
+    return pixels, values.astype(np.int64)
+
+
+def _as_numpy(values: object, name: str) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().numpy()
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{name}: not an array ({error})") from None
+
+
+def _collect(
+    dataset: object, name: str, image_size: int | None, budget: int
+) -> tuple[list[Image.Image], list[int]]:
+    """All pictures, fitted to `image_size` where it is given, and labels; `budget` is in bytes of pixels."""
+    pictures, labels = [], []
+    used = 0
+    try:
+        count = len(dataset)
+    except TypeError:
+        raise DataError(f"{name}: expected a map-style dataset, with a length") from None
+    if count == 0:
+        raise DataError(f"{name}: no images")
+    for row in range(count):
+        try:
+            image, label = dataset[row]
+        except Exception as error:
+            raise DataError(f"{name}: row {row} cannot be read ({type(error).__name__}: {error})") from error
+        picture = _picture(image, f"{name}: row {row}")
+        if image_size is not None:
+            picture = fit(picture, image_size, image_size)
+        used += 3 * picture.width * picture.height
+        if used > budget:
+            raise DataError(
+                f"{name}: more than {budget >> 20} MiB of pixels by row {row} of {count}; give a smaller "
+                "image_size, or the folder that the images come from: its files can stay on the disk"
+            )
+        pictures.append(picture)
+        if isinstance(label, (np.ndarray, torch.Tensor)) and label.ndim == 0:
+            label = label.item()
+        if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
+            raise DataError(f"{name}: row {row} has label {label!r}; expected a whole number from 0")
+        labels.append(int(label))
+    return pictures, labels
+
+
+def _picture(image: object, where: str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        try:
+            return to_rgb(image)
+        except (ImageRejected, OSError) as error:
+            raise DataError(f"{where} cannot be decoded ({error})") from None
+    if isinstance(image, torch.Tensor):
+        array = image.detach().cpu().numpy()
+        if array.ndim == 3:
+            array = array.transpose(1, 2, 0)
+        if array.dtype.kind == "f":
+            if not (array.min() >= 0 and array.max() <= 1):
+                raise DataError(
+                    f"{where} has values outside of 0..1 or NaN; give the dataset without Normalize"
+                )
+            array = np.rint(array * 255).astype(np.uint8)
+    elif isinstance(image, np.ndarray):
+        array = image
+    else:
+        raise DataError(f"{where} is a {type(image).__name__}; expected a Pillow image, a tensor or an array")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        raise DataError(
+            f"{where} is {array.dtype} {list(array.shape)}; "
+            "expected uint8 [height, width, 3] or [height, width]"
+        )
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3))))

@@ -1,0 +1,86 @@
+"""What a source gives: the splits, and what a person should know about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dlp_fast.data.scan import Quarantined
+from dlp_fast.data.storage import FileImages, ResidentImages
+from dlp_fast.runs.names import printable
+
+SMALL_SIDE = 96
+"""Images that all have one size, at most this many pixels a side, are used at that size."""
+LARGE_SIDE = 224
+"""All others are brought to squares of this many pixels a side."""
+
+Images = ResidentImages | FileImages
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """One split; position is id.
+
+    Attributes:
+        images: uint8 [b, height, width, 3] by ids.
+        labels: int64 [n], positions in `classes`.
+        paths: where each image comes from: relative to the folder that was given, or `name/split/00012`.
+        classes: names.
+        sha256: of the file's bytes, or of the pixels where there is no file.
+        conflicts: groups of ids with the same bytes under different labels.
+    """
+
+    images: Images
+    labels: torch.Tensor
+    paths: tuple[str, ...]
+    classes: tuple[str, ...]
+    sha256: tuple[str, ...]
+    conflicts: tuple[tuple[int, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a run works on.
+
+    Attributes:
+        name: `digits`, `cifar10`, or the name of the folder.
+        train, test: the splits; test is None where there is none.
+        quarantine: files that were left out, with reasons.
+        warnings: what a person should know, one sentence each.
+        flip: whether a mirrored image shows the same class (digits do not).
+        loader: which one reads the images, and why.
+    """
+
+    name: str
+    train: ImageSet
+    test: ImageSet | None
+    quarantine: tuple[Quarantined, ...] = ()
+    warnings: tuple[str, ...] = ()
+    flip: bool = True
+    loader: str = "resident: all images are in memory"
+
+
+def target_size(sizes: set[tuple[int, int]], image_size: int | None) -> tuple[int, int]:
+    """(height, width) for pictures of these (width, height)."""
+    if image_size is not None:
+        return image_size, image_size
+    if len(sizes) == 1:
+        ((width, height),) = sizes
+        if max(width, height) <= SMALL_SIDE:
+            return height, width
+    return LARGE_SIDE, LARGE_SIDE
+
+
+def tell_conflicts(split: str, images: ImageSet) -> str:
+    """One sentence about the images of a split that have the same bytes under different labels."""
+    ids = images.conflicts[0]
+    example = " and ".join(printable(images.paths[i]) for i in ids[:2])
+    count = len(images.conflicts)
+    return (
+        f"{split}: {count} image{'s' * (count > 1)} with the same bytes under different labels, "
+        f"such as {example}: mistakes, or a sign of poison"
+    )

@@ -1,0 +1,129 @@
+"""A checkpoint is whole or passed over, and nothing in it is ever run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny import full_disk
+
+from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.runs.checkpoint import FORMAT, Checkpoints
+
+
+def state(number: int = 0) -> dict:
+    return {
+        "step": number,
+        "rate": 0.1 + number,
+        "text": "ä [x]",
+        "nothing": None,
+        "flags": [True, False],
+        "by_number": {0: {"momentum": torch.arange(6.0).reshape(2, 3) + number}, 1: {}},
+        "tensors": {
+            "empty": torch.zeros(0, 4),
+            "scalar": torch.tensor(2.5),
+            "ids": torch.tensor([3, 1]),
+            "flags": torch.tensor([True, False]),
+            "half": torch.ones(3, dtype=torch.bfloat16),
+            "channels_last": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        },
+    }
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    return a == b and type(a) is type(b)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """The folder of two checkpoints, of state 1 and of state 2."""
+    for number in (1, 2):
+        Checkpoints(tmp_path / "checkpoints").save(state(number))
+    return tmp_path / "checkpoints"
+
+
+def test_round_trip(tmp_path):
+    saved = state()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(saved)
+    assert same(checkpoints.load(), saved)
+    assert checkpoints.warnings == []
+
+
+def test_nothing_there(tmp_path):
+    assert Checkpoints(tmp_path / "none").load() is None
+
+
+def test_two_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for number in range(5):
+        checkpoints.save(state(number))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["4", "5"]
+    assert checkpoints.load()["step"] == 4
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("place", [0.02, 0.5, 0.98])
+def test_a_flipped_byte_falls_back(two, name, place):
+    file = two / "2" / name
+    content = bytearray(file.read_bytes())
+    content[int(len(content) * place)] ^= 0x11
+    file.write_bytes(content)
+    checkpoints = Checkpoints(two)
+    assert same(checkpoints.load()["by_number"], state(1)["by_number"])
+    assert len(checkpoints.warnings) == 1
+    assert "2 is damaged" in checkpoints.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+def test_a_missing_or_cut_file_falls_back(two, name):
+    file = two / "2" / name
+    file.write_bytes(file.read_bytes()[:-3])
+    assert Checkpoints(two).load()["step"] == 1
+    file.unlink()
+    assert Checkpoints(two).load()["step"] == 1
+
+
+def test_all_damaged_is_none(two):
+    for number in ("1", "2"):
+        (two / number / "state.json").write_bytes(b"{}")
+    checkpoints = Checkpoints(two)
+    assert checkpoints.load() is None
+    assert len(checkpoints.warnings) == 2
+
+
+def test_an_unfinished_one_is_ignored(two):
+    (two / "building").mkdir()
+    (two / "building" / "tensors.safetensors").write_bytes(b"half")
+    checkpoints = Checkpoints(two)
+    assert checkpoints.load()["step"] == 2
+    assert checkpoints.warnings == []
+    checkpoints.save(state(3))
+    assert checkpoints.load()["step"] == 3
+    assert not (two / "building").exists()
+
+
+def test_another_format_is_refused(two):
+    file = two / "2" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps({**manifest, "format": FORMAT + 1}))
+    with pytest.raises(DataError, match=f"format {FORMAT + 1}, this version of dlp_fast reads {FORMAT}"):
+        Checkpoints(two).load()
+
+
+@pytest.mark.parametrize("what", ["tensors", "json"])
+def test_full_disk(two, what):
+    big = {"x": torch.zeros(4000)} if what == "tensors" else {"x": "y" * 4000}
+    checkpoints = Checkpoints(two)
+    with full_disk(2000), pytest.raises(ResourceError, match=r"free some space") as caught:
+        checkpoints.save(big)
+    assert caught.value.exit_code == 5
+    assert same(checkpoints.load()["tensors"]["ids"], state(2)["tensors"]["ids"])
+    assert sorted(p.name for p in two.iterdir()) == ["1", "2"]
