@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlp_fast.ops._library import native_available, native_on
+from dlp_fast.ops.library import native_available, native_on
 
 LARGEST_SIDE = 256
 WINDOW = 3
