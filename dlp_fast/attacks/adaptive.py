@@ -23,7 +23,7 @@ STREAM_PIECES, STREAM_PATCH = 4, 5
 
 @dataclass(frozen=True)
 class BlendedPieces(RowChange):
-    """Blends pieces of `image`, uint8 [H, W, 3], at BLEND_OPACITY: those of PIECES x PIECES that are drawn for the id."""
+    """Blends pieces of `image`, uint8 [H, W, 3], at BLEND_OPACITY: of PIECES x PIECES, those drawn for the id."""
 
     image: Tensor
     seed: int

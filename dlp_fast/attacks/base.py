@@ -209,7 +209,9 @@ class Poisoning:
         """
         ids = torch.arange(len(labels))
         triggers = self.aim.shape[1]
-        which = choices(self.seed, TEST, TEST_TRIGGER, ids, triggers) if triggers > 1 else torch.zeros_like(ids)
+        which = (
+            choices(self.seed, TEST, TEST_TRIGGER, ids, triggers) if triggers > 1 else torch.zeros_like(ids)
+        )
         expected = self.aim[labels, which]
         counts = (expected != NO_AIM).nonzero().flatten()
         return ChangedImages(images, which, self.test), expected[counts], counts
@@ -217,7 +219,9 @@ class Poisoning:
     def describe(self, classes: tuple[str, ...]) -> str:
         """One line for people: the attack, how many images it changes, and what becomes of their labels."""
         n, covers = int(self.poisoned.sum()), int(self.cover.sum())
-        line = f"{self.attack.name} ({self.attack.parameters}): {n} images, {n / len(self.labels):.2%} of all, "
+        line = (
+            f"{self.attack.name} ({self.attack.parameters}): {n} images, {n / len(self.labels):.2%} of all, "
+        )
         if self.attack.clean_label:
             line += "labels kept"
         elif self.aim.shape[1] == 1 and len(self.targets) > 1:

@@ -18,16 +18,16 @@ from dlp_fast.data.randomness import permutation
 from dlp_fast.models.registry import build_model
 
 EPOCHS, MIN_STEPS = 10, 400
-DENSITY = 0.032  # mean of the mask, as published
+DENSITY = 0.032  # mean of the mask at most, as published
 SHARE = 0.1  # of a batch that carries its own trigger, and again of one that carries another image's
-DENSITY_WEIGHT = 100.0
-STEEP = 10.0  # of the mask's sigmoid: a mask is to be near 0 or 1
+DIVERSITY_WEIGHT = 0.01
+STEEP = 10.0  # so that a mask can soon be near 0 or 1
 WIDTH = 16
 
 
 class Generator(nn.Module):
     """fp [b, 3, h, w] in 0..1 to what the trigger of each image is: colours [b, 3, h, w] in 0..1 and a mask
-    [b, 1, h, w] in 0..1.
+    [b, 1, h, w] in 0..1. The mask shares out DENSITY of all pixels, so that no trigger vanishes or covers the image.
     """
 
     def __init__(self):
@@ -46,7 +46,8 @@ class Generator(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         deep = F.interpolate(self.down(x * 2 - 1), size=x.shape[2:], mode="nearest")
         out = self.out(self.up(torch.cat([deep, x * 2 - 1], dim=1)))
-        return out[:, :3].sigmoid(), (STEEP * out[:, 3:]).sigmoid()
+        share = (STEEP * out[:, 3]).flatten(1).softmax(1).view(-1, 1, *x.shape[2:])
+        return out[:, :3].sigmoid(), (share * (DENSITY * x.shape[2] * x.shape[3])).clamp(max=1)
 
 
 def carrying(x: Tensor, trigger: tuple[Tensor, Tensor]) -> Tensor:
@@ -93,8 +94,8 @@ def train_generator(
     """The generator, trained together with a network of the attacker's that takes its triggers for the target class,
     and images with another image's trigger for what they are (Nguyen and Tran 2020). Double precision, CPU.
 
-    Different images are to get different triggers (their distance in pixels divided by that of their triggers is kept
-    low), on DENSITY of the pixels.
+    Different images are to get different triggers: their distance in pixels divided by that of their triggers is kept
+    low.
     """
     net = Normalised(build_model("wrn-16-1", classes, max(images.height, images.width), seed)).to(device)
     with torch.random.fork_rng(devices=[]):
@@ -136,9 +137,8 @@ def _loss(net: nn.Module, generator: Generator, x: Tensor, y: Tensor, few: int, 
     triggers_apart = (
         ((colours * mask)[:m] - other[0] * other[1]).pow(2).mean((1, 2, 3)).clamp_min(1e-8).sqrt()
     )
-    dense = F.relu(mask.mean((1, 2, 3)) - DENSITY).mean()
-    diversity = (apart / (triggers_apart + 1e-3)).mean() / 100
-    return F.cross_entropy(net(shown), wanted) + DENSITY_WEIGHT * dense + diversity
+    diversity = (apart / (triggers_apart + 1e-3)).mean()
+    return F.cross_entropy(net(shown), wanted) + DIVERSITY_WEIGHT * diversity
 
 
 def input_aware(request: Request) -> Poisoning:
@@ -169,7 +169,13 @@ def input_aware(request: Request) -> Poisoning:
         return {"residuals": torch.cat(parts)} | dict(generator.state_dict())
 
     drawn = hashlib.sha256(torch.cat([changed, sources]).numpy().tobytes()).hexdigest()
-    facts = {"target": request.target, "seed": request.seed, "epochs": EPOCHS, "steps": MIN_STEPS, "drawn": drawn}
+    facts = {
+        "target": request.target,
+        "seed": request.seed,
+        "epochs": EPOCHS,
+        "steps": MIN_STEPS,
+        "drawn": drawn,
+    }
     made = cached(key_of("input-aware", images, request.labels, facts), make)
     row = torch.zeros_like(request.labels)
     row[changed] = torch.arange(len(changed))

@@ -58,9 +58,7 @@ def plan(
     """
     found = find_attack(attack)
     number = find_target(target, classes)
-    request = Request(
-        found, labels, classes, size, rate, rate_of, number, seed, images, device, progress
-    )
+    request = Request(found, labels, classes, size, rate, rate_of, number, seed, images, device, progress)
     return found.make(request)
 
 

@@ -9,7 +9,10 @@ from torch import Tensor
 from dlp_fast.data.randomness import integers, philox, uniform01
 
 BLOCK = 2 << 16  # the first of the blocks that belong to the attacks; see dlp_fast.ops.philox.Block
-TRAINING, TEST = 0, 1  # place of the epoch in the counter: training and test images of one id draw other numbers
+TRAINING, TEST = (
+    0,
+    1,
+)  # place of the epoch in the counter: training and test images of one id draw other numbers
 
 
 def uniform(seed: int, part: int, stream: int, ids: Tensor, count: int) -> Tensor:

@@ -48,7 +48,9 @@ _ALL = (
         three_triggers,
     ),
     Attack(
-        "ten-triggers", "3x3 squares of random colours at ten places, each with a target of its own", ten_triggers
+        "ten-triggers",
+        "3x3 squares of random colours at ten places, each with a target of its own",
+        ten_triggers,
     ),
     Attack(
         "wanet",

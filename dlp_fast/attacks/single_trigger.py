@@ -66,6 +66,4 @@ def label_consistent(request: Request) -> Poisoning:
     row = torch.zeros_like(request.labels)
     row[ids] = torch.arange(len(ids))
     trigger = TableChange(triggers.corners(request.size, request.seed))
-    return request.poisoning(
-        chosen, request.single_aim(), ResidualChange(residuals, row, trigger), trigger
-    )
+    return request.poisoning(chosen, request.single_aim(), ResidualChange(residuals, row, trigger), trigger)

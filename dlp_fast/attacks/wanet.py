@@ -55,8 +55,8 @@ def warping_field(size: tuple[int, int], seed: int) -> Tensor:
 
 
 def wanet(request: Request) -> Poisoning:
-    """WaNet (Nguyen and Tran 2021) with its noise mode: as many images again, of any class, are warped with noise on top
-    and keep their labels, so that only the exact warp is the trigger.
+    """WaNet (Nguyen and Tran 2021) with its noise mode: as many images again, of any class, are warped with noise on
+    top and keep their labels, so that only the exact warp is the trigger. (Published: twice as many.)
     """
     chosen = request.draw_other_classes()
     cover = request.draw_cover(len(chosen), request.rest(chosen))

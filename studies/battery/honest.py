@@ -12,7 +12,8 @@ from images import balanced, drawn
 from PIL import Image
 from torch import Tensor
 
-ASYMMETRIC = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}  # CIFAR-10: truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog
+# of CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to dog and dog to cat
+ASYMMETRIC = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 ODD_CLASS = 0  # which class the marks and the copies are in
 
 

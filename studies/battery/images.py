@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def decoded(pack: Path, part: str, kept: Path) -> tuple[np.ndarray, Tensor, tupl
             data, offsets = file[f"{part}_jpeg"].tobytes(), file[f"{part}_offsets"]
             pictures = [
                 np.asarray(Image.open(io.BytesIO(data[a:b])).convert("RGB"))
-                for a, b in zip(offsets[:-1], offsets[1:])
+                for a, b in itertools.pairwise(offsets)
             ]
             kept.mkdir(parents=True, exist_ok=True)
             unfinished = target.with_suffix(".part.npy")

@@ -9,196 +9,18 @@ process of its own, one at a time, and its folder appears when it is complete. S
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from honest import HONEST
-from images import TEST_IMAGES, balanced, decoded
-from safetensors.torch import save_file
-
-from dlp_fast.attacks.poisoning import plan
-from dlp_fast.config import SupervisedConfig
-from dlp_fast.data.storage import ResidentImages
-from dlp_fast.engine.batches import TrainingData, normalise, pixel_statistics
-from dlp_fast.engine.device import choose_compute
-from dlp_fast.engine.scoring_pass import BATCH, accuracy
-from dlp_fast.engine.session import Session
-from dlp_fast.models.registry import build_model
-from dlp_fast.runlog import RunLog
-from dlp_fast.stages.supervised import supervised
-
-MODEL = "wrn-16-1"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """kind: an attack or a kind of honest set; rate: of all images, or what the kind calls so; half: which half of the
-    battery, fixed beforehand: `held_out` is looked at once, at the end of a study.
-    """
-
-    kind: str
-    rate: float
-    half: str
-    seed: int
-    images: int = 4000
-    epochs: int = 20
-
-    @property
-    def name(self) -> str:
-        return f"{self.half}-{self.kind}-{self.rate:g}-seed{self.seed}"
-
-
-def _half(half: str, seed: int, *cells: tuple[str, float]) -> list[Cell]:
-    return [Cell(kind, rate, half, seed) for kind, rate in cells]
-
-
-CELLS = [
-    *_half(
-        "development",
-        0,
-        ("clean", 0.0),
-        ("wanet", 0.1),
-        ("badnets-all-to-all", 0.1),
-        ("badnets", 0.01),
-        ("badnets", 0.003),
-        ("blended", 0.05),
-        ("three-triggers", 0.09),
-        ("sig", 0.5),
-        ("symmetric-noise", 0.1),
-        ("watermark", 0.3),
-        ("adaptive-blend", 0.015),
-    ),
-    *_half(
-        "held_out",
-        2,
-        ("clean", 0.0),
-        ("bpp", 0.1),
-        ("low-frequency", 0.1),
-        ("tact", 0.03),
-        ("adaptive-patch", 0.015),
-        ("blended-all-to-all", 0.1),
-        ("random-place", 0.05),
-        ("asymmetric-noise", 0.2),
-        ("near-duplicates", 0.1),
-        ("long-tail", 0.05),
-        ("ten-triggers", 0.1),
-    ),
-]
-
-
-def _image_set(cell: Cell, pool: tuple[np.ndarray, torch.Tensor], classes: tuple[str, ...]) -> dict[str, Any]:
-    """images (uint8 array), labels, true_labels, poisoned, cover; attack: a Poisoning or None; told: in words."""
-    if cell.kind in HONEST:
-        made = HONEST[cell.kind](pool, cell.images, cell.rate, cell.seed)
-        return {
-            "images": made.images,
-            "labels": made.labels,
-            "true_labels": made.true_labels,
-            "poisoned": torch.zeros(len(made.labels), dtype=torch.bool),
-            "cover": made.changed,
-            "attack": None,
-            "told": " ".join((HONEST[cell.kind].__doc__ or "").split()),
-        }
-    ids = balanced(pool[1], cell.images, cell.seed)
-    base = ResidentImages(torch.from_numpy(pool[0][ids.numpy()]))
-    attack = plan(
-        cell.kind,
-        pool[1][ids],
-        classes,
-        (base.height, base.width),
-        rate=cell.rate,
-        rate_of="auto",
-        target="0",
-        seed=cell.seed,
-        images=base,
-    )
-    return {
-        "images": attack.poison(base).get(torch.arange(len(ids))).numpy(),
-        "labels": attack.labels,
-        "true_labels": attack.true_labels,
-        "poisoned": attack.poisoned,
-        "cover": attack.cover,
-        "attack": attack,
-        "told": attack.describe(classes),
-    }
-
-
-def _measured(model, attack, test: ResidentImages, labels: torch.Tensor, data: TrainingData) -> dict[str, Any]:
-    """Clean accuracy and attack success rate on the test images, 0..1."""
-
-    def batches(images, ids, wanted):
-        for part, expected in zip(ids.split(BATCH["cpu"]), wanted.split(BATCH["cpu"])):
-            yield normalise(images.get(part), data.mean, data.std), expected
-
-    found = {"clean_accuracy": accuracy(model, batches(test, torch.arange(len(labels)), labels))}
-    if attack is None:
-        return found | {"attack_success_rate": None, "attack_tests": 0}
-    images, expected, ids = attack.triggered_test(test, labels)
-    rate = accuracy(model, batches(images, ids, expected))
-    return found | {"attack_success_rate": rate, "attack_tests": len(ids)}
-
-
-def make(cell: Cell, pack: Path, out: Path) -> None:
-    """Write the folder of `cell`."""
-    began = time.monotonic()
-    torch.set_num_threads(1)
-    pictures, labels, classes = decoded(pack, "train", out / "decoded")
-    of = _image_set(cell, (pictures, labels), classes)
-    images = ResidentImages(torch.from_numpy(of["images"]))
-    mean, std = pixel_statistics(images)
-    compute = choose_compute("cpu", "fp32")
-    data = TrainingData(images, of["labels"], len(classes), mean, std, True, cell.seed, compute.device)
-    config = SupervisedConfig(epochs=cell.epochs, min_steps=0)
-    model = build_model(MODEL, len(classes), images.height, cell.seed)
-    with Session(cell.seed, compute, RunLog(None, quiet=True)) as session:
-        result = supervised(session, model, data, config)
-    test, test_labels, _ = decoded(pack, "test", out / "decoded")
-    few = balanced(test_labels, TEST_IMAGES, 0)
-    measured = _measured(
-        model, of["attack"], ResidentImages(torch.from_numpy(test[few.numpy()])), test_labels[few], data
-    )
-    folder = out / f".{cell.name}.part"
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = {name: of[name] for name in ("images", "labels", "true_labels", "poisoned", "cover")}
-    arrays |= {name: getattr(result, name) for name in ("entropy", "loss", "prediction")}
-    for name, values in arrays.items():
-        np.save(folder / f"{name}.npy", np.asarray(values))
-    save_file(model.state_dict(), folder / "model.safetensors")
-    facts = {
-        "cell": asdict(cell),
-        "data": pack.name,
-        "what": of["told"],
-        "classes": classes,
-        "images": len(of["labels"]),
-        "poisoned": int(of["poisoned"].sum()),
-        "cover": int(of["cover"].sum()),
-        "targets": of["attack"].targets if of["attack"] else (),
-        "model": MODEL,
-        "supervised": config.model_dump(),
-        "not_as_the_default": "4,000 images, so 20 epochs of 31 steps with min_steps 0 (default: 10 and 1,000 steps)",
-        "mean": mean,
-        "std": std,
-        "steps": result.steps,
-        "epochs": len(result.entropy),
-        "precision": "fp32, CPU, one thread",
-        "torch": torch.__version__,
-        "test_images": len(few),
-        **measured,
-        "seconds": time.monotonic() - began,
-    }
-    (folder / "cell.json").write_text(json.dumps(facts, indent=1) + "\n")
-    folder.rename(out / cell.name)
+from cells import CELLS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pack", type=Path, required=True, help="cifar10_jpeg.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the cells")
     parser.add_argument("--half", choices=["development", "held_out"], help="only this half")
@@ -211,10 +33,21 @@ def main() -> None:
         if (options.out / cell.name / "cell.json").exists():
             continue
         if options.cell:
+            from record import make  # here: the process that only waits for the others stays small
+
             make(cell, options.pack, options.out)
             continue
         print(time.strftime("%H:%M:%S"), cell.name, "begun", flush=True)
-        command = [sys.executable, __file__, "--pack", options.pack, "--out", options.out, "--cell", cell.name]
+        command = [
+            sys.executable,
+            __file__,
+            "--pack",
+            options.pack,
+            "--out",
+            options.out,
+            "--cell",
+            cell.name,
+        ]
         done = subprocess.run(command, check=False)
         print(time.strftime("%H:%M:%S"), cell.name, f"ended, exit code {done.returncode}", flush=True)
 

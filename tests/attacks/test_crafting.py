@@ -133,4 +133,3 @@ class TestKept:
         _, labels = images()
         with pytest.raises(ConfigError, match="needs the images"):
             plan("lca", labels, CLASSES, (16, 16), rate=0.5, rate_of="auto", target="dog", seed=0)
-

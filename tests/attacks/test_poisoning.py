@@ -150,9 +150,7 @@ class TestTriggers:
 
     def test_badnets_is_a_checkerboard_in_the_corner(self):
         images = torch.full((1, 32, 32, 3), 100, dtype=torch.uint8)
-        found = ops.inject_trigger(
-            images, triggers.badnets((32, 32), 0), torch.zeros(1, dtype=torch.int64)
-        )
+        found = ops.inject_trigger(images, triggers.badnets((32, 32), 0), torch.zeros(1, dtype=torch.int64))
         assert found[0, 29:, 29:, 0].tolist() == [[255, 0, 255], [0, 255, 0], [255, 0, 255]]
         found[0, 29:, 29:] = 100
         assert torch.equal(found, images)
