@@ -108,7 +108,9 @@ def make(cell: Cell, pack: Path, out: Path) -> None:
     arrays |= {name: getattr(result, name) for name in ("entropy", "loss", "prediction")}
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", np.asarray(values))
-    save_file(model.state_dict(), folder / "model.safetensors")
+    save_file(
+        {name: of.contiguous() for name, of in model.state_dict().items()}, folder / "model.safetensors"
+    )
     facts = {
         "cell": asdict(cell),
         "data": pack.name,
