@@ -96,6 +96,14 @@ class TestLabelConsistent:
         corners = of.poison(base).get(of.poisoned.nonzero().flatten()[:1])[0, [0, 0, -1, -1], [0, -1, 0, -1]]
         assert (corners == 255).all()
 
+    def test_each_image_gets_its_own_residual(self):
+        base, of = planned("lca", rate=0.5)
+        before, ids = base.get(torch.arange(N)), of.poisoned.nonzero().flatten()
+        residuals = crafting.adversarial_residuals(base, of.true_labels, 3, ids, 3, "cpu")
+        assert len(residuals.flatten(1).unique(dim=0)) > len(ids) // 2
+        moved = (before[ids].int() + residuals).clamp(0, 255)[:, 3:13]  # between the squares in the corners
+        assert torch.equal(of.poison(base).get(ids)[:, 3:13].int(), moved)
+
     def test_any_order_of_ids(self):
         base, of = planned("lca", rate=0.5)
         everything = of.poison(base).get(torch.arange(N))

@@ -121,8 +121,10 @@ class TestEvery:
         base, of = planned(attack)
         images = of.poison(base)
         assert torch.equal(images.to("cpu").get(EVERY), images.get(EVERY))
-        changed = of.training.to("cpu")(base.get(EVERY), EVERY, of.variant)
+        given = base.get(EVERY)
+        changed = of.training.to("cpu")(given, EVERY, of.variant)
         assert torch.equal(changed, images.get(EVERY))
+        assert torch.equal(given, base.get(EVERY))  # a batch may be kept by whoever gave it
 
     def test_describe(self, attack):
         _, of = planned(attack)
