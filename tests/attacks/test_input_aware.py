@@ -74,14 +74,20 @@ def test_the_mask_shares_out_its_density():
     assert torch.allclose(mask.mean((1, 2, 3)), torch.full((5,), input_aware.DENSITY))
 
 
-def test_training_makes_triggers_that_differ(monkeypatch):
+def spread(monkeypatch, **over):
+    """How much the triggers of different images differ after 20 steps of training, or what `over` sets."""
+    for name, value in {"MIN_STEPS": 20, **over}.items():
+        monkeypatch.setattr(input_aware, name, value)
     x = images().get(torch.arange(60)).permute(0, 3, 1, 2).double() / 255
-    spread = []
-    for steps in (1, 40, 40):
-        monkeypatch.setattr(input_aware, "MIN_STEPS", steps)
-        colours, mask = train_generator(images(), LABELS, 3, 0, 0, "cpu")(x)
-        spread.append((colours * mask).std(0).mean())
-    assert spread[1] == spread[2] and spread[1] > 4 * spread[0]
+    colours, mask = train_generator(images(), LABELS, 3, 0, 0, "cpu")(x)
+    return float((colours * mask).std(0).mean())
+
+
+def test_training_makes_triggers_that_differ(monkeypatch):
+    trained = spread(monkeypatch)
+    assert trained == spread(monkeypatch)
+    assert trained > 4 * spread(monkeypatch, MIN_STEPS=1)
+    assert trained > 1.5 * spread(monkeypatch, DIVERSITY_WEIGHT=0.0)
 
 
 def test_needs_images():
