@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from dlp_fast.attacks import triggers
+from dlp_fast.attacks import triggers, wanet
 from dlp_fast.attacks.adaptive import adaptive_blend, adaptive_patch
 from dlp_fast.attacks.all_to_all import all_to_all
 from dlp_fast.attacks.base import Attack
@@ -14,7 +14,6 @@ from dlp_fast.attacks.random_place import random_place
 from dlp_fast.attacks.several_triggers import ten_triggers, three_triggers
 from dlp_fast.attacks.single_trigger import label_consistent, single_trigger, trojannn
 from dlp_fast.attacks.tact import tact
-from dlp_fast.attacks.wanet import wanet
 from dlp_fast.errors import ConfigError
 
 _CHECKERBOARD = "3x3 checkerboard, white corners, lower right corner, cell = side/32"
@@ -55,7 +54,12 @@ _ALL = (
     Attack(
         "wanet",
         "elastic warp of a 4x4 grid, s = 0.5; as many cover images, warped with noise",
-        wanet,
+        wanet.wanet(wanet.PUBLISHED),
+    ),
+    Attack(
+        "wanet-strong",
+        "elastic warp of a 4x4 grid, s = 2; as many cover images, warped with noise",
+        wanet.wanet(wanet.STRONG),
     ),
     Attack("bpp", "8 levels a channel, Floyd-Steinberg dithering", bpp),
     Attack(

@@ -33,6 +33,10 @@ CELLS = [
         0,
         ("clean", 0.0),
         ("wanet", 0.1),
+        (
+            "wanet-strong",
+            0.1,
+        ),  # added when `wanet` had turned out not to be learnt (attack success rate 0.13)
         ("badnets-all-to-all", 0.1),
         ("badnets", 0.01),
         ("badnets", 0.003),
@@ -58,4 +62,5 @@ CELLS = [
         ("long-tail", 0.05),
         ("ten-triggers", 0.1),
     ),
+    *_half("development", 0, ("input-aware", 0.1)),  # last: it trains the attacker's generator first
 ]

@@ -15,7 +15,14 @@ CLASSES = tuple("abcdefghij")
 LABELS = torch.arange(300) % 10
 EVERY = torch.arange(300)
 SIZE = (16, 20)
-WITH_COVER = {"wanet": 1, "adaptive-blend": 1, "adaptive-patch": 2, "tact": 1, "input-aware": 1}
+WITH_COVER = {
+    "wanet": 1,
+    "wanet-strong": 1,
+    "adaptive-blend": 1,
+    "adaptive-patch": 2,
+    "tact": 1,
+    "input-aware": 1,
+}
 ALL_TO_ALL = ("badnets-all-to-all", "blended-all-to-all")
 FROM_ALL_CLASSES = (*ALL_TO_ALL, "three-triggers", "ten-triggers")
 # the attacker's network is for square images

@@ -10,7 +10,7 @@ from dlp_fast.attacks import triggers
 from dlp_fast.attacks.bpp import dithered
 from dlp_fast.attacks.poisoning import plan
 from dlp_fast.attacks.randomness import TEST, TRAINING, choices, uniform
-from dlp_fast.attacks.wanet import warping_field
+from dlp_fast.attacks.wanet import PUBLISHED, STRONG, Warp, warping_field
 
 LABELS = torch.arange(200) % 4
 EVERY = torch.arange(200)
@@ -109,16 +109,20 @@ class TestDithering:
 
 class TestWaNet:
     def test_a_quarter_of_a_pixel(self):
-        field = warping_field(SIZE, 0)
+        field = warping_field(SIZE, 0, PUBLISHED)
         rows, columns = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
         pixels = (field - torch.stack([columns, rows], -1)).abs() * 31 / 2
         assert 0.1 < float(pixels.mean()) < 0.35
         smooth = (field[1:] - field[:-1])[..., 0].abs().max() * 31 / 2
         assert float(smooth) < 0.3
 
+    def test_four_times_as_far(self):
+        nowhere, one, four = (warping_field(SIZE, 0, s)[4:-4, 4:-4] for s in (0, PUBLISHED, STRONG))
+        assert torch.allclose(four - nowhere, 4 * (one - nowhere))
+
     def test_moves_edges_and_no_level(self):
-        assert torch.equal(warping_field(SIZE, 0), warping_field(SIZE, 0))
-        assert not torch.equal(warping_field(SIZE, 0), warping_field(SIZE, 1))
+        one, two, other = (warping_field(SIZE, seed, STRONG) for seed in (0, 0, 1))
+        assert torch.equal(one, two) and not torch.equal(one, other)
         base = flat()
         assert torch.equal(planned("wanet", base).poison(base).get(EVERY), base.get(EVERY))
 
@@ -134,8 +138,6 @@ class TestWaNet:
         assert (test == poison[:1]).all()
 
     def test_a_warp_of_nothing_is_the_image(self):
-        from dlp_fast.attacks.wanet import Warp
-
         rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, 32, dtype=torch.float64),) * 2, indexing="ij")
         base = noise()
         same = Warp(torch.stack([columns, rows], -1), 0, TRAINING)
