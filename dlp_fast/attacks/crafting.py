@@ -34,7 +34,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DLP_FAST_CACHE") or Path.home() / ".cache" / "dlp_fast")
 
 
-def _key(name: str, images, labels: Tensor, facts: dict[str, object]) -> str:
+def key_of(name: str, images, labels: Tensor, facts: dict[str, object]) -> str:
     """Hash of all that the result depends on: the recipe, the labels, and pixels of images spread over the set."""
     digest = hashlib.sha256(json.dumps([VERSION, name, facts], sort_keys=True).encode())
     digest.update(labels.numpy().tobytes())
@@ -93,12 +93,12 @@ def trojan_trigger(
             seed=seed,
             epochs=EPOCHS,
             device=device,
-            progress=_named(progress, "surrogate"),
+            progress=named(progress, "surrogate"),
         )
         return {"patch": optimise_patch(net, here, target, side, seed, device)}
 
     facts = {"target": target, "seed": seed, "side": side, "epochs": EPOCHS, "steps": TROJAN_STEPS}
-    patch = cached(_key("trojannn", images, labels, facts), make)["patch"]
+    patch = cached(key_of("trojannn", images, labels, facts), make)["patch"]
     size = (images.height, images.width)
     return TriggerTable.patch(patch, size[0] - side - 1, size[1] - side - 1, size=size)
 
@@ -152,7 +152,7 @@ def adversarial_residuals(
             epochs=EPOCHS,
             epsilon=8 / 255,
             device=device,
-            progress=_named(progress, "robust surrogate"),
+            progress=named(progress, "robust surrogate"),
         )
         parts = []
         for ids in poisoned.split(128):
@@ -166,8 +166,8 @@ def adversarial_residuals(
 
     drawn = hashlib.sha256(poisoned.numpy().tobytes()).hexdigest()
     facts = {"seed": seed, "epochs": EPOCHS, "epsilon": LCA_EPSILON, "steps": LCA_STEPS, "drawn": drawn}
-    return cached(_key("lca", images, labels, facts), make)["residuals"]
+    return cached(key_of("lca", images, labels, facts), make)["residuals"]
 
 
-def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+def named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, total: progress(f"attacker's {what}", done, total)

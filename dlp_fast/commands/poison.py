@@ -30,7 +30,26 @@ class PoisonConfig(Section):
     """digits | cifar10 | cifar10:DIR | DIR with a folder a class (or DIR/train and DIR/test)."""
     out: Path
     """Folder that train, test, test_triggered and truth.csv are written to; must not exist or be empty."""
-    attack: Literal["badnets", "blended", "sig", "trojannn", "lca"] = "badnets"
+    attack: Literal[
+        "badnets",
+        "blended",
+        "trojannn",
+        "lca",
+        "sig",
+        "badnets-all-to-all",
+        "blended-all-to-all",
+        "three-triggers",
+        "ten-triggers",
+        "wanet",
+        "wanet-strong",
+        "bpp",
+        "low-frequency",
+        "adaptive-blend",
+        "adaptive-patch",
+        "tact",
+        "input-aware",
+        "random-place",
+    ] = "badnets"
     """Which trigger."""
     poison_rate: float = Field(0.1, gt=0, le=1)
     """α, share of the training images that are poisoned."""

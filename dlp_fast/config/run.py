@@ -24,7 +24,28 @@ class RunConfig(Section):
     to `dataset.resident_megabytes`, else dali where it is installed. All show the same images."""
     model: str = "wrn-16-1"
     """wrn-D-K, or torchvision:NAME (resnet18, vgg16_bn, ...); no pretrained weights."""
-    attack: Literal["auto", "none", "badnets", "blended", "sig", "trojannn", "lca"] = "auto"
+    attack: Literal[
+        "auto",
+        "none",
+        "badnets",
+        "blended",
+        "trojannn",
+        "lca",
+        "sig",
+        "badnets-all-to-all",
+        "blended-all-to-all",
+        "three-triggers",
+        "ten-triggers",
+        "wanet",
+        "wanet-strong",
+        "bpp",
+        "low-frequency",
+        "adaptive-blend",
+        "adaptive-patch",
+        "tact",
+        "input-aware",
+        "random-place",
+    ] = "auto"
     """Poison the training set first, to measure the defence. auto: badnets for the embedded demo, else none."""
     poison_rate: float = Field(0.1, gt=0, le=1)
     """α, share of the training images that the attack poisons."""

@@ -8,53 +8,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dlp_fast import ops
 from dlp_fast.engine.batches import Images, TrainingData, normalise
 from dlp_fast.engine.inference import BATCH, accuracy
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Test images, and how to trigger them where the attack is known (table, target; else None).
+    """Test images, and what an attack makes of them where it is known.
 
-    Clean accuracy: over the whole test set. Attack success rate: share of the triggered images whose true class
-    is not the target that are classified as the target.
+    labels: int64 [n]; triggered: see Poisoning.triggered_test: the images with a trigger, by the same ids, the class
+    that the attack wants (int64 [m]), and the ids that count (int64 [m]); None where no attack is known.
+    Clean accuracy: over the whole test set. Attack success rate: share of the triggered images that count which are
+    classified as the attack wants.
     """
 
     __test__ = False  # not a pytest class
 
     images: Images
     labels: Tensor
-    table: ops.TriggerTable | None = None
-    target: int | None = None
-
-    def _batches(
-        self,
-        ids: Tensor,
-        device: torch.device,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        triggered: bool,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for part in ids.split(BATCH[device.type]):
-            images = self.images.get(part).to(device)
-            labels = self.labels[part].to(device)
-            if triggered:
-                which = torch.zeros(len(part), dtype=torch.int64, device=device)
-                images = ops.inject_trigger(images, self.table.to(device), which)
-                labels = torch.full_like(labels, self.target)
-            yield normalise(images, mean, std), labels
+    triggered: tuple[Images, Tensor, Tensor] | None = None
 
     def measure(
         self, model: nn.Module, device: torch.device, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> dict[str, float | None]:
         """{"clean_accuracy": 0..1, "attack_success_rate": 0..1 or None where no attack is known}."""
-        everything = torch.arange(len(self.labels))
-        clean = accuracy(model, self._batches(everything, device, mean, std, triggered=False))
+
+        def batches(images: Images, ids: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+            for part, classes in zip(ids.split(BATCH[device.type]), wanted.split(BATCH[device.type])):
+                yield normalise(images.get(part).to(device), mean, std), classes.to(device)
+
+        clean = accuracy(model, batches(self.images, torch.arange(len(self.labels)), self.labels))
         rate = None
-        if self.table is not None:
-            others = everything[self.labels != self.target]
-            rate = accuracy(model, self._batches(others, device, mean, std, triggered=True))
+        if self.triggered is not None:
+            images, wanted, ids = self.triggered
+            rate = accuracy(model, batches(images, ids, wanted))
         return {"clean_accuracy": clean, "attack_success_rate": rate}
 
 

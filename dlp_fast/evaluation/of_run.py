@@ -21,7 +21,8 @@ def make_test_set(dataset: Dataset, attack: Poisoning | None, device: torch.devi
     if dataset.test is None:
         return None
     images = dataset.test.images.to(device)
-    return TestSet(images, dataset.test.labels, attack and attack.table, attack and attack.target)
+    labels = dataset.test.labels
+    return TestSet(images, labels, attack.triggered_test(images, labels) if attack else None)
 
 
 def stage_metrics(

@@ -167,7 +167,7 @@ class Bench:
     def measure(self, model: nn.Module, data: TrainingData, attack: Poisoning | None) -> dict[str, Any]:
         test = self.dataset.test
         images = test.images.to(self.compute.device)
-        of = TestSet(images, test.labels, attack and attack.table, attack and attack.target)
+        of = TestSet(images, test.labels, attack.triggered_test(images, test.labels) if attack else None)
         figures = of.measure(model, self.compute.device, data.mean, data.std)
         of_class = per_class_accuracy(model, of, data, len(self.dataset.train.classes))
         return figures | {"per_class_accuracy": of_class}

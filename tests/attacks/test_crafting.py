@@ -10,7 +10,6 @@ from dlp_fast.attacks import crafting
 from dlp_fast.attacks.crafting import cached, features_of, optimise_patch
 from dlp_fast.attacks.poisoning import plan
 from dlp_fast.attacks.surrogate import Normalised, as_unit, pgd, train_surrogate
-from dlp_fast.attacks.triggers import TRIGGERS
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.registry import build_model, classifier_of
 
@@ -97,6 +96,14 @@ class TestLabelConsistent:
         corners = of.poison(base).get(of.poisoned.nonzero().flatten()[:1])[0, [0, 0, -1, -1], [0, -1, 0, -1]]
         assert (corners == 255).all()
 
+    def test_each_image_gets_its_own_residual(self):
+        base, of = planned("lca", rate=0.5)
+        before, ids = base.get(torch.arange(N)), of.poisoned.nonzero().flatten()
+        residuals = crafting.adversarial_residuals(base, of.true_labels, 3, ids, 3, "cpu")
+        assert len(residuals.flatten(1).unique(dim=0)) > len(ids) // 2
+        moved = (before[ids].int() + residuals).clamp(0, 255)[:, 3:13]  # between the squares in the corners
+        assert torch.equal(of.poison(base).get(ids)[:, 3:13].int(), moved)
+
     def test_any_order_of_ids(self):
         base, of = planned("lca", rate=0.5)
         everything = of.poison(base).get(torch.arange(N))
@@ -134,8 +141,3 @@ class TestKept:
         _, labels = images()
         with pytest.raises(ConfigError, match="needs the images"):
             plan("lca", labels, CLASSES, (16, 16), rate=0.5, rate_of="auto", target="dog", seed=0)
-
-
-def test_every_trigger_says_what_it_is():
-    assert set(TRIGGERS) == {"badnets", "blended", "trojannn", "lca", "sig"}
-    assert all(len(t.parameters) > 20 for t in TRIGGERS.values())

@@ -1,14 +1,16 @@
+import hashlib
+
 import pytest
 import torch
 from tiny import Pixels
 
 from dlp_fast import ops
+from dlp_fast.attacks import triggers
 from dlp_fast.attacks.poisoning import TriggeredImages, find_target, plan
-from dlp_fast.attacks.triggers import TRIGGERS
 from dlp_fast.errors import ConfigError
 
 # those that need no network of the attacker's; the others are in test_crafting.py
-PLAIN = {name: trigger for name, trigger in TRIGGERS.items() if name not in ("trojannn", "lca")}
+PLAIN = {"badnets": triggers.badnets, "blended": triggers.blended, "sig": triggers.sig}
 CLASSES = ("cat", "dog", "hen", "owl")
 LABELS = torch.arange(400) % 4
 SIZE = (16, 20)
@@ -45,6 +47,27 @@ class TestPlan:
         assert torch.equal(one.poisoned, two.poisoned)
         assert not torch.equal(one.poisoned, other.poisoned)
 
+    @pytest.mark.parametrize(
+        ("attack", "digest"),
+        [("badnets", "2df0696d6ad21507"), ("blended", "0ac8b22595147942"), ("sig", "068b7f84767d9939")],
+    )
+    def test_the_same_bytes_as_ever(self, attack, digest):
+        """Of commit 9dab54a: results that were published with these images stay comparable."""
+        generator = torch.Generator().manual_seed(5)
+        base = Pixels(torch.randint(0, 256, (120, *SIZE, 3), generator=generator, dtype=torch.uint8))
+        of = plan(
+            attack, torch.arange(120) % 4, CLASSES, SIZE, rate=0.2, rate_of="auto", target="dog", seed=3
+        )
+        parts = (of.poison(base).get(torch.arange(120)), of.labels, of.poisoned)
+        content = b"".join(part.numpy().tobytes() for part in parts)
+        assert hashlib.sha256(content).hexdigest()[:16] == digest
+
+    def test_what_callers_read(self):
+        of = planned("sig")
+        assert (of.target, of.targets, len(of.table)) == (1, (1,), 1)
+        assert (of.trigger.name, of.trigger.clean_label) == ("sig", True)
+        assert not of.cover.any()
+
     def test_describe(self):
         assert planned().describe(CLASSES) == (
             "badnets (3x3 checkerboard, white corners, lower right corner, cell = side/32): 40 images, 10.00% of all, "
@@ -67,6 +90,7 @@ class TestPlan:
                 {"rate_of": "class"},
                 "--poison-of class is for attacks that keep labels; blended changes",
             ),
+            ("badnet", {}, "'badnet' does not exist; perhaps you meant badnets; there are: badnets, blended"),
         ],
     )
     def test_refused(self, attack, over, message):
@@ -113,22 +137,20 @@ class TestTriggers:
     def test_deterministic_for_every_size(self, attack, size):
         images = torch.full((1, *size, 3), 100, dtype=torch.uint8)
         which = torch.zeros(1, dtype=torch.int64)
-        one, two = (ops.inject_trigger(images, TRIGGERS[attack].make(size, 9), which) for _ in range(2))
+        one, two = (ops.inject_trigger(images, PLAIN[attack](size, 9), which) for _ in range(2))
         assert torch.equal(one, two)
         assert not torch.equal(one, images)
 
     def test_only_the_noise_depends_on_the_seed(self):
         images = torch.full((1, 16, 16, 3), 100, dtype=torch.uint8)
         which = torch.zeros(1, dtype=torch.int64)
-        for attack, trigger in PLAIN.items():
-            one, two = (ops.inject_trigger(images, trigger.make((16, 16), seed), which) for seed in (1, 2))
+        for attack, make in PLAIN.items():
+            one, two = (ops.inject_trigger(images, make((16, 16), seed), which) for seed in (1, 2))
             assert torch.equal(one, two) == (attack != "blended")
 
     def test_badnets_is_a_checkerboard_in_the_corner(self):
         images = torch.full((1, 32, 32, 3), 100, dtype=torch.uint8)
-        found = ops.inject_trigger(
-            images, TRIGGERS["badnets"].make((32, 32), 0), torch.zeros(1, dtype=torch.int64)
-        )
+        found = ops.inject_trigger(images, triggers.badnets((32, 32), 0), torch.zeros(1, dtype=torch.int64))
         assert found[0, 29:, 29:, 0].tolist() == [[255, 0, 255], [0, 255, 0], [255, 0, 255]]
         found[0, 29:, 29:] = 100
         assert torch.equal(found, images)
