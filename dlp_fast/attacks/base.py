@@ -11,8 +11,8 @@ from torch import Tensor
 from dlp_fast import ops
 from dlp_fast.attacks.changes import Change, ChangedImages, TableChange
 from dlp_fast.attacks.randomness import TEST, choices
-from dlp_fast.runs.names import printable
 from dlp_fast.errors import ConfigError
+from dlp_fast.runs.names import printable
 
 Progress = Callable[[str, int, int], None]
 UNTOUCHED = -1  # variant of an image that stays as it is

@@ -9,8 +9,8 @@ from dlp_fast import ops
 from dlp_fast.attacks.base import Poisoning, Progress, Request
 from dlp_fast.attacks.changes import ChangedImages, TableChange
 from dlp_fast.attacks.registry import find_attack
-from dlp_fast.runs.names import printable
 from dlp_fast.errors import ConfigError
+from dlp_fast.runs.names import printable
 
 __all__ = ["Poisoning", "TriggeredImages", "find_target", "plan"]
 

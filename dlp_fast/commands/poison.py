@@ -13,8 +13,7 @@ import tyro
 from PIL import Image
 from pydantic import Field
 
-from dlp_fast import ops
-from dlp_fast.attacks.poisoning import plan
+from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.commands.options import tell
 from dlp_fast.config import DataConfig, Section
 from dlp_fast.data import sources
@@ -92,18 +91,19 @@ def main() -> None:
     )
     with new_folder(config.out) as folder, contextlib.closing(log):
         _write(folder, dataset, attack, log)
-    tell(f"{attack.describe(classes)}; target class {printable(classes[attack.target])}")
+    aims = ", ".join(printable(classes[target]) for target in attack.targets)
+    tell(f"{attack.describe(classes)}; target class {aims}")
     tell(
         f"written to {config.out}: train, truth.csv" + (", test, test_triggered" if dataset.test else ""),
     )
     tell(f"next: python -m dlp_fast.run --data {config.out}")
 
 
-def _write(folder: Path, dataset: sources.Dataset, attack, log: RunLog) -> None:
+def _write(folder: Path, dataset: sources.Dataset, attack: Poisoning, log: RunLog) -> None:
     train, classes = dataset.train, dataset.train.classes
     text = io.StringIO()
     truth = csv.writer(text, lineterminator="\n")
-    truth.writerow(["path", "poisoned", "label", "true_label", "source"])
+    truth.writerow(["path", "poisoned", "label", "true_label", "source", "cover"])
     victims = attack.poison(train.images)
     log.start("writing train", len(train.labels), unit="files")
     for ids in torch.arange(len(train.labels)).split(256):
@@ -112,21 +112,26 @@ def _write(folder: Path, dataset: sources.Dataset, attack, log: RunLog) -> None:
             label, true = int(attack.labels[i]), int(attack.true_labels[i])
             path = write_png(folder / "train", classes, label, i, pixels)
             names = (csv_cell(classes[label]), csv_cell(classes[true]))
-            truth.writerow([csv_cell(path), int(attack.poisoned[i]), *names, csv_cell(train.paths[i])])
+            source, cover = csv_cell(train.paths[i]), int(attack.cover[i])
+            truth.writerow([csv_cell(path), int(attack.poisoned[i]), *names, source, cover])
         log.advance(int(ids[-1]) + 1, 1)
     write_atomic(folder / "truth.csv", text.getvalue().encode("utf-8"))
-    if dataset.test is None:
-        log.finish()
-        return
-    test = dataset.test
+    if dataset.test is not None:
+        _write_test(folder, dataset.test, attack, log)
+    log.finish()
+
+
+def _write_test(folder: Path, test: sources.ImageSet, attack: Poisoning, log: RunLog) -> None:
+    """test and, with the trigger on each image that the attack aims at, test_triggered; both under true labels."""
+    classes = test.classes
+    triggered, _, counted = attack.triggered_test(test.images, test.labels)
+    aimed = set(counted.tolist())
     log.start("writing test", len(test.labels), unit="files")
     for ids in torch.arange(len(test.labels)).split(256):
-        pictures = test.images.get(ids)
-        triggered = ops.inject_trigger(pictures, attack.table, torch.zeros(len(ids), dtype=torch.int64))
+        pictures, changed = test.images.get(ids), triggered.get(ids)
         for row, i in enumerate(ids.tolist()):
             label = int(test.labels[i])
             write_png(folder / "test", classes, label, i, pictures[row])
-            if label != attack.target:
-                write_png(folder / "test_triggered", classes, label, i, triggered[row])
+            if i in aimed:
+                write_png(folder / "test_triggered", classes, label, i, changed[row])
         log.advance(int(ids[-1]) + 1, 1)
-    log.finish()

@@ -91,7 +91,9 @@ class TestTrigger:
         which = torch.full((N,), -1)
         which[POISON] = 0
         images = ops.inject_trigger(base, table, which)
-        difference = (ops.inject_trigger(base, table, torch.zeros(N, dtype=torch.int64)).float() - base.float()).mean(0)
+        difference = (
+            ops.inject_trigger(base, table, torch.zeros(N, dtype=torch.int64)).float() - base.float()
+        ).mean(0)
         difference = difference / difference.norm()
 
         def predict(x):  # how much of the pattern is in the high frequencies of each
@@ -163,7 +165,9 @@ class TestMarks:
         assert is_mark(group(purity=0.6), self.config)
         assert not is_mark(group(purity=0.45), self.config)
         window = {"purity": 0.9, "nats": 22.0, "share": 0.1}
-        assert not is_mark(Group("static_patterns.windows", 0, POISON.numpy(), np.ones(30), window), self.config)
+        assert not is_mark(
+            Group("static_patterns.windows", 0, POISON.numpy(), np.ones(30), window), self.config
+        )
         window = {**window, "nats": 25.0}
         assert is_mark(Group("static_patterns.windows", 0, POISON.numpy(), np.ones(30), window), self.config)
 
