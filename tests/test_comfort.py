@@ -232,11 +232,19 @@ def test_a_notebook_gets_a_bar_where_it_can_be_redrawn(monkeypatch):
 
 
 def test_notes():
-    results = {"decisions": {"keep": 2, "drop": 0, "suspect": 1}, "stage3_detections": 7, "logit_adjustment": {}}
+    results = {
+        "decisions": {"keep": 2, "drop": 0, "suspect": 1},
+        "stage3_detections": 7,
+        "logit_adjustment": {},
+    }
     obeyed, late = notes(results)
     assert "(2 keep, 1 suspect)" in obeyed
     assert late.startswith("7 of the suspected images") and "finetuning.rounds" in late
-    nothing = {"decisions": {"keep": 0, "drop": 0, "suspect": 0}, "stage3_detections": 0, "logit_adjustment": {}}
+    nothing = {
+        "decisions": {"keep": 0, "drop": 0, "suspect": 0},
+        "stage3_detections": 0,
+        "logit_adjustment": {},
+    }
     assert notes(nothing) == []
     (behind,) = notes({**nothing, "label_agreement": {"supervised": 0.55, "clean_model": 0.16}})
     assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetuning.epochs" in behind

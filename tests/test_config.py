@@ -101,9 +101,17 @@ class Reads:
             return self.of(node.body, known) | self.of(node.orelse, known)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":  # getattr(config, stage).batch
             return set(sections()) - {""} if self.of(node.args[0], known) == {""} else set()
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "model_copy":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "model_copy"
+        ):
             return self.of(node.func.value, known)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "model_dump":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "model_dump"
+        ):
             for named in (word.value for word in node.keywords if word.arg == "include"):
                 words = [key.value for key in named.elts if isinstance(key, ast.Constant)]
                 self.found |= {(name, word) for name in self.of(node.func.value, known) for word in words}

@@ -206,7 +206,11 @@ def reached(tree: ast.AST) -> list[str]:
             words = [word for name in ours for word in name.split(".")]
         elif isinstance(node, ast.Attribute):
             words = [] if name(node).split(".")[0] in theirs else [node.attr]
-        elif isinstance(node, ast.Call) and name(node.func).split(".")[-1] in ("setattr", "getattr", "delattr"):
+        elif isinstance(node, ast.Call) and name(node.func).split(".")[-1] in (
+            "setattr",
+            "getattr",
+            "delattr",
+        ):
             texts = [a.value for a in node.args[:2] if isinstance(a, ast.Constant)]
             words = [word for text in texts if isinstance(text, str) for word in text.split(".")]
         else:

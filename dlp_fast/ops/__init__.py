@@ -1,10 +1,10 @@
 """The native ops: typed faces, checks, fakes, and a plain-torch reference beside each."""
 
-from dlp_fast.ops.library import build_info, native_available
 from dlp_fast.ops.augment import augment, augment_reference
 from dlp_fast.ops.augment_parameters import AugmentParameters, augment_parameters
 from dlp_fast.ops.entropy_rank import EntropyRanker, Ranking, entropy_rank, row_entropy, select
 from dlp_fast.ops.inject_trigger import inject_trigger, inject_trigger_reference
+from dlp_fast.ops.library import build_info, native_available
 from dlp_fast.ops.sharded_rank import select_distributed, select_shards
 from dlp_fast.ops.trigger_table import TriggerTable
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import torch
 
-from dlp_fast.ops.library import native_available, native_on
 from dlp_fast.ops.augment_parameters import MAX_MAGNITUDE
 from dlp_fast.ops.augment_reference import augment_reference, normalise
+from dlp_fast.ops.library import native_available, native_on
 
 SMALLEST_SIDE, LARGEST_SIDE = 8, 256
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

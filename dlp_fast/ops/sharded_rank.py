@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dlp_fast.ops.library import native_on
 from dlp_fast.ops.entropy_rank import Ranking, select
+from dlp_fast.ops.library import native_on
 
 __all__ = ["select_distributed", "select_shards"]
 
