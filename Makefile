@@ -46,7 +46,9 @@ lint: build
 
 docs: build
 	@$(BIN)/pip install -q "mkdocs-material>=9.5" "mkdocstrings[python]>=0.25"
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "build/site/index.html"
+	@rm -rf build/docs && mkdir -p build && cp -r docs build/docs
+	@$(BIN)/python -m benchmarks.results_page --out build/docs/results.md
+	@DLP_FAST_DOCS=$(abspath build/docs) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q && echo "build/site/index.html"
 
 clean:
 	rm -rf build dist *.egg-info .stamps dlp_fast/*.so

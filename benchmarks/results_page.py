@@ -1,4 +1,4 @@
-"""Write docs/results.md from what lies in benchmarks/results: nothing on that page is typed by hand.
+"""Write the page of results, for the site, from what lies in benchmarks/results: nothing on that page is typed by hand.
 
 python -m benchmarks.results_page
 """
@@ -157,7 +157,7 @@ def kernels() -> str:
 
 def parser() -> argparse.ArgumentParser:
     of = parser_of(__doc__, "benchmarks.results_page")
-    of.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md", help="page to write")
+    of.add_argument("--out", type=Path, default=ROOT / "build" / "docs" / "results.md", help="page to write")
     return of
 
 

@@ -49,7 +49,7 @@ OTHERS = {
     "query-gpu",
 }
 # What follows a section's name and a dot without being one of its options.
-NOT_OPTIONS = {"md", "safetensors", "npz"}
+NOT_OPTIONS = {"md", "py", "safetensors", "npz"}
 
 
 def exists(dotted: str) -> bool:

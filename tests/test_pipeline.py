@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import CONFIG, TINY, command, options, session, threads_kept, training_data
+from tiny import CONFIG, TINY, command, options, session, threads_kept, training_data, watch_finetuning
 
 import dlp_fast
 from dlp_fast.config import RunConfig, presets
@@ -36,16 +36,8 @@ def run(**over):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The Labels that each training of stage 3 was given, and what came of it."""
-    seen, stage = [], rounds.finetuning
-
-    def noted(of, model, data, labels, *others):
-        found = stage(of, model, data, labels, *others)
-        seen.append((labels, found))
-        return found
-
-    monkeypatch.setattr(rounds, "finetuning", noted)
-    return seen
+    """What each training of stage 3 was given, and what came of it."""
+    return watch_finetuning(monkeypatch)
 
 
 @pytest.mark.parametrize("order", STAGES)

@@ -157,6 +157,21 @@ def session(log: RunLog | None = None, checkpoints: Checkpoints | None = None) -
     return Session(choose_compute("cpu", "fp32"), log or RunLog(None, quiet=True), checkpoints)
 
 
+def watch_finetuning(monkeypatch) -> list:
+    """A list to which each training of stage 3 adds the Labels that it was given, and the Finetuned that came of it."""
+    from dlp_fast.stages import rounds
+
+    seen, stage = [], rounds.finetuning
+
+    def noted(of, model, data, labels, *others):
+        found = stage(of, model, data, labels, *others)
+        seen.append((labels, found))
+        return found
+
+    monkeypatch.setattr(rounds, "finetuning", noted)
+    return seen
+
+
 def picture(side: int = 16, seed: int = 0, mode: str = "RGB") -> Image.Image:
     """A picture of noise around one shade."""
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What a group does: a trigger reconstructed and tried, labels that content supports or not, and the decision on marks."""
+"""What a group does: a trigger reconstructed and tried, labels that content supports or not, and marks decided on."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def poisoned():
 
 class TestTrigger:
     def test_a_patch_is_reconstructed(self, poisoned):
-        images, labels = poisoned
+        images, _ = poisoned
         others = torch.tensor([i for i in range(N) if i not in set(POISON.tolist())])
         by_moments, _ = reconstruct(images, POISON, others)
         assert (by_moments.scale[-3:, -3:] < 0.05).all()
@@ -150,7 +150,8 @@ def evidence(success=None, placebo=None, rank=0.5, p=0.5, distinct=30) -> Eviden
     return Evidence(success, placebo, LabelSupport(rank, p, distinct))
 
 
-def group(label=0, ids=POISON.numpy(), purity=0.95, **over) -> Group:
+def group(label=0, purity=0.95, **over) -> Group:
+    ids = POISON.numpy()
     values = {"purity": purity, "separation": 9.0, "skewness": 1.0, "share": 0.1}
     return Group("static_patterns.principal", label, ids, np.ones(len(ids)), values, **over)
 

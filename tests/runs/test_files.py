@@ -40,9 +40,12 @@ class TestNewFolder:
         assert (tmp_path / "a" / "out" / "file").read_text() == "x"
 
     def test_is_gone_when_something_goes_wrong(self, tmp_path):
-        with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out") as building:
+        def fail(building):
             (building / "file").write_text("x")
             raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out") as building:
+            fail(building)
         assert list(tmp_path.iterdir()) == []
 
     def test_an_empty_one_is_filled(self, tmp_path):

@@ -8,24 +8,19 @@ import math
 import pytest
 import torch
 from tiny import session, training_data
-from torch import nn
-from torch.nn import functional as F
 
 from dlp_fast.config import FinetuningConfig, build, read_preset
-from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
 from dlp_fast.runs.log import RunLog
 from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import (
     finetuning,
-    fixmatch_loss,
     plan,
     planned_steps,
     step_size,
     unlabeled_batch,
     unlabeled_loss,
 )
-from dlp_fast.stages.label_policy import ANY, NONE
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
 NOBODY, EVERYBODY = torch.zeros(96, dtype=torch.bool), torch.ones(96, dtype=torch.bool)
@@ -102,40 +97,6 @@ class TestPlan:
         assert plan(self.LABELS, of, steps_before=1005).steps == 1005
 
 
-class TestFixmatchLoss:
-    """Two labeled images, then weak and strong views of four unlabeled ones, of three classes."""
-
-    TARGET = torch.tensor([0, 1])
-    WEAK = torch.tensor([[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0], [0.1, 0, 0]])  # the last one is not sure
-
-    def loss(self, allowed, **over):
-        logits = torch.cat([torch.randn(2, 3), self.WEAK, torch.randn(4, 3)]).requires_grad_()
-        loss, mask = fixmatch_loss(logits, self.TARGET, torch.tensor(allowed), FinetuningConfig(**over))
-        return logits, loss, mask
-
-    def test_pseudo_labels_that_count(self):
-        assert self.loss([ANY] * 4)[2].tolist() == [1, 1, 1, 0]  # tau
-        assert self.loss([ANY] * 4, tau=0.0)[2].tolist() == [1, 1, 1, 1]
-        assert self.loss([0, 2, NONE, ANY], tau=0.0)[2].tolist() == [1, 0, 0, 1]
-
-    def test_by_hand(self):
-        logits, loss, _ = self.loss([ANY, ANY, NONE, ANY], lambda_u=0.5)
-        of_labeled = F.cross_entropy(logits[:2], self.TARGET)
-        of_strong = F.cross_entropy(logits[6:8], torch.tensor([0, 1]), reduction="sum") / 4
-        torch.testing.assert_close(loss, of_labeled + 0.5 * of_strong)
-
-    def test_weak_views_are_not_learnt_from(self):
-        logits, loss, _ = self.loss([ANY] * 4, tau=0.0)
-        loss.backward()
-        assert not logits.grad[2:6].any() and logits.grad[6:].any()
-
-    def test_labeled_images_alone(self):
-        logits = torch.randn(2, 3)
-        none = torch.empty(0, dtype=torch.int64)
-        loss, mask = fixmatch_loss(logits, self.TARGET, none, FinetuningConfig())
-        assert mask is None and torch.equal(loss, F.cross_entropy(logits, self.TARGET))
-
-
 class TestMask:
     @pytest.mark.parametrize(("tau", "mask"), [(0.0, 1.0), (1.0, 0.0)])
     def test_threshold(self, tau, mask):
@@ -171,46 +132,21 @@ class TestUnlabeledBatch:
         assert unlabeled_batch(9000, 0, FinetuningConfig(mu=7)) == 0
 
 
-class TestUnlabeledLoss:
-    def gradient(self, unlabeled, labeled=4):
-        """Of the loss by each unlabeled image's logits, and by each labeled one's."""
-        logits = torch.randn(labeled + unlabeled, 3, dtype=torch.float64, requires_grad=True)
-        target = torch.arange(labeled + unlabeled) % 3
-        mask = torch.ones(unlabeled, dtype=torch.float64)
-        of_labeled = F.cross_entropy(logits[:labeled], target[:labeled])
-        (of_labeled + unlabeled_loss(logits[labeled:], target[labeled:], mask, labeled)).backward()
-        off = logits.detach().softmax(1) - F.one_hot(target, 3)
-        return (logits.grad / off).mean(1)
+@pytest.mark.parametrize("mu", [0.5, 2])
+def test_the_unlabeled_loss_is_trained_on(monkeypatch, mu):
+    """Each step's unlabeled images beside that many labeled ones, and its gradient arrives."""
+    given, weight = [], [1.0]
 
-    def test_a_mean_from_mu_1_on(self):
-        for unlabeled in (4, 28):
-            assert torch.allclose(self.gradient(unlabeled)[4:], torch.tensor(1 / unlabeled).double())
+    def watched(logits, pseudo_label, mask, labeled):
+        given.append((len(logits), labeled))
+        return unlabeled_loss(logits, pseudo_label, mask, labeled) * weight[0]
 
-    def test_of_fewer_none_outweighs_a_labeled_one(self):
-        assert torch.allclose(self.gradient(unlabeled=1), torch.tensor(1 / 4).double())
-
-    def test_mask(self):
-        logits, target = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
-        mask = torch.tensor([1.0, 0, 0, 1, 0, 0])
-        assert torch.isclose(
-            unlabeled_loss(logits, target, mask, 4) * 6, F.cross_entropy(logits[[0, 3]], target[[0, 3]]) * 2
-        )
-
-    @pytest.mark.parametrize("mu", [0.5, 2])
-    def test_is_what_is_trained_on(self, monkeypatch, mu):
-        """Each step's unlabeled images beside that many labeled ones, and its gradient arrives."""
-        given, weight = [], [1.0]
-
-        def watched(logits, pseudo_label, mask, labeled):
-            given.append((len(logits), labeled))
-            return unlabeled_loss(logits, pseudo_label, mask, labeled) * weight[0]
-
-        monkeypatch.setattr("dlp_fast.stages.finetuning.unlabeled_loss", watched)
-        with_it = run(config(mu=mu, tau=0))[0]
-        weight[0] = 0.0
-        without = run(config(mu=mu, tau=0))[0]
-        assert set(given) == {(round(mu * 16), 16)}
-        assert not torch.equal(with_it.classifier.weight, without.classifier.weight)
+    monkeypatch.setattr("dlp_fast.stages.finetuning.unlabeled_loss", watched)
+    with_it = run(config(mu=mu, tau=0))[0]
+    weight[0] = 0.0
+    without = run(config(mu=mu, tau=0))[0]
+    assert set(given) == {(round(mu * 16), 16)}
+    assert not torch.equal(with_it.classifier.weight, without.classifier.weight)
 
 
 class TestSuspected:
@@ -341,25 +277,6 @@ class TestBatchNorm:
 
     def test_off_in_the_published_preset(self):
         assert build(read_preset("paper"), "test").finetuning.norm_batches == 0
-
-
-def test_average():
-    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    nn.init.zeros_(model[0].weight)
-    average = WeightAverage(model, 0.5)
-    nn.init.ones_(model[0].weight)
-    model[1].running_mean.fill_(3)
-    average.begin(0)
-    average.update()
-    assert float(average.model[0].weight.detach()) == pytest.approx(0.9)
-    assert float(average.model[1].running_mean) == 3
-    average.begin(1000)
-    average.update()
-    assert float(average.model[0].weight.detach()) == pytest.approx(0.95)
-    other = WeightAverage(model, 0.5)
-    other.load_state_dict(average.state_dict())
-    assert torch.equal(other.model[0].weight, average.model[0].weight)
-    assert not any(p.requires_grad for p in average.model.parameters())
 
 
 @pytest.mark.parametrize(("snapshots", "taken"), [(0, 0), (3, 3), (99, 6)])

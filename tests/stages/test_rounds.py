@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, session, training_data
+from tiny import TINY, session, training_data, watch_finetuning
 
 from dlp_fast.config import RunConfig
 from dlp_fast.detection.decide import Decision, Scored
@@ -61,16 +61,8 @@ def halves(*separations):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The Labels that each training of stage 3 was given, and what came of it."""
-    seen, stage = [], rounds.finetuning
-
-    def noted(of, model, data, labels, *others):
-        found = stage(of, model, data, labels, *others)
-        seen.append((labels, found))
-        return found
-
-    monkeypatch.setattr(rounds, "finetuning", noted)
-    return seen
+    """What each training of stage 3 was given, and what came of it."""
+    return watch_finetuning(monkeypatch)
 
 
 @pytest.fixture
