@@ -5,15 +5,12 @@ from dlp_fast.ops.augment_parameters import AugmentParameters, augment_parameter
 from dlp_fast.ops.entropy_rank import EntropyRanker, Ranking, entropy_rank, row_entropy, select
 from dlp_fast.ops.inject_trigger import inject_trigger, inject_trigger_reference
 from dlp_fast.ops.library import build_info, native_available
-<<<<<<< HEAD
 from dlp_fast.ops.residual_scan import (
     high_pass_residual,
     high_pass_residual_reference,
     window_hashes,
     window_hashes_reference,
 )
-=======
->>>>>>> main
 from dlp_fast.ops.sharded_rank import select_distributed, select_shards
 from dlp_fast.ops.trigger_table import TriggerTable
 
