@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from images import balanced, drawn
+from studies.battery.images import balanced, drawn
 from PIL import Image
 from torch import Tensor
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import Cell
-from honest import HONEST
-from images import TEST_IMAGES, balanced, decoded
+from studies.battery.cells import Cell
+from studies.battery.honest import HONEST
+from studies.battery.images import TEST_IMAGES, balanced, decoded
 from safetensors.torch import save_file
 
 from dlp_fast.attacks.poisoning import plan

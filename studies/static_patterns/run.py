@@ -1,24 +1,24 @@
 """Recall and precision of static patterns on poisoned CIFAR-10, and the purity of what they report of a clean set.
 
-python studies/static_patterns/run.py cifar10_jpeg.npz [--out studies/static_patterns/result.json]
+    python -m studies.static_patterns.run --pack cifar10_jpeg.npz --out RESULT.json
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 
+from benchmarks.common import add_out, parser_of
+from dlp_fast.attacks import triggers
 from dlp_fast.attacks.poisoning import TriggeredImages, plan
-from dlp_fast.attacks.triggers import TRIGGERS
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.propose.static_patterns import static_patterns
 
@@ -31,15 +31,14 @@ CASES = [
 CLASSES = 10
 
 
-@dataclass
-class Options:
-    pack: tyro.conf.Positional[Path]
-    """An .npz with train_jpeg, train_offsets, train_labels."""
-    out: Path = Path("studies/static_patterns/result.json")
-    images: int = 10_000
-    """Images drawn for each run."""
-    seeds: tuple[int, ...] = (0, 1)
-    clean_seeds: tuple[int, ...] = (0, 1, 2)
+def parser() -> argparse.ArgumentParser:
+    of = parser_of(__doc__, "studies.static_patterns.run")
+    of.add_argument("--pack", type=Path, required=True, help="an .npz with train_jpeg, train_offsets, train_labels")
+    add_out(of)
+    of.add_argument("--images", type=int, default=10_000, help="drawn for each run")
+    of.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the poisoned sets")
+    of.add_argument("--clean-seeds", type=int, nargs="+", default=[0, 1, 2], help="of the clean sets")
+    return of
 
 
 def load(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,7 +59,7 @@ def poisoned_set(attack: str, rate: float, seed: int, pixels: torch.Tensor, labe
     if attack.startswith("all-to-all"):
         chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed + 7))
         nobody[chosen[: round(rate * len(labels))]] = True
-        table = TRIGGERS["badnets"].make((images.height, images.width), seed)
+        table = triggers.badnets((images.height, images.width), seed)
         moved = torch.where(nobody, (labels + 1) % CLASSES, labels)
         return TriggeredImages(images, nobody, table), moved, nobody
     names = tuple(str(c) for c in range(CLASSES))
@@ -69,7 +68,7 @@ def poisoned_set(attack: str, rate: float, seed: int, pixels: torch.Tensor, labe
     return planned.poison(images), planned.labels, planned.poisoned
 
 
-def measure(attack: str, rate: float, seed: int, options: Options, pixels, labels) -> dict[str, object]:
+def measure(attack: str, rate: float, seed: int, options: argparse.Namespace, pixels, labels) -> dict[str, object]:
     drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: options.images]
     images, seen, poisoned = poisoned_set(attack, rate, seed, pixels[drawn], labels[drawn])
     wall, cpu = time.perf_counter(), time.process_time()
@@ -96,7 +95,7 @@ def measure(attack: str, rate: float, seed: int, options: Options, pixels, label
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
+    options = parser().parse_args()
     pixels, labels = load(options.pack)
     runs = [(attack, rate, seed) for attack, rate in CASES for seed in options.seeds]
     runs += [("clean", 0.0, seed) for seed in options.clean_seeds]

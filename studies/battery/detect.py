@@ -1,0 +1,81 @@
+"""What detection says of the cells of the battery: which images it suspects, by which evidence.
+
+    python -m studies.battery.detect --cells OUT --out RESULT.json
+
+Nothing is trained: learning curves and the network of stage 1 are those of each cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.common import add_out, add_threads, parser_of, write_result
+from dlp_fast.config import DetectionConfig
+from dlp_fast.data.storage import ResidentImages
+from dlp_fast.detection.detect import detect
+from dlp_fast.detection.propose import Observed
+from dlp_fast.engine.batches import TrainingData
+from dlp_fast.engine.inference import predict
+from dlp_fast.models.registry import new_model
+
+
+def parser() -> argparse.ArgumentParser:
+    of = parser_of(__doc__, "studies.battery.detect")
+    of.add_argument("--cells", type=Path, required=True, help="folder of the cells")
+    add_out(of)
+    add_threads(of, 1)
+    return of
+
+
+def told(cell: Path) -> dict[str, Any]:
+    """What detection says of one cell, and how much of it is true."""
+    facts = json.loads((cell / "cell.json").read_text())
+    arrays = {name: np.load(cell / f"{name}.npy") for name in ("images", "labels", "poisoned", "entropy", "loss")}
+    labels, device = torch.from_numpy(arrays["labels"]).long(), torch.device("cpu")
+    images, classes = ResidentImages(torch.from_numpy(arrays["images"])), len(facts["classes"])
+    mean, std = tuple(facts["mean"]), tuple(facts["std"])
+    data = TrainingData(images, labels, classes, mean, std, True, 0, device)
+    model = new_model("wrn-16-1", data, 0)
+    model.load_state_dict(load_file(cell / "model.safetensors"))
+    entropy, loss = (torch.from_numpy(arrays[name]) for name in ("entropy", "loss"))
+    seen = Observed(images, labels, classes, entropy, loss)
+    found = detect(seen, lambda x: predict(model, x, data), lambda: entropy, DetectionConfig())
+    suspected, poisoned = found.suspicion.suspected.numpy(), arrays["poisoned"]
+    return {
+        "cell": cell.name,
+        "clean_accuracy": facts["clean_accuracy"],
+        "attack_success_rate": facts["attack_success_rate"],
+        "poisoned": int(poisoned.sum()),
+        "suspected": int(suspected.sum()),
+        "suspected_and_poisoned": int((suspected & poisoned).sum()),
+        "scores_of_learning_curves": [round(entry.score, 3) for entry in found.decision.scored],
+        "findings": [finding.as_json() for finding in found.decision.findings],
+        "marks": [mark.as_json() for mark in found.decision.marks],
+    }
+
+
+def main() -> None:
+    options = parser().parse_args()
+    torch.set_num_threads(options.threads)
+    cells = sorted(file.parent for file in options.cells.glob("*/cell.json"))
+    rows = []
+    for cell in cells:
+        rows.append(told(cell))
+        row = rows[-1]
+        print(
+            f"{row['cell']}: {row['poisoned']} poisoned, {row['suspected']} suspected, "
+            f"{row['suspected_and_poisoned']} of them poisoned; {len(row['marks'])} marks shown",
+            flush=True,
+        )
+    write_result(options.out, {"cells": rows}, "CPU, fp32")
+
+
+if __name__ == "__main__":
+    main()
