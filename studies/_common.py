@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import add_out, write_result
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.config import DetectionConfig, FinetuningConfig, SupervisedConfig, merge
+from dlp_fast.config import DataConfig, DetectionConfig, FinetuningConfig, SupervisedConfig, merge
 from dlp_fast.data import sources
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.detect import Detection, detect
@@ -149,7 +149,7 @@ def held_out(
     """Two parts of a clean training set: the first `images` of each class, to train on, and the `held` that follow. The
     statistics of the pixels are those of the first.
     """
-    dataset = sources.load(data, image_size=image_size)
+    dataset = sources.load(data, DataConfig(image_size=image_size))
     train, classes = dataset.train, len(dataset.train.classes)
     of_class = [(train.labels == c).nonzero().flatten() for c in range(classes)]
     first = torch.cat([ids[:images] for ids in of_class]).sort().values

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.common import add_data, add_out, add_threads, parser_of, write_result
 from dlp_fast.api import execute
-from dlp_fast.config import FinetuningConfig, build, merge, read_preset
+from dlp_fast.config import DataConfig, FinetuningConfig, build, merge, read_preset
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.runs.files import write_atomic
@@ -114,7 +114,7 @@ def table(saved: dict[str, Any]) -> str:
 def main() -> None:
     options = parser().parse_args()
     torch.set_num_threads(options.threads)
-    dataset = sources.load(options.data, image_size=options.image_size)
+    dataset = sources.load(options.data, DataConfig(image_size=options.image_size))
     saved: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
     saved["images"] = {"train": len(dataset.train.labels), "test": len(dataset.test.labels)}
     saved["options"] = {"paper_steps": options.paper_steps, "threads": options.threads, "seed": options.seed}

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import add_out, parser_of, write_result
+from dlp_fast.config import DataConfig
 from dlp_fast.data import dali, sources
 
 SETTLED = 3  # epochs before growth counts: pools and caches fill
@@ -29,7 +30,7 @@ def resident() -> int:
 
 
 def growth(options: argparse.Namespace, loader: str) -> dict[str, float]:
-    images = sources.load(options.data, loader=loader, image_size=options.image_size).train.images
+    images = sources.load(options.data, DataConfig(image_size=options.image_size), loader=loader).train.images
     sizes = []
     for _ in range(options.epochs):
         for ids in torch.arange(len(images)).split(64):

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.common import add_data, add_out, add_threads, parser_of, write_result
+from dlp_fast.config import DataConfig
 from dlp_fast.data import sources
 from dlp_fast.detection.verify.replication import averaged
 from dlp_fast.engine.device import choose_compute
@@ -94,7 +95,7 @@ def main() -> None:
     if options.networks < 2:
         raise SystemExit("--networks: two or more, else there is nothing to average.")
     torch.set_num_threads(options.threads)
-    dataset = sources.load(options.data, image_size=options.image_size)
+    dataset = sources.load(options.data, DataConfig(image_size=options.image_size))
     saved: dict[str, Any] = {"single": [], "averaged": []}
     if options.out.is_file():
         saved = json.loads(options.out.read_text())

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from benchmarks.common import add_data, add_out, add_threads, chosen, parser_of, write_result
-from dlp_fast.config import FinetuningConfig
+from dlp_fast.config import DataConfig, FinetuningConfig
 from dlp_fast.data import sources
 from dlp_fast.detection.verify.held_out import held_out_agreement
 from dlp_fast.engine.batches import TrainingData
@@ -86,7 +86,7 @@ def draw(data: TrainingData, likelihood: Tensor, path: Path) -> None:
 def main() -> None:
     options = parser().parse_args()
     torch.set_num_threads(options.threads)
-    dataset = sources.load(options.data, image_size=options.image_size)
+    dataset = sources.load(options.data, DataConfig(image_size=options.image_size))
     part = prepare(dataset, options.attack, options.rate, options.seed)
     data, suspected, found = part.data, part.poisoned, []
     if options.attack == "none":

@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from benchmarks.common import add_data, add_out, add_threads, chosen, parser_of, write_result
-from dlp_fast.config import DetectionConfig, SupervisedConfig
+from dlp_fast.config import DataConfig, DetectionConfig, SupervisedConfig
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute
 from studies._common import NETWORK, detected, prepare, train_stage1
@@ -169,7 +169,7 @@ def main() -> None:
             cell["epochs"] = scored(load_file(curves_file(options, case)))
         write_result(options.out, saved, device)
         return
-    dataset = sources.load(options.data, image_size=options.image_size)
+    dataset = sources.load(options.data, DataConfig(image_size=options.image_size))
     pixels = dataset.train.images
     saved["set"] = f"{options.images:,} of {dataset.name} at {pixels.width} px"
     saved["classes"] = len(dataset.train.classes)

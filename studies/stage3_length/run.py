@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import add_data, add_out, add_threads, chosen, parser_of, write_result
 from dlp_fast.api import execute
-from dlp_fast.config import build
+from dlp_fast.config import DataConfig, build
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute
 
@@ -77,7 +77,7 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     options = parser().parse_args()
     torch.set_num_threads(options.threads)
-    dataset = sources.load(options.data, image_size=options.image_size)
+    dataset = sources.load(options.data, DataConfig(image_size=options.image_size))
     points = []
     for attack in options.attacks:
         for epochs in options.epochs:
