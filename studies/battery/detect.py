@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
 def told(cell: Path) -> dict[str, Any]:
     """What detection says of one cell, and how much of it is true."""
     facts = json.loads((cell / "cell.json").read_text())
-    arrays = {name: np.load(cell / f"{name}.npy") for name in ("images", "labels", "poisoned", "entropy", "loss")}
+    arrays = {
+        name: np.load(cell / f"{name}.npy") for name in ("images", "labels", "poisoned", "entropy", "loss")
+    }
     labels, device = torch.from_numpy(arrays["labels"]).long(), torch.device("cpu")
     images, classes = ResidentImages(torch.from_numpy(arrays["images"])), len(facts["classes"])
     mean, std = tuple(facts["mean"]), tuple(facts["std"])

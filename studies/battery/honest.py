@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from studies.battery.images import balanced, drawn
 from PIL import Image
 from torch import Tensor
+
+from studies.battery.images import balanced, drawn
 
 # of CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to dog and dog to cat
 ASYMMETRIC = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}

@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from studies.battery.cells import Cell
-from studies.battery.honest import HONEST
-from studies.battery.images import TEST_IMAGES, balanced, decoded
 from safetensors.torch import save_file
 
 from dlp_fast.attacks.poisoning import plan
@@ -25,6 +22,9 @@ from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import build_model
 from dlp_fast.runs.log import RunLog
 from dlp_fast.stages.supervised import supervised
+from studies.battery.cells import Cell
+from studies.battery.honest import HONEST
+from studies.battery.images import TEST_IMAGES, balanced, decoded
 
 MODEL = "wrn-16-1"
 

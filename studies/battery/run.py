@@ -36,7 +36,9 @@ def main() -> None:
         if (options.out / cell.name / "cell.json").exists():
             continue
         if options.cell:
-            from studies.battery.record import make  # here: the process that only waits for the others stays small
+            from studies.battery.record import (
+                make,  # here: the process that only waits for the others stays small
+            )
 
             make(cell, options.pack, options.out)
             continue

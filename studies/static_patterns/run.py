@@ -1,6 +1,6 @@
 """Recall and precision of static patterns on poisoned CIFAR-10, and the purity of what they report of a clean set.
 
-    python -m studies.static_patterns.run --pack cifar10_jpeg.npz --out RESULT.json
+python -m studies.static_patterns.run --pack cifar10_jpeg.npz --out RESULT.json
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ CLASSES = 10
 
 def parser() -> argparse.ArgumentParser:
     of = parser_of(__doc__, "studies.static_patterns.run")
-    of.add_argument("--pack", type=Path, required=True, help="an .npz with train_jpeg, train_offsets, train_labels")
+    of.add_argument(
+        "--pack", type=Path, required=True, help="an .npz with train_jpeg, train_offsets, train_labels"
+    )
     add_out(of)
     of.add_argument("--images", type=int, default=10_000, help="drawn for each run")
     of.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the poisoned sets")
@@ -68,7 +70,9 @@ def poisoned_set(attack: str, rate: float, seed: int, pixels: torch.Tensor, labe
     return planned.poison(images), planned.labels, planned.poisoned
 
 
-def measure(attack: str, rate: float, seed: int, options: argparse.Namespace, pixels, labels) -> dict[str, object]:
+def measure(
+    attack: str, rate: float, seed: int, options: argparse.Namespace, pixels, labels
+) -> dict[str, object]:
     drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: options.images]
     images, seen, poisoned = poisoned_set(attack, rate, seed, pixels[drawn], labels[drawn])
     wall, cpu = time.perf_counter(), time.process_time()
