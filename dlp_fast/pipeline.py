@@ -91,7 +91,7 @@ def defend(
     return replace(found, findings=tried_after(found, decision.found, data))
 
 
-def tried_after(found: Defense, groups: tuple[Group, ...], data: TrainingData) -> tuple[Finding, ...]:
+def tried_after(found: Defense, groups: list[Group], data: TrainingData) -> tuple[Finding, ...]:
     """The findings, with the estimated attack success rate on the final model of those of stage 1, whose `groups` come
     in the same order.
     """

@@ -24,14 +24,22 @@ class Scored:
 @dataclass(frozen=True)
 class Decision:
     """scored: the clearest group of learning curves of each class that had one; findings: what is suspected, those of
-    learning curves first; found: the groups whose images are suspected, one for each finding, in the same order; marks:
-    shown and not suspected, images with right labels that share a mark which does not act as a trigger.
+    learning curves first; groups: those whose images are suspected, one for each finding, in the same order, None where
+    they are the scored ones; marks: shown and not suspected, images with right labels that share a mark which does not
+    act as a trigger.
     """
 
     scored: tuple[Scored, ...]
     findings: tuple[Finding, ...]
-    found: tuple[Group, ...] = ()
+    groups: tuple[Group, ...] | None = None
     marks: tuple[Finding, ...] = ()
+
+    @property
+    def found(self) -> list[Group]:
+        """The groups whose images are suspected."""
+        if self.groups is not None:
+            return list(self.groups)
+        return [entry.group for entry in self.scored if entry.score >= 1]
 
     @property
     def max_subthreshold_score(self) -> float:
@@ -64,9 +72,7 @@ def decide(
             for group, score in zip(clearest, scores, strict=True)
         ]
     scored = tuple(Scored(group, score) for group, score in zip(clearest, scores, strict=True))
-    found = [entry for entry in scored if entry.score >= 1]
-    findings = tuple(_finding(entry, stage) for entry in found)
-    return Decision(scored, findings, tuple(entry.group for entry in found))
+    return Decision(scored, tuple(_finding(entry, stage) for entry in scored if entry.score >= 1))
 
 
 def is_mark(group: Group, config: DetectionConfig) -> bool:

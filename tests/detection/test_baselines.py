@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from observed import observed, takes_all_for_0
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.baselines import (
@@ -106,7 +107,8 @@ def test_by_configuration(name, expected):
     x, labels, _ = planted()
     entropy, loss = torch.rand(3, N), torch.rand(3, N)
     features = never if name in ("entropy", "loss") else lambda: x
-    found = detect(entropy, loss, labels, CLASSES, DetectionConfig(method=name), features)
+    seen = observed(entropy, loss, labels, CLASSES)
+    found = detect(seen, takes_all_for_0, features, DetectionConfig(method=name))
     wanted = expected(entropy, loss, x, labels)
     assert torch.equal(found.suspicion.score, wanted.score)
     assert torch.equal(found.suspicion.clean_score, wanted.clean_score)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from made_curves import EPOCHS, component, two_components
+from observed import observed
 from sklearn.mixture import GaussianMixture
 
 from dlp_fast.config import DetectionConfig, LearningCurvesConfig
 from dlp_fast.detection.decide import decide, separation_score
-from dlp_fast.detection.propose import PROPOSALS, Observed, propose
+from dlp_fast.detection.propose import PROPOSALS
 from dlp_fast.detection.propose.learning_curves import bhattacharyya, curves, learning_curves
 
 CONFIG = DetectionConfig()
@@ -157,9 +158,9 @@ def test_it_is_what_is_proposed():
     """With its own options, and with fits from the tails."""
     entropy, loss = two_components()
     labels = np.zeros(360, dtype=np.int64)
-    groups = propose(Observed(entropy, loss, labels, 1), CONFIG)
-    assert set(PROPOSALS) == {"learning_curves"}
+    propose = PROPOSALS["learning_curves"]
+    groups = propose(observed(entropy, loss, labels, 1), CONFIG)
     for one, two in zip(groups, proposed(entropy, loss, rare=True), strict=True):
         np.testing.assert_array_equal(one.membership, two.membership)
     larger = DetectionConfig(learning_curves={"min_class_size": 361})
-    assert propose(Observed(entropy, loss, labels, 1), larger) == []
+    assert propose(observed(entropy, loss, labels, 1), larger) == []

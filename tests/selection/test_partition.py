@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from dlp_fast.config import DetectionConfig
+from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.baselines import last_entropy
 from dlp_fast.detection.decide import separation_score
 from dlp_fast.detection.detect import detect
+from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.suspicion import Suspicion
 from dlp_fast.errors import NumericError
 from dlp_fast.selection.partition import counts, select
@@ -43,7 +45,10 @@ def never():
 
 
 def detected(entropy, loss, labels, config=None):
-    return detect(entropy, loss, labels, CLASSES, config or DetectionConfig(), never)
+    images = ResidentImages(torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8))
+    seen = Observed(images, labels, CLASSES, entropy, loss)
+    config = (config or DetectionConfig()).model_copy(update={"proposals": ("learning_curves",)})
+    return detect(seen, lambda x: torch.zeros(len(x), dtype=torch.int64), never, config)
 
 
 def chosen(method="entropy", **over):
