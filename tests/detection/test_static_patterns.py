@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from dlp_fast.attacks import triggers
 from dlp_fast.attacks.poisoning import TriggeredImages, plan
-from dlp_fast.attacks.triggers import TRIGGERS
+from dlp_fast.config import StaticPatternsConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.propose.static_patterns import StaticPatternsConfig, static_patterns
+from dlp_fast.detection.propose.static_patterns import static_patterns
 from dlp_fast.errors import DataError
 
 PACKS = os.environ.get("DLP_FAST_TEST_DATA")
@@ -287,7 +288,7 @@ def test_all_to_all_and_clean_photographs():
     images = ResidentImages(pixels)
     poisoned = torch.zeros(3000, dtype=torch.bool)
     poisoned[torch.randperm(3000, generator=torch.Generator().manual_seed(0))[:300]] = True
-    table = TRIGGERS["badnets"].make((32, 32), 0)
+    table = triggers.badnets((32, 32), 0)
     moved = torch.where(poisoned, (labels + 1) % 10, labels)
     groups = static_patterns(TriggeredImages(images, poisoned, table), moved, 10)
     assert best(groups, poisoned.nonzero().flatten(), None)[0] >= 0.98
