@@ -137,7 +137,7 @@ class TestTables:
         assert "not run" in TABLES[name].write(scale, {})
 
     def test_networks_before_and_after(self):
-        """Table 6 says what the network could do before anything was unlearnt, and what the filter found."""
+        """Table 6 says what the network could do before anything was unlearnt, and what detection found."""
         scale = dataclasses.replace(SCALES["small"], networks=("torchvision:vgg16_bn",), attacks=("badnets",))
         (cell,) = TABLES["table6"].cells(scale)
         before = {"clean_accuracy": 0.6, "attack_success_rate": 1.0}
