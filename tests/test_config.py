@@ -31,8 +31,9 @@ OPTIONS = {
     "": 19,
     "dataset": 5,
     "supervised": 8,
-    "detection": 21,
+    "detection": 30,
     "detection.learning_curves": 13,
+    "detection.static_patterns": 24,
     "unlearning": 7,
     "finetuning": 20,
 }
@@ -73,7 +74,7 @@ class Reads:
             arguments = node.args
             inside = dict(known)
             for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
-                told = ast.unparse(argument.annotation) if argument.annotation else ""
+                told = ast.unparse(argument.annotation).removesuffix(" | None") if argument.annotation else ""
                 if told in self.by_class:
                     inside[argument.arg] = {self.by_class[told]}
                 elif argument.arg == "settings":
@@ -81,6 +82,8 @@ class Reads:
                 elif argument.annotation:
                     inside.pop(argument.arg, None)
             known = inside
+        elif isinstance(node, ast.ClassDef):
+            known = dict(known) | self.kept_by(node)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
                 pairs = [(target, node.value)]
@@ -93,10 +96,21 @@ class Reads:
             self.visit(child, known)
         self.of(node, known)
 
+    def kept_by(self, node: ast.ClassDef) -> dict[str, set[str]]:
+        """`self.NAME` for each section that the class is made with and keeps under the argument's name."""
+        made = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+        arguments = [argument for function in made for argument in function.args.args if argument.annotation]
+        told = {argument.arg: ast.unparse(argument.annotation) for argument in arguments}
+        return {f"self.{name}": {self.by_class[of]} for name, of in told.items() if of in self.by_class}
+
     def of(self, node: ast.AST, known: dict[str, set[str]]) -> set[str]:
         """The sections that an expression may be; notes what is read on the way."""
         if isinstance(node, ast.Name):
             return known.get(node.id, set())
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in known:
+            return known[ast.unparse(node)]
+        if isinstance(node, ast.BoolOp):
+            return set().union(*(self.of(value, known) for value in node.values))
         if isinstance(node, ast.IfExp):
             return self.of(node.body, known) | self.of(node.orelse, known)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr":  # getattr(config, stage).batch
