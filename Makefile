@@ -31,9 +31,9 @@ build: env
 demo: build
 	@$(BIN)/python -m dlp_fast.run --out runs/demo
 
-# two workers of one thread each: twice as fast on two cores as one worker of two
+# two workers of one thread each; one that is done takes over tests of the other
 test: build
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: build
 	$(BIN)/python -m pytest -m slow
