@@ -31,8 +31,9 @@ build: env
 demo: build
 	@$(BIN)/python -m dlp_fast.run --out runs/demo
 
+# two workers of one thread each; one that is done takes over tests of the other
 test: build
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: build
 	$(BIN)/python -m pytest -m slow

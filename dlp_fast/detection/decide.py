@@ -143,6 +143,16 @@ def separation_score(group: Group, config: DetectionConfig) -> float:
     return ratio / (config.rare_base + config.rare_each / count)
 
 
+def nearly_found(score: float, config: DetectionConfig) -> bool:
+    """Whether the highest score of a set in which nothing is found is one that a person should look at."""
+    return score >= config.near_score
+
+
+def is_withheld(membership: np.ndarray, config: DetectionConfig) -> np.ndarray:
+    """bool [k]: which images of a found group, by their membership, are not clearly outside of it."""
+    return membership > config.membership
+
+
 def likely_benign(finding: Finding, config: DetectionConfig) -> bool:
     """Whether a finding of learning curves is weak, its images share nothing that acts as a trigger, and a network that
     was not given their labels gives them these labels at least as often as it does the class's images whose labels it

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.decide import is_withheld
 from dlp_fast.detection.groups import Group
 
 
@@ -53,7 +54,7 @@ def by_groups(found: Sequence[Group], entropy: Tensor, loss: Tensor, config: Det
     withheld = np.zeros(n, dtype=bool)
     posterior = np.zeros(n)
     for group in found:
-        inside = group.membership > config.membership
+        inside = is_withheld(group.membership, config)
         suspected[group.ids] |= group.membership > 0.5
         withheld[group.ids] |= inside
         posterior[group.ids] = np.maximum(posterior[group.ids], np.where(inside, group.membership, 0))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.decide import nearly_found
 from dlp_fast.detection.findings import Finding
 from dlp_fast.runs.names import printable
 
@@ -82,7 +83,7 @@ def _doubts(
         reasons.append(
             f"{len(small)} of {len(classes)} classes have under {least} images, too few to look at."
         )
-    if max_subthreshold_score >= config.near_score:
+    if nearly_found(max_subthreshold_score, config):
         reasons.append(
             f"one class nearly falls into two, or does but no more than others ({max_subthreshold_score:.0%} of what "
             "counts as found); look at its images."
