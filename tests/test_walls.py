@@ -244,7 +244,8 @@ def test_no_test_reaches_into_the_package(file):
 THRESHOLDS = {
     "min_separation", "min_group", "max_share", "rare_base", "rare_each", "rare_max_share", "stands_out",
     "unclear_score", "near_score", "clear_score", "late_max_share", "late_beside", "membership", "ensemble_from",
-    "ensemble_to",
+    "ensemble_to", "main_share", "min_window_nats", "min_distinct", "min_attack_success", "min_lead", "min_loss_rank",
+    "max_loss_rank_p",
 }  # fmt: skip
 
 
