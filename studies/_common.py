@@ -16,7 +16,9 @@ from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.config import DataConfig, DetectionConfig, FinetuningConfig, SupervisedConfig, merge
 from dlp_fast.data import sources
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.detect import Detection, detect
+from dlp_fast.detection.detect import Detection, look_at_curves
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.suspicion import by_groups
 from dlp_fast.engine.batches import TrainingData, pixel_statistics, training_order
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.session import Session
@@ -118,12 +120,12 @@ def train_stage1(
 
 
 def detected(entropy: Tensor, loss: Tensor, labels: Tensor, classes: int) -> Detection:
-    """What the default configuration makes of learning curves, entropy (bits), loss (nats): fp32 [epochs, n]."""
-    return detect(entropy, loss, labels, classes, DetectionConfig(), _no_features)
-
-
-def _no_features() -> Tensor:
-    raise AssertionError("learning curves need no features")
+    """What learning curves alone say, entropy (bits), loss (nats): fp32 [epochs, n]; nothing is verified."""
+    no_images = ResidentImages(torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8))
+    seen = Observed(no_images, labels, classes, entropy, loss)
+    options = DetectionConfig(proposals=("learning_curves",))
+    decision = look_at_curves(seen, options)
+    return Detection(by_groups(decision.found, entropy, loss, options), decision)
 
 
 def train_stage3(

@@ -130,11 +130,20 @@ class DetectionConfig(Section):
     """Estimated attack success rate from which a mark acts as a trigger."""
     min_lead: float = Field(0.2, ge=0, le=1)
     """And so much above that of every placebo, a group of an unsuspicious class that is treated alike."""
-    min_loss_rank: float = Field(0.6, ge=0.5, le=1)
-    """Mean rank, 0 to 1, of the early losses of the marked images in their class from which their labels are not
-    supported by what they show; 0.5: like the others of the class."""
-    max_loss_rank_p: float = Field(1e-3, gt=0, lt=1)
-    """And probability of such a rank by chance."""
+    verify_from: float = Field(0.4, ge=0)
+    """Score of learning curves from which a group that does not count as found is put to a network that was not given
+    its labels."""
+    max_label_support: float = Field(0.4, ge=0, le=1)
+    """Marked images are under wrong labels where a network that was not given these labels knows them only so well, as
+    a share of how well it knows those of the class's other images, held out alike."""
+    max_support_p: float = Field(1e-3, gt=0, lt=1)
+    """And probability of that by chance."""
+    min_gap: float = Field(0.25, gt=0, le=1)
+    """Held-out probability of the labels of a group of learning curves: so much below that of images learnt alike."""
+    max_gap_support: float = Field(0.6, gt=0, le=1)
+    """And at most so many times that of the class's other images."""
+    false_alarm_rate: float = Field(0.01, gt=0, lt=1)
+    """And probability of such a gap by chance, of all groups of a set together, by the placebo groups of the set."""
     rare_base: float = Field(1.1, gt=0)
     """A group of k images that a fit from a tail ends in counts from rare_base + rare_each / k times `min_separation`
     on: chance makes small groups too, the fewer images the clearer (measured on clean sets, docs/decisions)."""

@@ -10,7 +10,6 @@ import numpy as np
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.findings import Finding, HeldOutAgreement, Stage
 from dlp_fast.detection.groups import Group
-from dlp_fast.detection.verify import Evidence
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,22 @@ class Decision:
         """Of the classes that are not found, the score of the clearest: 0 to 1."""
         return max((entry.score for entry in self.scored if entry.score < 1), default=0.0)
 
+    def in_question(self, config: DetectionConfig) -> list[Group]:
+        """The groups of the classes that are not found but could be poison that is hard to learn, the likeliest first;
+        each class has one at most.
+        """
+        asked = [entry for entry in self.scored if config.verify_from <= entry.score < 1]
+        asked = [entry for entry in asked if _can_be_minority(entry.group, config)]
+        return [entry.group for entry in sorted(asked, key=lambda entry: -entry.score)]
+
+    def placebos(self, taken: set[int | None], config: DetectionConfig) -> list[Group]:
+        """The groups of the classes that nobody asks about (not in `taken`): what such a group does by nature."""
+        return [
+            entry.group
+            for entry in self.scored
+            if entry.group.label not in taken and _can_be_minority(entry.group, config)
+        ]
+
     def in_ensemble_band(self, config: DetectionConfig) -> bool:
         """Whether a score is one that chance in the training of a single network can make or unmake. A clear finding
         beside it does not settle it: that class is suspected or not all the same.
@@ -72,61 +87,7 @@ def decide(
             for group, score in zip(clearest, scores, strict=True)
         ]
     scored = tuple(Scored(group, score) for group, score in zip(clearest, scores, strict=True))
-    return Decision(scored, tuple(_finding(entry, stage) for entry in scored if entry.score >= 1))
-
-
-def is_mark(group: Group, config: DetectionConfig) -> bool:
-    """Whether the images of a group of static patterns share a mark, whatever it is."""
-    if group.label is None and "nats" not in group.statistics and "excess" in group.statistics:
-        return False  # a window that repeats in all classes alike says nothing of labels
-    if "nats" in group.statistics:
-        return group.statistics["nats"] >= config.min_window_nats
-    return group.statistics["purity"] >= config.min_purity
-
-
-def with_evidence(
-    decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
-) -> Decision:
-    """`decision`, of learning curves, with what verification says of its groups, and with the groups of `marks` that
-    verification convicts.
-
-    Args: evidence: of each of `decision.found`, then of each of `marks`.
-    """
-    convicted: list[tuple[Group, Evidence]] = []
-    shown: list[Finding] = []
-    for group, told in zip(marks, evidence[len(decision.found) :], strict=True):
-        if told.support.distinct < config.min_distinct:
-            continue  # copies of one picture
-        if acts_as_trigger(told, config) or labels_unsupported(told, config):
-            convicted.append((group, told))
-        elif group.label is not None:
-            shown.append(_mark(group, told, config))
-    kept = [
-        (_with_numbers(finding, told), group)
-        for finding, group, told in zip(decision.findings, decision.found, evidence, strict=False)
-        if not any(_contradicts(mark, group) for mark, _ in convicted)
-    ]
-    taken = np.concatenate([group.core for _, group in kept] or [np.zeros(0, dtype=np.int64)])
-    for group, told in convicted:
-        for part in _of_each_class(group, taken):
-            kept.append((_mark(part, told, config), part))
-            taken = np.concatenate([taken, part.core])
-    findings, found = tuple(finding for finding, _ in kept), tuple(group for _, group in kept)
-    return Decision(decision.scored, findings, found, tuple(shown))
-
-
-def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
-    """Whether what a group's images have in common sends other images to its class, and that of placebos does not."""
-    if evidence.attack_success is None:
-        return False
-    lead = evidence.attack_success - (evidence.placebo_success or 0.0)
-    return evidence.attack_success >= config.min_attack_success and lead >= config.min_lead
-
-
-def labels_unsupported(evidence: Evidence, config: DetectionConfig) -> bool:
-    """Whether the images of a group are harder than their class by more than chance, as under wrong labels."""
-    support = evidence.support
-    return support.loss_rank >= config.min_loss_rank and support.p <= config.max_loss_rank_p
+    return Decision(scored, tuple(finding_of(entry, stage) for entry in scored if entry.score >= 1))
 
 
 def separation_score(group: Group, config: DetectionConfig) -> float:
@@ -185,25 +146,9 @@ def _the_smaller_side(group: Group, config: DetectionConfig) -> Group:
     return replace(group, membership=1 - group.membership)
 
 
-def _contradicts(mark: Group, group: Group) -> bool:
-    """Whether a convicted mark shows that learning curves took the wrong side of its class."""
-    return mark.label == group.label and np.isin(mark.core, group.core).mean() < 0.5
-
-
-def _of_each_class(mark: Group, taken: np.ndarray) -> list[Group]:
-    """`mark` as one group a class, without images that are suspected already where it is of several classes."""
-    if mark.label is not None:
-        return [mark]
-    parts = []
-    for label in np.unique(mark.labels):
-        own = (mark.labels == label) & ~np.isin(mark.ids, taken)
-        if own.any():
-            parts.append(
-                replace(
-                    mark, label=int(label), ids=mark.ids[own], membership=mark.membership[own], labels=None
-                )
-            )
-    return parts
+def _can_be_minority(group: Group, config: DetectionConfig) -> bool:
+    count = len(group.core)
+    return config.min_group <= count <= config.main_share * len(group.ids)
 
 
 def _by_class(groups: Sequence[Group]) -> list[list[Group]]:
@@ -243,39 +188,8 @@ def _late_score(group: Group, score: float, config: DetectionConfig, found_befor
     return score / (config.late_beside if found_before else 1.0)
 
 
-def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
-    return replace(
-        finding,
-        attack_success=_rounded(evidence.attack_success),
-        placebo_success=_rounded(evidence.placebo_success),
-        loss_rank=_rounded(evidence.support.loss_rank),
-    )
-
-
-def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
-    statistics = group.statistics
-    by_window = "nats" in statistics
-    score = (
-        statistics["nats"] / config.min_window_nats if by_window else statistics["purity"] / config.min_purity
-    )
-    finding = Finding(
-        "supervised",
-        group.label,
-        len(group.core),
-        round(statistics.get("separation", 0.0), 3),
-        0.0,
-        round(score, 4),
-        proposal=group.proposal,
-        purity=_rounded(statistics["purity"]),
-    )
-    return _with_numbers(finding, evidence)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
-def _finding(entry: Scored, stage: Stage) -> Finding:
+def finding_of(entry: Scored, stage: Stage) -> Finding:
+    """The Finding of a group of learning curves."""
     statistics = entry.group.statistics
     return Finding(
         stage,

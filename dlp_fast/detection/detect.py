@@ -9,11 +9,13 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
-from dlp_fast.detection.decide import Decision, decide, is_mark, with_evidence
+from dlp_fast.detection.convict import ask_held_out, is_mark, with_evidence
+from dlp_fast.detection.decide import Decision, decide
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import PROPOSALS, Observed
 from dlp_fast.detection.suspicion import Suspicion, by_groups
-from dlp_fast.detection.verify import verify
+from dlp_fast.detection.verify import try_triggers
+from dlp_fast.detection.verify.hold_out import Train, with_support
 from dlp_fast.detection.verify.trigger import Predict
 
 Kept = Callable[[str, Callable[[], list[Group]]], list[Group]]
@@ -29,28 +31,53 @@ class Detection:
     decision: Decision
 
 
+@dataclass(frozen=True)
+class Networks:
+    """What detection may ask of networks.
+
+    predict: of stage 1's, uint8 [b, H, W, 3] -> class int64 [b]; features: gives fp32 [n, d] of it, asked for only by
+    methods that look at activations; train: trains one more network, see verify.hold_out.
+    """
+
+    predict: Predict
+    features: Callable[[], Tensor]
+    train: Train
+
+
+def look_at_curves(seen: Observed, config: DetectionConfig) -> Decision:
+    """The Decision by learning curves alone, before anything is verified; empty where the method or the proposals have
+    none.
+    """
+    if config.method != "learning_curves" or "learning_curves" not in config.proposals:
+        return Decision((), ())
+    return decide(PROPOSALS["learning_curves"](seen, config), config)
+
+
 def detect(
     seen: Observed,
-    predict: Predict,
-    features: Callable[[], Tensor],
+    decision: Decision,
+    networks: Networks,
     config: DetectionConfig,
     kept: Kept = lambda _name, make: make(),
 ) -> Detection:
     """The Detection that `config.method` asks for.
 
-    Args: predict: the network of stage 1, uint8 [b, H, W, 3] -> class int64 [b]; features: gives fp32 [n, d] of it,
-    asked for only by methods that look at activations; kept: gives back what an earlier process made under a name.
+    Args: decision: what `look_at_curves` says of `seen`; kept: gives back what an earlier process made under a name.
     """
     if config.method != "learning_curves":
         rank = baselines.BASELINES[config.method]
-        return Detection(rank(seen.entropy, seen.loss, seen.labels, seen.classes, features), Decision((), ()))
-    curves = PROPOSALS["learning_curves"](seen, config) if "learning_curves" in config.proposals else []
+        return Detection(
+            rank(seen.entropy, seen.loss, seen.labels, seen.classes, networks.features), decision
+        )
     others = [name for name in config.proposals if name != "learning_curves"]
-    groups = [
+    proposed = [
         group for name in others for group in kept(name, lambda name=name: PROPOSALS[name](seen, config))
     ]
-    decision = decide(curves, config)
-    marks = [group for group in groups if is_mark(group, config)]
-    evidence = verify([*decision.found, *marks], seen, predict, config)
+    marks = [group for group in proposed if is_mark(group, config)]
+    groups = [*decision.found, *decision.in_question(config), *marks]
+    evidence = try_triggers(groups, seen, networks.predict)
+    if ask_held_out(decision, marks, evidence, config):
+        placebos = decision.placebos({group.label for group in groups}, config)
+        evidence = with_support(groups, evidence, placebos, seen, networks.train, config)
     decision = with_evidence(decision, marks, evidence, config)
     return Detection(by_groups(decision.found, seen.entropy, seen.loss, config), decision)

@@ -28,8 +28,10 @@ class Finding:
     say; likely_benign: whether the decision takes the images for harmless ones; proposal: what found the group;
     purity: of a mark that its images share, 1 = a point, apart; attack_success, placebo_success: estimated attack
     success rate of what they have in common on the network of stage 1, 0 to 1, and the highest of groups of harmless
-    classes; attack_success_after: the same rate on the model that the run hands out; loss_rank: mean rank of their
-    early losses in their class, 0 to 1; None where not asked.
+    classes; attack_success_after: the same rate on the model that the run hands out; label_support: probability that a
+    network without their labels gives these labels, over that of the class's other images held out alike; label_gap:
+    how much lower that probability is than for images that were learnt alike; gap_p: probability of such a gap by
+    chance; None where not asked.
     """
 
     stage: Stage
@@ -45,7 +47,9 @@ class Finding:
     attack_success: float | None = None
     placebo_success: float | None = None
     attack_success_after: float | None = None
-    loss_rank: float | None = None
+    label_support: float | None = None
+    label_gap: float | None = None
+    gap_p: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

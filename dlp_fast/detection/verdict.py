@@ -99,10 +99,13 @@ def _reason(finding: Finding, name: str) -> str:
             f"{finding.purity:.2f})"
         )
         wrong = (
-            f"and they are harder than {finding.loss_rank:.0%} of their class at first, as under wrong labels"
+            "and a network that was not given their labels gives them other labels: it knows these "
+            f"{finding.label_support or 0:.0%} as well as those of the class's other images"
         )
         return f"{first}, {tried(finding) or wrong}."
-    text = _reason_of_curves(finding, name)
+    text = (
+        _reason_of_gap(finding, name) if finding.label_gap is not None else _reason_of_curves(finding, name)
+    )
     return f"{text} What they have in common was tried: {tried(finding)}." if tried(finding) else text
 
 
@@ -116,6 +119,14 @@ def tried(finding: Finding) -> str:
         else f", that of harmless groups at most {finding.placebo_success:.0%}"
     )
     return f"put on images of other classes, it sends {finding.attack_success:.0%} of them to this class{placebo}"
+
+
+def _reason_of_gap(finding: Finding, name: str) -> str:
+    return (
+        f"{finding.images} images of class {name} were learnt, and nothing but themselves teaches their label: a "
+        f"network that was not given it knows it by {finding.label_gap:.0%} less than that of images learnt alike "
+        f"(probability by chance {finding.gap_p:.1g})."
+    )
 
 
 def _reason_of_curves(finding: Finding, name: str) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from dlp_fast.attacks.poisoning import TriggeredImages
 from dlp_fast.config import DetectionConfig, SupervisedConfig, read_preset
-from dlp_fast.detection.detect import detect
+from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.propose import Observed
 from dlp_fast.engine.inference import features, predict
 from dlp_fast.engine.session import Session
@@ -77,10 +77,14 @@ def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
         )
         x = features(session, model, data)
 
+    asked = Networks(lambda images: predict(model, images, data), lambda: x, _no_other_network)
+
     def precision_of(method: str, epoch: int) -> float | None:
-        options = DetectionConfig(method=method, nothing_found="suspect", proposals=("learning_curves",))
+        options = DetectionConfig(
+            method=method, nothing_found="suspect", proposals=("learning_curves",), verify_from=1
+        )
         seen = Observed(data.images, data.labels, data.classes, first.entropy[:epoch], first.loss[:epoch])
-        suspicion = detect(seen, lambda images: predict(model, images, data), lambda: x, options).suspicion
+        suspicion = detect(seen, look_at_curves(seen, options), asked, options).suspicion
         return precision(select(suspicion, data.labels, data.classes, options).to_unlearn, poisoned)
 
     epochs = [
@@ -97,6 +101,10 @@ def learn(bench: Bench, cell: Cell) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(result).encode())
     return bench.noted(result)
+
+
+def _no_other_network(_ids: np.ndarray) -> np.ndarray:
+    raise AssertionError("a figure of learning curves trains no other network")
 
 
 def figure1(bench: Bench, seeds: int, only_done: bool = False) -> str:

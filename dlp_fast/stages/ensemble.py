@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from dlp_fast.config import RunConfig
-from dlp_fast.detection.detect import Detection, detect
+from dlp_fast.detection.detect import Detection, Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify.replication import averaged, ensemble_size
@@ -22,6 +24,8 @@ from dlp_fast.stages.supervised import Supervised, supervised
 
 ARRAYS = ("ids", "membership", "labels")  # of a Group
 MEMBER_SEED = 101  # added to the seed for each further network of an ensemble
+HELD_OUT_SEED = 977  # and for the network that is not given the labels in question
+HELD_OUT_EPOCHS = 3  # at its end, whose losses are averaged
 
 
 def observe(
@@ -31,32 +35,45 @@ def observe(
     set is small, or where the scores of one leave doubt.
     """
 
-    def detected(seen: Supervised) -> Detection:
-        observed = Observed(data.images, data.labels, data.classes, seen.entropy, seen.loss)
-
-        def kept(name: str, make: Callable[[], list[Group]]) -> list[Group]:
-            return _kept_groups(session, name, make)
-
-        return detect(
-            observed,
-            lambda images: predict(model, images, data),
-            lambda: features(session, model, data),
-            config.detection,
-            kept,
-        )
-
     networks = ensemble_size(first.steps, config)
     if networks > 1:
         why = f"{networks} networks are trained, and their learning curves averaged"
         first = with_members(session, first, networks, why, data, config)
-    detection = detected(first)
+    decision = look_at_curves(_observed(first, data), config.detection)
     asks = config.detection.method == "learning_curves" and config.detection.networks is None
-    if networks == 1 and asks and detection.decision.in_ensemble_band(config.detection):
+    if networks == 1 and asks and decision.in_ensemble_band(config.detection):
         networks = 2
         why = "the learning curves leave doubt: a second network is trained, and the curves averaged"
         first = with_members(session, first, networks, why, data, config)
-        detection = detected(first)
+        decision = look_at_curves(_observed(first, data), config.detection)
+    asked = Networks(
+        lambda images: predict(model, images, data),
+        lambda: features(session, model, data),
+        lambda ids: known_without(session, ids, data, config),
+    )
+    kept = partial(_kept_groups, session)
+    detection = detect(_observed(first, data), decision, asked, config.detection, kept)
     return first, detection, networks
+
+
+def known_without(session: Session, ids: np.ndarray, data: TrainingData, config: RunConfig) -> np.ndarray:
+    """float64 [n]: probability of its label that a fresh network gives to each image (geometric mean over its last
+    epochs) when it is trained as in stage 1, but with weak augmentation, and on the images `ids` alone.
+    """
+
+    def train() -> dict[str, Any]:
+        session.log.say("one more network is trained, without the labels in question")
+        own = replace(data, seed=data.seed + HELD_OUT_SEED)
+        options = config.supervised.model_copy(update={"augment": "weak"})
+        model = new_model(config.model, own, own.seed)
+        seen = supervised(session, model, own, options, only=torch.from_numpy(ids))
+        return {"loss": seen.loss[-HELD_OUT_EPOCHS:].mean(0), "seconds": seen.seconds}
+
+    return session.cached("held_out", train)["loss"].neg().exp().double().numpy()
+
+
+def _observed(first: Supervised, data: TrainingData) -> Observed:
+    return Observed(data.images, data.labels, data.classes, first.entropy, first.loss)
 
 
 def with_members(

@@ -47,21 +47,19 @@ def supervised(
     config: SupervisedConfig,
     watch: Callable[[Scores], None] | None = None,
     member: int = 1,
+    only: Tensor | None = None,
 ) -> Supervised:
     """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
-    the scores to `watch`. `member`: which network of an ensemble this is.
+    the scores to `watch`. `member`: which network of an ensemble this is; only: int64 ids of the images to train on,
+    where it is not all.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
-    epochs, per_epoch, batch = plan(len(data), config)
+    used = torch.arange(len(data)) if only is None else only
+    epochs, per_epoch, batch = plan(len(used), config)
     name = "supervised" if member == 1 else f"ensemble member {member}"
-    optimizer = sgd(
-        model.parameters(),
-        session.compute,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+    name = name if only is None else "network without the labels in question"
+    optimizer = _optimizer(session, model, config)
     seen = {"entropy": torch.zeros(epochs, len(data)), "loss": torch.zeros(epochs, len(data))}
     prediction = torch.zeros(len(data), dtype=torch.int64)
     progress = {"epochs": 0, "stopped": False}
@@ -77,7 +75,7 @@ def supervised(
         progress=progress,
     )
     set_rate(optimizer, config.learning_rate)  # as given, also where a checkpoint brought its own
-    batches = _Batches(data, config, per_epoch, batch)
+    batches = _Batches(data, used, config, per_epoch, batch)
     one_step = _step(session, stage, model, optimizer)
     model.train()
     for step in stage.steps():
@@ -94,7 +92,7 @@ def supervised(
             prediction.copy_(scores.prediction)
             if watch:
                 watch(scores)
-            agreement = _log_epoch(session, stage, name, epoch, scores, data, per_epoch)
+            agreement = _log_epoch(session, stage, name, epoch, scores, data.labels, used, per_epoch)
             progress["epochs"] = epoch + 1
             progress["stopped"] = epoch + 1 >= config.epochs and agreement >= config.target_train_accuracy
     entropy, loss = (values[: progress["epochs"]].clone() for values in seen.values())
@@ -102,18 +100,37 @@ def supervised(
     return Supervised(steps, entropy, loss, prediction, stage.seconds, steps * batch / stage.seconds)
 
 
+def _optimizer(session: Session, model: nn.Module, config: SupervisedConfig) -> torch.optim.Optimizer:
+    return sgd(
+        model.parameters(),
+        session.compute,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
 class _Batches:
     """Network input and targets, each image once an epoch; the next batch is asked for ahead."""
 
-    def __init__(self, data: TrainingData, config: SupervisedConfig, per_epoch: int, batch: int):
-        self.data, self.weak, self.per_epoch, self.batch = data, config.augment != "none", per_epoch, batch
+    def __init__(
+        self, data: TrainingData, used: Tensor, config: SupervisedConfig, per_epoch: int, batch: int
+    ):
+        self.data, self.used, self.weak, self.per_epoch, self.batch = (
+            data,
+            used,
+            config.augment != "none",
+            per_epoch,
+            batch,
+        )
         self._epoch, self._order = -1, torch.empty(0)
 
     def at(self, epoch: int, k: int) -> tuple[Tensor, Tensor]:
         """Batch number k of `epoch`: (fp32 [b, 3, H, W], int64 [b])."""
         data, batch = self.data, self.batch
         if self._epoch != epoch:
-            self._epoch, self._order = epoch, training_order(data.seed, STREAM, epoch, len(data))
+            order = training_order(data.seed, STREAM, epoch, len(self.used))
+            self._epoch, self._order = epoch, self.used[order]
         ids = self._order[k * batch : (k + 1) * batch]
         x = data.views(ids, epoch, strong=False)[0] if self.weak else data.plain(ids)
         if k + 1 < self.per_epoch:
@@ -139,10 +156,17 @@ def _step(
 
 
 def _log_epoch(
-    session: Session, stage: StageRun, name: str, epoch: int, scores: Scores, data: TrainingData, steps: int
+    session: Session,
+    stage: StageRun,
+    name: str,
+    epoch: int,
+    scores: Scores,
+    labels: Tensor,
+    used: Tensor,
+    steps: int,
 ) -> float:
-    """Log an epoch of `steps` steps; returns the share of images that are predicted as labeled."""
-    agreement = float((scores.prediction == data.labels).float().mean())
+    """Log an epoch of `steps` steps; returns the share of the images trained on that are predicted as labeled."""
+    agreement = float((scores.prediction == labels)[used].float().mean())
     session.log.event(
         "epoch",
         stage=name,

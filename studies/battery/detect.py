@@ -2,7 +2,8 @@
 
     python -m studies.battery.detect --cells OUT --out RESULT.json
 
-Nothing is trained: learning curves and the network of stage 1 are those of each cell.
+Learning curves and the network of stage 1 are those of each cell. Where detection asks a network that was not given the
+labels in question, it is trained here, as long as stage 1 was.
 """
 
 from __future__ import annotations
@@ -17,18 +18,23 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.common import add_out, add_threads, parser_of, write_result
-from dlp_fast.config import DetectionConfig
+from dlp_fast.config import RunConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.detect import detect
+from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.propose import Observed
 from dlp_fast.engine.batches import TrainingData
+from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.inference import predict
+from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
+from dlp_fast.runs.log import RunLog
+from dlp_fast.stages.ensemble import known_without
 
 
 def parser() -> argparse.ArgumentParser:
     of = parser_of(__doc__, "studies.battery.detect")
     of.add_argument("--cells", type=Path, required=True, help="folder of the cells")
+    of.add_argument("--cell", nargs="+", help="only these")
     add_out(of)
     add_threads(of, 1)
     return of
@@ -48,7 +54,21 @@ def told(cell: Path) -> dict[str, Any]:
     model.load_state_dict(load_file(cell / "model.safetensors"))
     entropy, loss = (torch.from_numpy(arrays[name]) for name in ("entropy", "loss"))
     seen = Observed(images, labels, classes, entropy, loss)
-    found = detect(seen, lambda x: predict(model, x, data), lambda: entropy, DetectionConfig())
+    options = RunConfig(
+        supervised=facts["supervised"], detection={"proposals": ("learning_curves", "static_patterns")}
+    )
+    compute = choose_compute("cpu", "fp32")
+    with Session(compute, RunLog(None, quiet=True)) as session:
+        found = detect(
+            seen,
+            look_at_curves(seen, options.detection),
+            Networks(
+                lambda x: predict(model, x, data),
+                lambda: entropy,
+                lambda ids: known_without(session, ids, data, options),
+            ),
+            options.detection,
+        )
     suspected, poisoned = found.suspicion.suspected.numpy(), arrays["poisoned"]
     return {
         "cell": cell.name,
@@ -68,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     cells = sorted(file.parent for file in options.cells.glob("*/cell.json"))
     rows = []
-    for cell in cells:
+    for cell in [cell for cell in cells if not options.cell or cell.name in options.cell]:
         rows.append(told(cell))
         row = rows[-1]
         print(

@@ -95,7 +95,7 @@ def make(cell: Cell, pack: Path, out: Path) -> None:
     data = TrainingData(images, of["labels"], len(classes), mean, std, True, cell.seed, compute.device)
     config = SupervisedConfig(epochs=cell.epochs, min_steps=0)
     model = build_model(MODEL, len(classes), images.height, cell.seed)
-    with Session(cell.seed, compute, RunLog(None, quiet=True)) as session:
+    with Session(compute, RunLog(None, quiet=True)) as session:
         result = supervised(session, model, data, config)
     test, test_labels, _ = decoded(pack, "test", out / "decoded")
     few = balanced(test_labels, TEST_IMAGES, 0)

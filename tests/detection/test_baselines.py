@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from observed import observed, takes_all_for_0
+from observed import asked, observed
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.baselines import (
@@ -15,7 +15,7 @@ from dlp_fast.detection.baselines import (
     training_loss,
 )
 from dlp_fast.detection.decide import Decision
-from dlp_fast.detection.detect import detect
+from dlp_fast.detection.detect import detect, look_at_curves
 from dlp_fast.selection.partition import select
 
 N, CLASSES = 600, 3
@@ -108,7 +108,8 @@ def test_by_configuration(name, expected):
     entropy, loss = torch.rand(3, N), torch.rand(3, N)
     features = never if name in ("entropy", "loss") else lambda: x
     seen = observed(entropy, loss, labels, CLASSES)
-    found = detect(seen, takes_all_for_0, features, DetectionConfig(method=name))
+    config = DetectionConfig(method=name)
+    found = detect(seen, look_at_curves(seen, config), asked(features), config)
     wanted = expected(entropy, loss, x, labels)
     assert torch.equal(found.suspicion.score, wanted.score)
     assert torch.equal(found.suspicion.clean_score, wanted.clean_score)

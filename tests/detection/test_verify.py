@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +11,20 @@ import torch
 from dlp_fast import ops
 from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.decide import Decision, is_mark, with_evidence
-from dlp_fast.detection.detect import detect
+from dlp_fast.detection.convict import ask_held_out, is_mark, with_evidence
+from dlp_fast.detection.decide import Decision, Scored
+from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.label_support import (
+    HeldOut,
     LabelSupport,
     distinct_pictures,
-    early_loss_ranks,
+    draw_controls,
+    gap_p_value,
     label_support,
+    usual_probability,
 )
 from dlp_fast.detection.verify.trigger import estimated_attack_success, reconstruct
 
@@ -115,27 +121,53 @@ class TestTrigger:
         assert estimated_attack_success(images, none, labels, 0, torch.arange(N), backdoored) == 0
 
 
+def held_out(probability, controls) -> HeldOut:
+    curves = np.random.default_rng(0).normal(size=(N, 6))
+    return HeldOut(probability, controls, usual_probability(curves, probability, controls))
+
+
 class TestLabelSupport:
-    def test_ranks(self):
-        loss = torch.rand(8, 40, generator=torch.Generator().manual_seed(0))
-        loss[:, 7] = 9.0
-        labels = torch.arange(40) % 2
-        ranks = early_loss_ranks(loss, labels)
-        assert ranks[7] == ranks.max() > 0.97
-        assert ranks[labels == 0].mean() == pytest.approx(0.5)
-        late = loss.clone()
-        late[6:] = 0  # what comes later does not count
-        assert np.array_equal(early_loss_ranks(late, labels), ranks)
+    def test_controls_are_a_share_of_each_class_and_never_in_question(self):
+        labels = LABELS.numpy()
+        in_question = np.zeros(N, dtype=bool)
+        in_question[POISON] = True
+        controls = draw_controls(labels, in_question, 0.1, 0)
+        assert not (controls & in_question).any()
+        for label in range(CLASSES):
+            others = ((labels == label) & ~in_question).sum()
+            assert (controls & (labels == label)).sum() == round(0.1 * others)
+        assert np.array_equal(controls, draw_controls(labels, in_question, 0.1, 0))
+        few = draw_controls(np.array([0, 0, 0, 1]), np.zeros(4, dtype=bool), 0.1, 0)
+        assert few.sum() == 1  # half of a class at most, and nobody of a class of one image
+
+    def test_the_usual_probability_is_that_of_images_learnt_alike(self):
+        rng = np.random.default_rng(0)
+        hard = np.arange(400) % 2 == 0
+        curves = np.where(hard, 3.0, -3.0)[:, None] + rng.normal(size=(400, 5)) * 0.1
+        probability = np.where(hard, 0.2, 0.9)
+        controls = np.arange(400) % 5 == 0
+        usual = usual_probability(curves, probability, controls)
+        assert np.allclose(usual, probability)
+        probability[0] = 7.0  # a control says nothing of itself
+        assert usual_probability(curves, probability, controls)[0] == pytest.approx(0.2)
 
     def test_wrong_labels_are_told_from_right_ones(self, poisoned):
         images, labels = poisoned
-        loss = torch.rand(10, N, generator=torch.Generator().manual_seed(1))
-        hard = loss.clone()
-        hard[:, POISON] += 2
-        support = label_support(images, POISON.numpy(), early_loss_ranks(hard, labels))
-        assert support.loss_rank > 0.85 and support.p < 1e-6 and support.distinct == len(POISON)
-        support = label_support(images, POISON.numpy(), early_loss_ranks(loss, labels))
-        assert 0.4 < support.loss_rank < 0.6 and support.p > 0.01
+        rng = np.random.default_rng(1)
+        controls = draw_controls(labels.numpy(), np.isin(np.arange(N), POISON), 0.2, 0)
+        known = rng.uniform(0.6, 1, N)
+        support = label_support(images, group(), labels.numpy(), held_out(known, controls))
+        assert 0.9 < support.ratio < 1.1 and support.p > 0.01 and abs(support.gap) < 0.1
+        known[POISON] = rng.uniform(0, 0.2, len(POISON))
+        support = label_support(images, group(), labels.numpy(), held_out(known, controls))
+        assert support.ratio < 0.2 and support.p < 1e-6 and support.gap > 0.5
+        assert support.distinct == len(POISON)
+
+    def test_a_gap_is_measured_by_those_of_placebos(self):
+        assert gap_p_value(0.7, [0.1, -0.1, 0.05, 0.0, 0.1, -0.05, 0.2, 0.15, 0.0], 0.02) < 1e-3
+        assert gap_p_value(0.3, [0.1, -0.1, 0.25, 0.0, 0.3, -0.05, 0.2, 0.15, 0.0], 0.02) > 0.02
+        assert gap_p_value(0.9, [0.0, 0.0], 0.02) == 1.0  # too few to compare with
+        assert gap_p_value(0.05, [0.0] * 9, 0.1) > 0.2  # never surer than the group itself allows
 
     def test_copies_are_one_picture(self):
         images = pictures()
@@ -146,8 +178,9 @@ class TestLabelSupport:
         assert len(set(numbers)) == 41
 
 
-def evidence(success=None, placebo=None, rank=0.5, p=0.5, distinct=30) -> Evidence:
-    return Evidence(success, placebo, LabelSupport(rank, p, distinct))
+def evidence(success=None, placebo=None, ratio=1.0, p=0.5, distinct=30, gap=0.0, gap_p=1.0) -> Evidence:
+    support = LabelSupport(0.8 * ratio, 0.8 * ratio + gap, 0.8, p, distinct)
+    return Evidence(success, placebo, distinct, support, gap_p)
 
 
 def group(label=0, purity=0.95, **over) -> Group:
@@ -178,16 +211,16 @@ class TestMarks:
             (evidence(success=0.9, placebo=0.3), True),  # acts as a trigger
             (evidence(success=0.45, placebo=0.0), False),
             (evidence(success=0.7, placebo=0.6), False),  # as harmless groups do
-            (evidence(success=0.0, placebo=0.3, rank=0.8, p=1e-9), True),  # under wrong labels
-            (evidence(success=0.0, placebo=0.3, rank=0.8, p=0.01), False),  # too few to say
-            (evidence(success=0.0, placebo=0.3, rank=0.55, p=1e-9), False),
-            (evidence(success=0.9, placebo=0.0, rank=0.9, p=1e-9, distinct=2), False),  # copies
+            (evidence(success=0.0, placebo=0.3, ratio=0.2, p=1e-9), True),  # under wrong labels
+            (evidence(success=0.0, placebo=0.3, ratio=0.2, p=0.01), False),  # too few to say
+            (evidence(success=0.0, placebo=0.3, ratio=0.8, p=1e-9), False),
+            (evidence(success=0.9, placebo=0.0, ratio=0.1, p=1e-9, distinct=2), False),  # copies
         ],
     )
     def test_which_are_convicted(self, told, suspected):
         decision = with_evidence(NOTHING, [group()], [told], self.config)
         assert len(decision.findings) == len(decision.found) == suspected
-        shown = not suspected and told.support.distinct >= self.config.min_distinct
+        shown = not suspected and told.distinct >= self.config.min_distinct
         assert len(decision.marks) == shown
         if suspected:
             finding = decision.findings[0]
@@ -197,7 +230,7 @@ class TestMarks:
 
     def test_several_classes_are_told_one_by_one(self):
         labels = np.arange(30) % 3
-        told = evidence(rank=0.8, p=1e-9)
+        told = evidence(ratio=0.1, p=1e-9)
         decision = with_evidence(NOTHING, [group(label=None, labels=labels)], [told], self.config)
         assert [finding.label for finding in decision.findings] == [0, 1, 2]
         assert sum(finding.images for finding in decision.findings) == 30
@@ -218,19 +251,76 @@ def finding_of(of: Group):
     return Finding("supervised", of.label, len(of.core), 9.0, 0.0, 3.0)
 
 
+def curves_of(generator, label=1, separation=1.2):
+    """A group of 60 images of class `label` that learning curves alone do not convict."""
+    ids = np.flatnonzero(LABELS.numpy() == label)
+    membership = (np.arange(len(ids)) < 60).astype(float)
+    return Group(
+        "learning_curves",
+        label,
+        ids,
+        membership,
+        {"separation": separation, "posterior_entropy": 0.0, "rare": 0.0},
+    )
+
+
+class TestGap:
+    config = DetectionConfig()
+    asked = Decision((Scored(curves_of(None), 0.6), Scored(curves_of(None, label=2), 0.1)), ())
+
+    def test_who_is_asked(self):
+        assert [of.label for of in self.asked.in_question(self.config)] == [1]
+        assert [of.label for of in self.asked.placebos({1}, self.config)] == [2]
+        most = replace(curves_of(None), membership=np.ones(200))  # a whole class is not a group of it
+        assert not Decision((Scored(most, 0.6),), ()).in_question(self.config)
+        assert not Decision((Scored(curves_of(None), 1.2),), ()).in_question(self.config)
+
+    @pytest.mark.parametrize(
+        ("told", "suspected"),
+        [
+            (evidence(ratio=0.2, gap=0.5, gap_p=1e-4), True),
+            (evidence(ratio=0.2, gap=0.5, gap_p=0.02), False),  # placebos have such gaps
+            (evidence(ratio=0.2, gap=0.1, gap_p=1e-4), False),  # hard images
+            (evidence(ratio=0.9, gap=0.5, gap_p=1e-4), False),  # known when held out
+        ],
+    )
+    def test_which_are_convicted(self, told, suspected):
+        decision = with_evidence(self.asked, [], [told], self.config)
+        assert [finding.label for finding in decision.findings] == [1] * suspected
+        assert [len(of.core) for of in decision.found] == [60] * suspected
+        if suspected:
+            assert decision.findings[0].label_gap == pytest.approx(0.5)
+            assert decision.findings[0].score == pytest.approx(0.5 / self.config.min_gap)
+
+    def test_a_network_is_trained_where_there_is_something_to_settle(self):
+        nothing = Decision((Scored(curves_of(None), 0.1),), ())
+        assert not ask_held_out(nothing, [], [], self.config)
+        assert ask_held_out(self.asked, [], [evidence()], self.config)
+        assert ask_held_out(nothing, [group()], [evidence(success=0.1)], self.config)
+        assert not ask_held_out(nothing, [group()], [evidence(success=0.9)], self.config)  # its trigger acts
+
+
 def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
-    """End to end without a network: static patterns propose, early losses convict, and only the poison is suspected."""
+    """End to end: static patterns propose, a network without the labels convicts, and only the poison is suspected."""
     images, labels = poisoned
     generator = torch.Generator().manual_seed(2)
-    loss = torch.rand(10, N, generator=generator) + 0.5
-    loss[:, POISON] += 1.5
-    entropy = torch.rand(10, N, generator=generator) + 0.5
-    config = DetectionConfig(proposals=("static_patterns",))
+    loss, entropy = (torch.rand(10, N, generator=generator) + 0.5 for _ in range(2))
     seen = Observed(images, labels, CLASSES, entropy, loss)
-    found = detect(seen, lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, config)
-    assert set(found.suspicion.suspected.nonzero().flatten().tolist()) == set(POISON.tolist())
-    assert [finding.label for finding in found.decision.findings] == [0]
-    right = Observed(images, labels, CLASSES, entropy, loss.where(loss < 1.5, loss - 1.5))
-    found = detect(right, lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, config)
-    assert not found.suspicion.suspected.any()  # a mark under right labels is shown
-    assert len(found.decision.marks) == 1
+    config = DetectionConfig(proposals=("static_patterns",))
+
+    def found(of_poison: float):
+        def train(ids):
+            assert not set(ids.tolist()) & set(POISON.tolist())  # their labels were held out
+            known = np.random.default_rng(0).uniform(0.6, 1, N)
+            known[POISON] *= of_poison
+            return known
+
+        networks = Networks(lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, train)
+        return detect(seen, look_at_curves(seen, config), networks, config)
+
+    convicted = found(0.1)
+    assert set(convicted.suspicion.suspected.nonzero().flatten().tolist()) == set(POISON.tolist())
+    assert [finding.label for finding in convicted.decision.findings] == [0]
+    right = found(0.9)
+    assert not right.suspicion.suspected.any()  # a mark under right labels is shown
+    assert len(right.decision.marks) == 1

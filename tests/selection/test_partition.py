@@ -10,7 +10,7 @@ from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.baselines import last_entropy
 from dlp_fast.detection.decide import separation_score
-from dlp_fast.detection.detect import detect
+from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.suspicion import Suspicion
 from dlp_fast.errors import NumericError
@@ -47,8 +47,11 @@ def never():
 def detected(entropy, loss, labels, config=None):
     images = ResidentImages(torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8))
     seen = Observed(images, labels, CLASSES, entropy, loss)
-    config = (config or DetectionConfig()).model_copy(update={"proposals": ("learning_curves",)})
-    return detect(seen, lambda x: torch.zeros(len(x), dtype=torch.int64), never, config)
+    config = (config or DetectionConfig()).model_copy(
+        update={"proposals": ("learning_curves",), "verify_from": 1}
+    )
+    networks = Networks(lambda x: torch.zeros(len(x), dtype=torch.int64), never, never)
+    return detect(seen, look_at_curves(seen, config), networks, config)
 
 
 def chosen(method="entropy", **over):

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
-from dlp_fast.detection.verify.label_support import LabelSupport, early_loss_ranks, label_support
+from dlp_fast.detection.verify.label_support import LabelSupport, distinct_pictures
 from dlp_fast.detection.verify.trigger import Predict, estimated_attack_success
 
 PLACEBOS = 5  # classes, the largest first, that a placebo is made of
@@ -23,38 +22,37 @@ PLACEBOS = 5  # classes, the largest first, that a placebo is made of
 @dataclass(frozen=True)
 class Evidence:
     """attack_success: estimated attack success rate of what the group's images have in common, 0 to 1, None for groups
-    of several classes; placebo_success: the highest of the placebos, None without any; support: of the labels.
+    of several classes; placebo_success: the highest of the placebos, None without any; distinct: how many different
+    pictures they are; support: of the labels, None where no network was asked; gap_p: probability of its gap by chance,
+    by the placebo groups.
     """
 
     attack_success: float | None
     placebo_success: float | None
-    support: LabelSupport
+    distinct: int
+    support: LabelSupport | None = None
+    gap_p: float = 1.0
 
 
-def verify(
-    groups: Sequence[Group], seen: Observed, predict: Predict, config: DetectionConfig
-) -> list[Evidence]:
-    """The Evidence of each of `groups`. `predict`: the network of stage 1, uint8 [b, H, W, 3] -> class int64 [b]."""
-    ranks = early_loss_ranks(seen.loss, seen.labels)
+def try_triggers(groups: Sequence[Group], seen: Observed, predict: Predict) -> list[Evidence]:
+    """What the trigger of each of `groups` does, and that of placebos.
+
+    Args: predict: the network of stage 1, uint8 [b, H, W, 3] -> class int64 [b].
+    """
     in_question = {group.label for group in groups}
     suspicious = np.zeros(len(seen.labels), dtype=bool)
     for group in groups:
         suspicious[group.core] = True
     unsuspicious = torch.from_numpy(np.flatnonzero(~suspicious))
-    return [_evidence(group, seen, predict, ranks, unsuspicious, in_question) for group in groups]
+    return [_tried(group, seen, predict, unsuspicious, in_question) for group in groups]
 
 
-def _evidence(
-    group: Group,
-    seen: Observed,
-    predict: Predict,
-    ranks: np.ndarray,
-    unsuspicious: torch.Tensor,
-    in_question: set[int | None],
+def _tried(
+    group: Group, seen: Observed, predict: Predict, unsuspicious: torch.Tensor, in_question: set[int | None]
 ) -> Evidence:
-    support = label_support(seen.images, group.core, ranks)
+    distinct = int(distinct_pictures(seen.images, group.core).max(initial=-1)) + 1
     if group.label is None:
-        return Evidence(None, None, support)
+        return Evidence(None, None, distinct)
 
     def success(ids: np.ndarray, label: int) -> float:
         return estimated_attack_success(
@@ -64,8 +62,7 @@ def _evidence(
     placebos = [
         success(ids, label) for label, ids in _placebos(len(group.core), seen, unsuspicious, in_question)
     ]
-    highest = max(placebos) if placebos else None
-    return Evidence(success(group.core, group.label), highest, support)
+    return Evidence(success(group.core, group.label), max(placebos) if placebos else None, distinct)
 
 
 def _placebos(

@@ -1,62 +1,126 @@
-"""Whether what images show supports their labels: how the network took them while it still learnt from content alone.
+"""Whether what images show supports their labels: what a network says of them that was given none of their labels.
 
-In its first epochs a network gives a label to what looks like it. An image under a wrong label is then among the
-hardest of the class it was put into, and one under its own label is somewhere in the middle, whatever mark it carries.
+One more network is trained, without the labels of all groups in question, of placebo groups and of a random share of
+every class (the controls). The label of a typical picture, of a near-duplicate or of an easy view is still known when
+it was held out. A label that only the group itself teaches is not. How well an image is known when held out depends on
+how hard it is, so each group is compared with controls whose learning curves are alike.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from scipy.stats import mannwhitneyu
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
+from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose.views import Images
 
-EARLY = slice(1, 6)  # epochs: the first one is noise, later ones have begun to learn images by heart
 THUMBNAIL = 8  # pixels: of this size two pictures are compared
 ALIKE = 0.95  # correlation of two thumbnails from which they show the same picture
+CURVE_COMPONENTS = 3  # of the learning curves, as the mixtures have
+NEIGHBOURS = 20  # controls whose curves are most alike
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """probability: float64 [n], of the given label by the network; controls: bool [n], images whose labels were held
+    out at random; usual: float64 [n], the probability of controls whose learning curves are alike.
+    """
+
+    probability: np.ndarray
+    controls: np.ndarray
+    usual: np.ndarray
 
 
 @dataclass(frozen=True)
 class LabelSupport:
-    """loss_rank: mean rank, 0 to 1, of the images' early losses in their class, 0.5 for images like the others;
-    p: probability of a rank as high by chance; distinct: how many different pictures they are.
+    """probability: mean held-out probability of the labels of a group's images; usual: of controls whose learning
+    curves are alike; of_class: of the controls of the same class; p: probability, by chance, that images of the class
+    are known as little; distinct: how many different pictures they are.
     """
 
-    loss_rank: float
+    probability: float
+    usual: float
+    of_class: float
     p: float
     distinct: int
 
+    @property
+    def ratio(self) -> float:
+        """How well the labels are known, 1 for images like the others of the class."""
+        return self.probability / max(self.of_class, 1e-6)
 
-def early_loss_ranks(loss: Tensor, labels: Tensor) -> np.ndarray:
-    """float64 [n]: rank, 0 to 1, of each image's loss in its class, mean over the early epochs.
+    @property
+    def gap(self) -> float:
+        """How much less they are known than those of images that were learnt alike."""
+        return self.usual - self.probability
 
-    Args: loss: fp32 [epochs, n], nats; labels: int64 [n].
+
+def draw_controls(labels: np.ndarray, in_question: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """bool [n]: of the images of each class that are not `in_question` (bool [n]), a random `share`, 5 at least, and
+    half of them at most.
     """
-    chosen = loss[EARLY].numpy() if len(loss) > 1 else loss.numpy()
-    y, ranks = labels.numpy(), np.zeros(loss.shape[1])
-    for label in np.unique(y):
-        ids = np.flatnonzero(y == label)
-        for losses in chosen:
-            order = np.empty(len(ids))
-            order[np.argsort(losses[ids], kind="stable")] = np.arange(len(ids))
-            ranks[ids] += (order + 0.5) / len(ids) / len(chosen)
-    return ranks
+    controls = np.zeros(len(labels), dtype=bool)
+    generator = np.random.default_rng(seed)
+    for label in np.unique(labels):
+        ids = np.flatnonzero((labels == label) & ~in_question)
+        count = min(max(5, round(share * len(ids))), len(ids) // 2)
+        controls[generator.permutation(ids)[:count]] = True
+    return controls
 
 
-def label_support(images: Images, ids: np.ndarray, ranks: np.ndarray) -> LabelSupport:
-    """The LabelSupport of the images `ids`, int64 [k]; ranks: of all images, see `early_loss_ranks`.
+def usual_probability(curves: np.ndarray, probability: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """float64 [n]: mean `probability` of the controls whose `curves`, [n, d], are most alike, itself aside."""
+    points = PCA(min(CURVE_COMPONENTS, *curves.shape), random_state=0).fit_transform(curves)
+    ids = np.flatnonzero(controls)
+    count = min(NEIGHBOURS, len(ids) - 1)
+    if count < 1:
+        return np.full(len(curves), float(probability[ids].mean()) if len(ids) else 0.0)
+    near = NearestNeighbors(n_neighbors=count + 1).fit(points[ids]).kneighbors(points, return_distance=False)
+    own = ids[near] == np.arange(len(curves))[:, None]
+    own[:, -1] |= ~own.any(1)  # an image that is no control has one neighbour too many
+    known = np.where(own, 0.0, probability[ids][near])
+    return known.sum(1) / count
 
-    Copies of one picture count once, since their losses are one observation.
+
+def label_support(images: Images, group: Group, labels: np.ndarray, held_out: HeldOut) -> LabelSupport:
+    """The LabelSupport of a group's images. Copies of one picture count once, since they are one observation."""
+    ids = group.core
+    first = np.unique(distinct_pictures(images, ids), return_index=True)[1]
+    ids = ids[first]
+    of_class, compared = [], []
+    for label, count in zip(*np.unique(labels[ids], return_counts=True), strict=True):
+        known = held_out.probability[held_out.controls & (labels == label)]
+        compared.append(known)
+        of_class.append((known.mean() if len(known) else 0.0, count))
+    known = held_out.probability[ids]
+    others = np.concatenate(compared)
+    p = float(mannwhitneyu(known, others, alternative="less").pvalue) if len(others) else 1.0
+    return LabelSupport(
+        float(known.mean()),
+        float(held_out.usual[ids].mean()),
+        float(np.average([mean for mean, _ in of_class], weights=[count for _, count in of_class])),
+        p,
+        len(ids),
+    )
+
+
+def gap_p_value(gap: float, placebos: Sequence[float], least_deviation: float) -> float:
+    """Probability that a group without anything in particular has such a gap, by those of placebo groups of the same
+    set: a prediction interval of Student's t. 1 where there are fewer than three.
     """
-    pictures = distinct_pictures(images, ids)
-    means = np.array([ranks[ids[pictures == number]].mean() for number in range(pictures.max() + 1)])
-    # a mean of k uniform ranks has the deviation 1 / sqrt(12 k)
-    deviations = (means.mean() - 0.5) * math.sqrt(12 * len(means))
-    return LabelSupport(float(means.mean()), math.erfc(deviations / math.sqrt(2)) / 2, len(means))
+    from scipy.stats import t
+
+    if len(placebos) < 3:
+        return 1.0
+    deviation = max(float(np.std(placebos, ddof=1)), least_deviation)
+    at = (gap - float(np.mean(placebos))) / (deviation * (1 + 1 / len(placebos)) ** 0.5)
+    return float(t.sf(at, len(placebos) - 1))
 
 
 def distinct_pictures(images: Images, ids: np.ndarray) -> np.ndarray:

@@ -1,0 +1,177 @@
+"""What verification adds to the decision: which groups and marks it convicts; thresholds: config.DetectionConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.decide import Decision, Scored, finding_of
+from dlp_fast.detection.findings import Finding
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.verify import Evidence
+
+
+def is_mark(group: Group, config: DetectionConfig) -> bool:
+    """Whether the images of a group of static patterns share a mark, whatever it is."""
+    if group.label is None and "nats" not in group.statistics and "excess" in group.statistics:
+        return False  # a window that repeats in all classes alike says nothing of labels
+    if "nats" in group.statistics:
+        return group.statistics["nats"] >= config.min_window_nats
+    return group.statistics["purity"] >= config.min_purity
+
+
+def ask_held_out(
+    decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
+) -> bool:
+    """Whether a network that is given none of the labels in question has something to settle: a group of learning
+    curves that does not count as found, or a mark whose trigger does not act and whose images are not found already.
+
+    Args: evidence: of the found groups, of those in question, of `marks`.
+    """
+    if decision.in_question(config):
+        return True
+    found = np.concatenate([group.core for group in decision.found] or [np.zeros(0, dtype=np.int64)])
+    return any(
+        not acts_as_trigger(told, config) and not np.isin(group.core, found).all()
+        for group, told in zip(marks, evidence[len(evidence) - len(marks) :], strict=True)
+    )
+
+
+def with_evidence(
+    decision: Decision,
+    marks: Sequence[Group],
+    evidence: Sequence[Evidence],
+    config: DetectionConfig,
+) -> Decision:
+    """`decision`, of learning curves, with what verification says of its groups, with the groups in question and the
+    `marks` that verification convicts.
+
+    Args: evidence: of each of `decision.found`, of each of `decision.in_question(config)`, then of each of `marks`.
+    """
+    asked = decision.in_question(config)
+    of_found = evidence[: len(decision.found)]
+    of_asked = evidence[len(decision.found) : len(decision.found) + len(asked)]
+    of_marks = evidence[len(decision.found) + len(asked) :]
+    convicted: list[tuple[Group, Evidence]] = []
+    shown: list[Finding] = []
+    for group, told in zip(marks, of_marks, strict=True):
+        if told.distinct < config.min_distinct:
+            continue  # copies of one picture
+        if acts_as_trigger(told, config) or labels_unsupported(told, config):
+            convicted.append((group, told))
+        elif group.label is not None:
+            shown.append(_mark(group, told, config))
+    kept = [
+        (_with_numbers(finding, told, config), group)
+        for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True)
+        if not any(_contradicts(mark, group) for mark, _ in convicted)
+    ]
+    tests = len(asked)
+    for group, told in zip(asked, of_asked, strict=True):
+        if taught_by_itself(told, tests, config):
+            kept.append((_by_gap(group, told, config), group))
+    taken = np.concatenate([group.core for _, group in kept] or [np.zeros(0, dtype=np.int64)])
+    for group, told in convicted:
+        for part in _of_each_class(group, taken):
+            kept.append((_mark(part, told, config), part))
+            taken = np.concatenate([taken, part.core])
+    findings, found = tuple(finding for finding, _ in kept), tuple(group for _, group in kept)
+    return Decision(decision.scored, findings, found, tuple(shown))
+
+
+def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether what a group's images have in common sends other images to its class, and that of placebos does not."""
+    if evidence.attack_success is None:
+        return False
+    lead = evidence.attack_success - (evidence.placebo_success or 0.0)
+    return evidence.attack_success >= config.min_attack_success and lead >= config.min_lead
+
+
+def labels_unsupported(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether a network that was not given the labels of marked images gives them other labels, as it does with wrong
+    ones, and not those of the class's other images.
+    """
+    support = evidence.support
+    return (
+        support is not None
+        and support.ratio <= config.max_label_support
+        and support.p <= config.max_support_p
+    )
+
+
+def taught_by_itself(evidence: Evidence, tests: int, config: DetectionConfig) -> bool:
+    """Whether the labels of a group, well learnt, are known by nothing but the group itself: less than those of images
+    that were learnt alike, by more than placebo groups differ. `tests`: groups of the set that are asked this.
+    """
+    support = evidence.support
+    return (
+        support is not None
+        and support.gap >= config.min_gap
+        and support.ratio <= config.max_gap_support
+        and evidence.gap_p <= config.false_alarm_rate / max(tests, 1)
+    )
+
+
+def _contradicts(mark: Group, group: Group) -> bool:
+    """Whether a convicted mark shows that learning curves took the wrong side of its class."""
+    return mark.label == group.label and np.isin(mark.core, group.core).mean() < 0.5
+
+
+def _of_each_class(mark: Group, taken: np.ndarray) -> list[Group]:
+    """`mark` as one group a class, without images that are suspected already where it is of several classes."""
+    if mark.label is not None:
+        return [mark]
+    parts = []
+    for label in np.unique(mark.labels):
+        own = (mark.labels == label) & ~np.isin(mark.ids, taken)
+        if own.any():
+            parts.append(
+                replace(
+                    mark, label=int(label), ids=mark.ids[own], membership=mark.membership[own], labels=None
+                )
+            )
+    return parts
+
+
+def _with_numbers(finding: Finding, evidence: Evidence, config: DetectionConfig) -> Finding:
+    support = evidence.support
+    finding = replace(
+        finding,
+        attack_success=_rounded(evidence.attack_success),
+        placebo_success=_rounded(evidence.placebo_success),
+        label_support=_rounded(support.ratio) if support else None,
+    )
+    return finding
+
+
+def _by_gap(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
+    """Of a group whose curves alone do not tell, and whose labels nothing but itself teaches."""
+    finding = finding_of(Scored(group, evidence.support.gap / config.min_gap), "supervised")
+    finding = replace(finding, label_gap=_rounded(evidence.support.gap), gap_p=evidence.gap_p)
+    return _with_numbers(finding, evidence, config)
+
+
+def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
+    statistics = group.statistics
+    by_window = "nats" in statistics
+    score = (
+        statistics["nats"] / config.min_window_nats if by_window else statistics["purity"] / config.min_purity
+    )
+    finding = Finding(
+        "supervised",
+        group.label,
+        len(group.core),
+        round(statistics.get("separation", 0.0), 3),
+        0.0,
+        round(score, 4),
+        proposal=group.proposal,
+        purity=_rounded(statistics["purity"]),
+    )
+    return _with_numbers(finding, evidence, config)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,73 @@
+"""Holding out: whose labels one more network is trained without, and what it then says of each group's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.learning_curves import curves
+from dlp_fast.detection.verify import Evidence
+from dlp_fast.detection.verify.label_support import (
+    HeldOut,
+    draw_controls,
+    gap_p_value,
+    label_support,
+    usual_probability,
+)
+
+Train = Callable[[np.ndarray], np.ndarray]
+"""int64 ids of the images whose labels may be used -> float64 [n], probability of the given label of every image."""
+
+CONTROLS = 0.1  # of the other images of each class
+PLACEBO = 0.1  # of its class that a placebo group has at most: the network is to learn the class all the same
+EDGE = (
+    0.1  # membership from which an image is held out with its group: one that is left in teaches its trigger
+)
+SEED = 28
+
+
+def with_support(
+    groups: Sequence[Group],
+    evidence: Sequence[Evidence],
+    others: Sequence[Group],
+    seen: Observed,
+    train: Train,
+    config: DetectionConfig,
+) -> list[Evidence]:
+    """`evidence` of each of `groups`, with how well the labels are known to a network that was given none of them.
+
+    Args: others: groups of learning curves of the other classes, one a class, the placebos.
+    """
+    labels = seen.labels.numpy()
+    placebos = [_part(group) for group in others]
+    held = np.zeros(len(labels), dtype=bool)
+    for group in groups:
+        held[group.ids[group.membership > EDGE]] = True
+    for placebo in placebos:
+        held[placebo.core] = True
+    controls = draw_controls(labels, held, CONTROLS, SEED)
+    probability = train(np.flatnonzero(~held & ~controls))
+    options = config.learning_curves
+    points = curves(seen.entropy.numpy(), seen.loss.numpy(), options)
+    held_out = HeldOut(probability, controls, usual_probability(points, probability, controls))
+    ids = np.flatnonzero(controls)
+    spread = float((held_out.usual - probability)[ids].std()) if len(ids) else 1.0
+    null = [label_support(seen.images, placebo, labels, held_out).gap for placebo in placebos]
+    told = []
+    for group, known in zip(groups, evidence, strict=True):
+        support = label_support(seen.images, group, labels, held_out)
+        p = gap_p_value(support.gap, null, spread / max(support.distinct, 1) ** 0.5)
+        told.append(replace(known, support=support, gap_p=p))
+    return told
+
+
+def _part(group: Group) -> Group:
+    """At most PLACEBO of its class, drawn at random."""
+    core, most = group.core, max(10, round(PLACEBO * len(group.ids)))
+    drawn = np.sort(np.random.default_rng(SEED).permutation(core)[:most])
+    return replace(group, ids=drawn, membership=np.ones(len(drawn)))
