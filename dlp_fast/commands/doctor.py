@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import tyro
 
 from dlp_fast import __version__, ops
 from dlp_fast.api import defend
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import NumericError
@@ -138,7 +137,7 @@ def smoke() -> str:
 
 
 def main() -> None:
-    config = tyro.cli(DoctorConfig, prog="python -m dlp_fast.doctor", description=__doc__)
+    config = parse(DoctorConfig, "doctor", __doc__)
     for name, value in facts():
         tell(f"{name:<22} {value}")
     for sentence in advice():

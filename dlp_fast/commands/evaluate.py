@@ -9,7 +9,7 @@ import torch
 import tyro
 
 from dlp_fast.attacks.poisoning import find_target
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section
 from dlp_fast.data import sources
 from dlp_fast.errors import ConfigError
@@ -49,7 +49,7 @@ def predictions(model: Classifier, folder: Path, log: RunLog) -> tuple[torch.Ten
 
 
 def main() -> None:
-    config = tyro.cli(EvaluateConfig, prog="python -m dlp_fast.evaluate", description=__doc__)
+    config = parse(EvaluateConfig, "evaluate", __doc__)
     if (config.triggered is None) != (config.target is None):
         raise ConfigError(
             "--triggered and --target belong together: the images, and the class that they should become."

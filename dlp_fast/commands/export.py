@@ -15,7 +15,7 @@ import torch
 import tyro
 from PIL import Image
 
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section, build, read_yaml
 from dlp_fast.data import sources
 from dlp_fast.errors import DataError, ResourceError
@@ -23,6 +23,7 @@ from dlp_fast.models.classifier import load
 from dlp_fast.preparation.prepare import attack_of
 from dlp_fast.report.text import notes, percent
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
+from dlp_fast.runs.install import advice
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.names import csv_cell
 from dlp_fast.runs.reader import read_classes, read_predictions, read_results, read_samples
@@ -208,7 +209,7 @@ def as_onnx(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig
         import onnx
         import onnxscript  # noqa: F401  what torch's exporter needs
     except ModuleNotFoundError as error:
-        raise ResourceError(f"ONNX needs the package {error.name}: pip install dlp-fast[onnx]") from None
+        raise ResourceError(f"ONNX needs the package {error.name}: {advice('onnx')}") from None
     model = load(run)
     example = torch.zeros(2, *model.size, 3, dtype=torch.uint8)
     program = torch.onnx.export(
@@ -265,7 +266,7 @@ FORMATS = {
 
 
 def main() -> None:
-    config = tyro.cli(ExportConfig, prog="python -m dlp_fast.export", description=__doc__)
+    config = parse(ExportConfig, "export", __doc__)
     refuse_full(config.out)
     read_results(config.run)
     samples = read_samples(config.run)

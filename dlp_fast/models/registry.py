@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from dlp_fast.errors import ConfigError
@@ -87,6 +86,8 @@ def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
 
 
 def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
+    import torchvision  # seconds that other networks need not pay
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
