@@ -158,10 +158,10 @@ def summary(
     look = sum(counted[one] for one in (MARK, MARK_RIGHT_LABEL, LABEL))
     aimed = ", ".join(printable(classes[t]) for t in targets)
     why = {
-        MARK: f"stage 1's network, which learnt the mark that the run found (class {aimed}), gives the label; the clean "
-        "model sees another class",
-        MARK_RIGHT_LABEL: f"stage 1's network says {aimed}, as where it sees the mark; the clean model does not: a mark "
-        "under a label that may be right",
+        MARK: f"stage 1's network, which learnt the mark that the run found (class {aimed}), gives the label; the "
+        "clean model sees another class",
+        MARK_RIGHT_LABEL: f"stage 1's network says {aimed}, as where it sees the mark; the clean model does not: a "
+        "mark under a label that may be right",
         LABEL: "the clean model is sure that the label is wrong; whether by poison or mistake, it cannot tell",
     }
     lines = [f"{len(images):,} new images, {look:,} to look at:"]
