@@ -71,8 +71,8 @@ def test_a_run_whose_log_nobody_reads_any_more(tmp_path):
     assert (out / "report.html").is_file()
 
 
-def test_help_is_soon_there_and_a_command_ends_when_it_says_so():
-    """Without torch, and without a walk over all of it at the end. CPU seconds: other work of the machine does not count."""
+def test_help_is_soon_there():
+    """Without torch. CPU seconds: other work of the machine does not count."""
     for module, most in (("commands", 0.7), ("run", 1.5), ("predict", 1.5)):
         code = (
             "import resource, subprocess, sys\n"

@@ -85,7 +85,7 @@ def _onnx_use(model: Classifier, resize: bool, opset: int) -> str:
             f"(one size a batch). It resizes and crops to {width} x {height} itself, within one of 255 levels of what "
             "the run did."
         )
-    return f"model.onnx (opset {opset}) takes uint8 RGB [n, {height}, {width}, 3]: pictures after the preprocessing above."
+    return f"model.onnx (opset {opset}) takes uint8 RGB [n, {height}, {width}, 3]: what the preprocessing above gives."
 
 
 def as_torchvision(run: Path, out: Path) -> str:

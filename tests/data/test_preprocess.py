@@ -70,13 +70,13 @@ def test_bad_files_are_named(tmp_path, turned):
     bad.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"bad\.png: not_an_image.*\(2 such files\)"):
         dlp_fast.preprocess([turned, bad, bad], SIZE)
+    (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match=r"folder: not_a_regular_file"):
-        (tmp_path / "folder").mkdir()
         dlp_fast.preprocess(tmp_path / "folder", SIZE)
 
 
 def test_unknown_fit():
-    with pytest.raises(ConfigError, match="dataset.fit 'stretch' is unknown"):
+    with pytest.raises(ConfigError, match=r"dataset\.fit 'stretch' is unknown"):
         dlp_fast.preprocess([], SIZE, fit="stretch")
 
 
