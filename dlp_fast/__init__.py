@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dlp_fast.api import Result, defend
+    from dlp_fast.data.preprocess import preprocess
     from dlp_fast.models.classifier import Classifier, load
     from dlp_fast.ops import build_info
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "Result", "build_info", "defend", "load"]
+__all__ = ["Classifier", "Result", "build_info", "defend", "load", "preprocess"]
 
 _HOMES = {
     "Classifier": "dlp_fast.models.classifier",
@@ -24,6 +25,7 @@ _HOMES = {
     "build_info": "dlp_fast.ops",
     "defend": "dlp_fast.api",
     "load": "dlp_fast.models.classifier",
+    "preprocess": "dlp_fast.data.preprocess",
 }
 
 

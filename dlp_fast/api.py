@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlp_fast.config import RunConfig, build, merge, read_preset, resolve
+from dlp_fast.config import RunConfig, build, merge, read_preset, refuse_address, resolve
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute, cpu_has_fast_bf16
 from dlp_fast.engine.inference import score
@@ -20,7 +20,8 @@ from dlp_fast.pipeline import defend as run_stages
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
 from dlp_fast.preparation.prepare import prepare
-from dlp_fast.report.results import Finished, Result, results_of, write_run
+from dlp_fast.report.result import Result
+from dlp_fast.report.results import Finished, result_of, results_of, write_run
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.tracking import start_trackers
@@ -58,6 +59,8 @@ def defend(
     named = isinstance(data, (str, Path))
     if named and test is not None:
         raise ConfigError("defend(): a folder brings its own test set, as FOLDER/test; leave `test` out.")
+    if named:
+        refuse_address(str(data))
     values["data"] = str(data) if named else "array" if labels is not None else "dataset"
     values.setdefault("attack", "none")
     values["out"] = str(out) if out is not None else None
@@ -110,19 +113,19 @@ def execute(
             results = results_of(finished, config)
         size = (data.images.height, data.images.width)
         mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-        model = Classifier(found.model, config.model, train.classes, size, mean, std).to(compute.device)
+        model = Classifier(
+            found.model,
+            config.model,
+            train.classes,
+            size,
+            mean,
+            std,
+            fit=settings["dataset"].get("fit", "crop"),
+            holds=results["model"]["holds"],
+        ).to(compute.device)
         if folder:
             write_run(folder, finished, model, results, log)
-        selection = found.selection
-        return Result(
-            model.eval(),
-            selection.suspected_poisoned,
-            selection.suspected_clean,
-            selection.score,
-            train.paths,
-            results,
-            folder.path if folder else None,
-        )
+        return result_of(finished, model.eval(), results, folder.path if folder else None)
 
 
 __all__ = ["ConfigError", "Result", "defend", "execute", "load"]

@@ -13,6 +13,7 @@ import dlp_fast
 from dlp_fast.commands.options import read_options
 from dlp_fast.config import (
     NOT_COMPARED,
+    DataConfig,
     RunConfig,
     build,
     differences,
@@ -218,8 +219,8 @@ class TestRefused:
                 "supervised.epoch: no such option; perhaps you meant supervised.epochs",
             ),
             ("sede: 3", "sede: no such option; perhaps you meant seed"),
-            ("seed: -1", "seed: .*greater than or equal to 0, got -1"),
-            ("supervised: {epochs: 0}", "supervised.epochs: .*greater than or equal to 1, got 0"),
+            ("seed: -1", "seed: expected at least 0 and less than [0-9]+, got -1"),
+            ("supervised: {epochs: 0}", "supervised.epochs: expected at least 1, got 0"),
             ("supervised: 3", "supervised: "),
             ("attack: badnet", "attack: .*'badnets'"),
             ("- a list", "expected `key: value` lines, got a list"),
@@ -234,6 +235,27 @@ class TestRefused:
         done = command("run", "--config", file)
         assert done.code == 2
         assert "Traceback" not in done.text
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--dataset.image-size", "3"), "--dataset.image-size: expected 8 to 256, got 3."),
+            (("--supervised.epochs", "0"), "--supervised.epochs: expected at least 1, got 0."),
+            (("--poison-rate", "2"), "--poison-rate: expected more than 0 and at most 1, got 2.0."),
+            (("--data", "https://host/x"), "https://host/x is an address, and dlp_fast fetches nothing."),
+        ],
+    )
+    def test_command_line_in_our_words(self, words, message):
+        done = command("run", *words)
+        assert done.code == 2
+        assert message in " ".join(done.text.split())
+        assert "type=" not in done.text and "Input should" not in done.text
+
+    def test_from_python(self):
+        with pytest.raises(ConfigError, match=r"image_size: expected 8 to 256, got 3"):
+            DataConfig(image_size=3)
+        with pytest.raises(ConfigError, match="https://host/x is an address"):
+            dlp_fast.defend("https://host/x")
 
     def test_missing_file(self, tmp_path):
         with pytest.raises(ConfigError, match="does not exist"):

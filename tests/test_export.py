@@ -10,9 +10,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torchvision
+from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny import command, image_folder, options
 
 import dlp_fast
+from dlp_fast.models.classifier import Classifier
+from dlp_fast.models.registry import build_model, difference_from_torchvision
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,81 @@ def test_onnx(folder_run, tmp_path):
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
     assert "Attack success rate" not in (out / "README.md").read_text().split("\n")[0]
     assert "cannot be excluded" in (out / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_onnx_that_resizes(folder_run, tmp_path):
+    """Pictures of any size; probabilities as ours, whose pixels differ by at most one level of 255."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    out = export(folder_run[1], "onnx", tmp_path / "out", "--resize", "--opset", "18")
+    assert "opset 18" in (out / "README.md").read_text()
+    session = runtime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
+    model = dlp_fast.load(out)
+    for n, height, width in ((1, 16, 16), (3, 50, 31), (2, 9, 200)):
+        images = np.random.default_rng(n).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+        (theirs,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(theirs, model.predict(images).numpy(), atol=0.02)
+
+
+def run_of(name, size, tiny_run, tmp_path):
+    """A run folder whose model is the network `name` for images of `size` pixels, and the model."""
+    net = build_model(name, 10, size, seed=1)
+    model = Classifier(
+        net, name, tuple("0123456789"), (size, size), torch.full((3,), 0.5), torch.full((3,), 0.25)
+    ).eval()
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run[0], run, ignore=shutil.ignore_patterns("checkpoints"))
+    model.save(run)
+    return run, model
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_torchvision(tiny_run, tmp_path, name):
+    """Loaded by torchvision's own names, strictly, as the card says; the same logits."""
+    run, model = run_of(f"torchvision:{name}", 112, tiny_run, tmp_path)
+    out = export(run, "torchvision", tmp_path / "out")
+    net = torchvision.models.get_model(name, weights=None, num_classes=10)
+    net.load_state_dict(load_file(out / "weights.safetensors"), strict=True)
+    with safe_open(out / "weights.safetensors", "pt") as file:
+        facts = file.metadata()
+    assert json.loads(facts["classes"]) == list("0123456789") and json.loads(facts["size"]) == [112, 112]
+    mean, std = (torch.tensor(json.loads(facts[key])) for key in ("mean", "std"))
+    images = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8)
+    x = ((images / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(x), model(images), rtol=1e-3, atol=1e-4)
+    card = (out / "README.md").read_text()
+    assert f'get_model("{name}", weights=None, num_classes=10)' in card and "mean [0.5, 0.5, 0.5]" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "how"),
+    [
+        ("torchvision:resnet18", 32, "first convolution is 3 x 3 with stride 1"),
+        ("wrn-10-1", 16, "not one of torchvision's networks"),
+    ],
+)
+def test_torchvision_refused(tiny_run, tmp_path, name, size, how):
+    run, _ = run_of(name, size, tiny_run, tmp_path)
+    done = command("export", run, "--format", "torchvision", "--out", tmp_path / "out")
+    assert done.code == 2 and how in " ".join(done.text.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_stem_that_differs_is_told():
+    """What the network itself says: other shapes or strides than torchvision's of the same name."""
+    for name in ("resnet18", "densenet121", "mobilenet_v2", "vgg11", "squeezenet1_1"):
+        ours = build_model(f"torchvision:{name}", 10, 64, seed=0)
+        theirs = torchvision.models.get_model(name, weights=None, num_classes=10)
+        same = repr(ours) == repr(theirs)
+        assert (difference_from_torchvision(f"torchvision:{name}", 64) is None) == same, name
+        assert difference_from_torchvision(f"torchvision:{name}", 112) is None
+
+
+def test_options_of_another_format(folder_run, tmp_path):
+    done = command("export", folder_run[1], "--format", "csv", "--resize", "--out", tmp_path / "out")
+    assert done.code == 2 and "--resize and --opset are of --format onnx" in done.text
 
 
 def edited(run, tmp_path, change):

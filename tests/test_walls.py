@@ -109,7 +109,7 @@ def test_only_the_ops_load_the_extension(file):
         assert "torch.ops." not in text
 
 
-SHIMS = ("run", "poison", "evaluate", "export", "doctor", "report.__main__")
+SHIMS = ("run", "predict", "scan_new", "poison", "evaluate", "export", "doctor", "report.__main__")
 MAY_IMPORT_COMMANDS = {f"{name.replace('.', '/')}.py" for name in SHIMS} | {"reproduce/__main__.py"}
 
 

@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import tyro
 
 from dlp_fast import __version__, ops
 from dlp_fast.api import defend
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import NumericError
 from dlp_fast.ops.entropy_rank_reference import entropy_rank_reference
+from dlp_fast.runs.install import advice as install_advice
 
 REQUIRED = (
     "torch",
@@ -37,11 +37,12 @@ REQUIRED = (
     "rich",
 )
 EXTRAS = {
-    "nvidia-dali-cuda130": "--loader dali: files decoded and augmented by DALI",
-    "onnx": "export --format onnx",
-    "onnxscript": "export --format onnx",
-    "pyarrow": "samples.parquet",
-    "tensorboard": "--track tensorboard",
+    "nvidia-dali-cuda130": ("dali", "--loader dali: files decoded and augmented by DALI"),
+    "onnx": ("onnx", "export --format onnx"),
+    "onnxscript": ("onnx", "export --format onnx"),
+    "pandas": ("pandas", "Result.to_frame()"),
+    "pyarrow": ("parquet", "samples.parquet"),
+    "tensorboard": ("tensorboard", "--track tensorboard"),
 }
 ROOM = 2.0  # GB that a run folder with its checkpoints may need
 
@@ -89,8 +90,8 @@ def facts() -> Iterator[tuple[str, str]]:
     yield "NVIDIA driver", driver()
     yield "GPU in torch", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     yield "native ops", ", ".join(f"{k}: {v}" for k, v in build.items() if v is not None)
-    for package, use in EXTRAS.items():
-        yield package, version(package) or f"not installed ({use})"
+    for package, (extra, use) in EXTRAS.items():
+        yield package, version(package) or f"not installed ({use}; {install_advice(extra)})"
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     yield "free disk here", f"{free:.1f} GB"
 
@@ -138,7 +139,7 @@ def smoke() -> str:
 
 
 def main() -> None:
-    config = tyro.cli(DoctorConfig, prog="python -m dlp_fast.doctor", description=__doc__)
+    config = parse(DoctorConfig, "doctor", __doc__)
     for name, value in facts():
         tell(f"{name:<22} {value}")
     for sentence in advice():

@@ -9,12 +9,13 @@ import torch
 import tyro
 
 from dlp_fast.attacks.poisoning import find_target
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section
 from dlp_fast.data import sources
 from dlp_fast.errors import ConfigError
-from dlp_fast.models.classifier import Classifier, load
+from dlp_fast.models.classifier import Classifier, read_model
 from dlp_fast.report.text import percent
+from dlp_fast.runs.contents import caution, title
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.writer import RunFolder
 
@@ -49,18 +50,21 @@ def predictions(model: Classifier, folder: Path, log: RunLog) -> tuple[torch.Ten
 
 
 def main() -> None:
-    config = tyro.cli(EvaluateConfig, prog="python -m dlp_fast.evaluate", description=__doc__)
+    config = parse(EvaluateConfig, "evaluate", __doc__)
     if (config.triggered is None) != (config.target is None):
         raise ConfigError(
             "--triggered and --target belong together: the images, and the class that they should become."
         )
-    model = load(config.run)
+    model = read_model(config.run)
     target = find_target(config.target, model.classes) if config.target is not None else None
     log = RunLog(None)
+    if caution(model.holds):
+        log.warn(f"{config.run}: {caution(model.holds)}")
     predicted, labels = predictions(model, config.data, log)
     figures = {
         "schema": 1,
         "data": str(config.data),
+        "model": {"name": model.name, "holds": model.holds},
         "images": len(labels),
         "clean_accuracy": float((predicted == labels).float().mean()),
         "per_class_accuracy": {
@@ -84,6 +88,7 @@ def main() -> None:
         }
     log.close()
     RunFolder(config.run).write_json("evaluation.json", figures)
+    tell(f"of {title(model.holds)}:")
     tell(f"clean accuracy      {percent(figures['clean_accuracy'])}  ({len(labels):,} images)")
     tell(f"attack success rate {percent(figures['attack_success_rate'])}")
     tell(f"written to {config.run / 'evaluation.json'}")

@@ -14,14 +14,15 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from PIL import Image
+from pydantic import Field
 
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.export_model import as_onnx, as_torchvision
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section, build, read_yaml
 from dlp_fast.data import sources
-from dlp_fast.errors import DataError, ResourceError
-from dlp_fast.models.classifier import load
+from dlp_fast.errors import ConfigError, DataError
 from dlp_fast.preparation.prepare import attack_of
-from dlp_fast.report.text import notes, percent
+from dlp_fast.runs.contents import caution, holds_of
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.names import csv_cell
@@ -38,15 +39,20 @@ class ExportConfig(Section):
 
     run: Annotated[Path, tyro.conf.Positional]
     """A finished run folder."""
-    format: Literal["imagefolder", "csv", "fiftyone", "cleanlab", "onnx"]
+    format: Literal["imagefolder", "csv", "fiftyone", "cleanlab", "onnx", "torchvision"]
     """imagefolder: the images that are not suspected; csv: lists of kept and suspected; fiftyone: FiftyOne's image
-    classification format; cleanlab: its table of label issues; onnx: the model, with safetensors and a model card."""
+    classification format; cleanlab: its table of label issues; onnx: the model, with safetensors and a model card;
+    torchvision: weights under torchvision's own names, for networks that are torchvision's."""
     out: Path
     """Folder to write; must not exist, or be empty."""
     data: Path | None = None
     """Where the images are now, if not where the run found them."""
     copies: bool = False
     """imagefolder, fiftyone: copy files, even where hard links are possible."""
+    resize: bool = False
+    """onnx: resize and crop within the graph, as the run did; it then takes pictures of any size."""
+    opset: int | None = Field(None, ge=18)
+    """onnx: version of the operators; unset: what this PyTorch prefers."""
 
 
 def kept(samples: dict[str, list[str]]) -> list[int]:
@@ -193,82 +199,30 @@ def as_fiftyone(run: Path, out: Path, samples: dict[str, list[str]], config: Exp
     return f"data/, labels.json ({len(labels)} images): fiftyone.types.FiftyOneImageClassificationDataset"
 
 
-class _Probabilities(torch.nn.Module):
-    def __init__(self, model: torch.nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.model(images).softmax(1)
-
-
-def as_onnx(run: Path, out: Path, samples: dict[str, list[str]], _: ExportConfig) -> str:
-    """model.onnx: uint8 [n, height, width, 3] -> probabilities fp32 [n, classes]; with weights, names and a card."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  what torch's exporter needs
-    except ModuleNotFoundError as error:
-        raise ResourceError(f"ONNX needs the package {error.name}: pip install dlp-fast[onnx]") from None
-    model = load(run)
-    example = torch.zeros(2, *model.size, 3, dtype=torch.uint8)
-    program = torch.onnx.export(
-        _Probabilities(model).eval(),
-        (example,),
-        dynamo=True,
-        input_names=["images"],
-        output_names=["probabilities"],
-        dynamic_shapes={"images": {0: torch.export.Dim("n")}},
-        verbose=False,
-    )
-    program.save(out / "model.onnx")
-    onnx.checker.check_model(str(out / "model.onnx"))
-    for name in ("model.safetensors", "classes.json"):
-        shutil.copy2(run / name, out / name)
-    write_atomic(out / "README.md", model_card(run, model.classes, model.size, model.name).encode())
-    return "model.onnx, model.safetensors, classes.json, README.md (model card)"
-
-
-def model_card(run: Path, classes: tuple[str, ...], size: tuple[int, int], name: str) -> str:
-    results = read_results(run)
-    last = list(results["stages"].values())[-1]
-    verdict = results["verdict"]
-    found = results["detection"]
-    unlearnt = found["suspected_poisoned"] - results["stage3_detections"]
-    said = "\n".join(f"- {note[0].upper()}{note[1:]}" for note in notes(results))
-    return f"""# Model card
-
-Image classifier ({name}), trained by dlp_fast {results["environment"]["dlp_fast"]} on images that were not trusted.
-
-- Input: uint8 RGB, [n, {size[0]}, {size[1]}, 3]; output: probabilities of {len(classes)} classes, in the order below
-- Verdict on the training images: {verdict["kind"]} (score {verdict["score"]:.2f}; 1 counts as found)
-- {unlearnt} images were suspected poisoned and not trained on under their labels
-- Clean accuracy: {percent(last["clean_accuracy"])}; attack success rate of the known trigger:
-  {percent(last["attack_success_rate"])} (– where unknown)
-{said}
-An attack success rate is that of one trigger. A trigger that was not suspected cannot be excluded.
-
-Classes (names of folders, as JSON):
-
-```json
-{json.dumps(list(classes), indent=1)}
-```
-"""
-
-
 FORMATS = {
     "imagefolder": as_imagefolder,
     "csv": as_csv,
     "fiftyone": as_fiftyone,
     "cleanlab": as_cleanlab,
-    "onnx": as_onnx,
 }
+OF_THE_MODEL = ("onnx", "torchvision", "cleanlab")
 
 
 def main() -> None:
-    config = tyro.cli(ExportConfig, prog="python -m dlp_fast.export", description=__doc__)
+    config = parse(ExportConfig, "export", __doc__)
+    if config.format != "onnx" and (config.resize or config.opset is not None):
+        raise ConfigError("--resize and --opset are of --format onnx.")
     refuse_full(config.out)
-    read_results(config.run)
+    results = read_results(config.run)
     samples = read_samples(config.run)
+    told = caution(holds_of(results["stages"])) if config.format in OF_THE_MODEL else None
+    if told:
+        RunLog(None).warn(f"{config.run}: {told}")
     with new_folder(config.out) as folder:
-        told = FORMATS[config.format](config.run, folder, samples, config)
-    tell(f"written to {config.out}: {told}")
+        if config.format == "onnx":
+            written = as_onnx(config.run, folder, resize=config.resize, opset=config.opset)
+        elif config.format == "torchvision":
+            written = as_torchvision(config.run, folder)
+        else:
+            written = FORMATS[config.format](config.run, folder, samples, config)
+    tell(f"written to {config.out}: {written}")

@@ -1,21 +1,31 @@
-"""What the commands share: reading options, errors with exit codes, printing."""
+"""What the commands share: reading options."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
-from rich.console import Console
-from rich.table import Table
+from pydantic import BaseModel
 
-from dlp_fast.config import RunConfig, build, merge, presets, read_preset, read_yaml
-from dlp_fast.errors import DlpError
-from dlp_fast.runs.log import error_console
+from dlp_fast.commands.guard import guarded, tell
+from dlp_fast.config import (
+    InvalidSection,
+    RunConfig,
+    build,
+    merge,
+    presets,
+    read_preset,
+    read_yaml,
+    refuse_address,
+)
+from dlp_fast.errors import ConfigError
+
+__all__ = ["guarded", "parse", "read_options", "tell"]
+
+Options = TypeVar("Options", bound=BaseModel)
 
 FILES_HELP = (
     f"Besides the options below: --preset NAME ({', '.join(presets())}) and --config FILE.yaml. "
@@ -23,36 +33,41 @@ FILES_HELP = (
 )
 
 
-def guarded(main: Callable[[], None]) -> None:
-    """Run a command; an error that a person can mend ends in one message and its exit code, never a traceback."""
+def parse(
+    options: type[Options],
+    command: str,
+    description: str | None,
+    arguments: list[str] | None = None,
+    default: Options | None = None,
+) -> Options:
+    """The options of `python -m dlp_fast.<command>` from the command line.
+
+    Raises ConfigError for a value that is out of range, and for an address of the web where a place is wanted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for argument in arguments:
+        refuse_address(argument)
+    given = {} if default is None else {"default": default}
+    prog = f"python -m dlp_fast.{command}"
     try:
-        main()
-    except DlpError as error:
-        _complain(str(error))
-        _leave(error.exit_code)
-    except KeyboardInterrupt:
-        error_console().print("stopped; nothing was begun that is not saved.", highlight=False)
-        _leave(130)
-    except OSError as error:  # a place that no stage looks after
-        where = f"{error.filename}: " if error.filename else ""
-        reason = error.strerror or str(error)
-        _complain(where + reason)
-        _leave(5)
-    except MemoryError:
-        _complain("out of memory. Lower --dataset.resident-megabytes or the batch.")
-        _leave(5)
+        return tyro.cli(options, args=arguments, prog=prog, description=description, **given)
+    except InvalidSection as error:
+        at = _place_of(error.section, options)
+        told = "; ".join(f"--{at}{name.replace('_', '-')}: {what}" for name, what in error.problems)
+        raise ConfigError(f"{told}. See {prog} --help.") from None
 
 
-def _complain(text: str) -> None:
-    console = error_console()
-    console.print("error: ", style="bold red", end="")
-    console.print(text, highlight=False, markup=False)
-
-
-def _leave(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code) if code >= 128 else sys.exit(code)
+def _place_of(section: type[BaseModel], options: type[BaseModel]) -> str:
+    """The prefix of a section's options, such as "dataset.", within `options`; "" for itself."""
+    for name, field in options.model_fields.items():
+        of = field.annotation
+        if isinstance(of, type) and issubclass(of, BaseModel):
+            if of is section:
+                return f"{name}."
+            inside = _place_of(section, of)
+            if inside:
+                return f"{name}.{inside}"
+    return ""
 
 
 def read_options(arguments: list[str]) -> RunConfig:
@@ -67,16 +82,7 @@ def read_options(arguments: list[str]) -> RunConfig:
     if given.config:
         values = merge(values, read_yaml(given.config))
     default = build(values, str(given.config or given.preset or "defaults"))
-    return tyro.cli(
-        RunConfig,
-        default=default,
-        args=rest,
-        prog="python -m dlp_fast.run",
-        description="From an image folder that is not trusted to a clean model and the list of suspected images. "
-        + FILES_HELP,
+    description = (
+        "From an image folder that is not trusted to a clean model and the list of suspected images. "
     )
-
-
-def tell(what: str | Table) -> None:
-    """Print a result as it is: names of files and classes are never markup."""
-    Console().print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))
+    return parse(RunConfig, "run", description + FILES_HELP, rest, default)

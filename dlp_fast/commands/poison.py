@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from PIL import Image
 from pydantic import Field
 
 from dlp_fast.attacks.poisoning import Poisoning, plan
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import DataConfig, Section
 from dlp_fast.data import sources
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
@@ -72,7 +71,7 @@ def write_png(folder: Path, classes: tuple[str, ...], label: int, number: int, p
 
 
 def main() -> None:
-    config = tyro.cli(PoisonConfig, prog="python -m dlp_fast.poison", description=__doc__)
+    config = parse(PoisonConfig, "poison", __doc__)
     refuse_full(config.out)
     log = RunLog(None)
     dataset = sources.load(config.data, DataConfig(image_size=config.image_size), progress=log.counter())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from dlp_fast.commands.options import tell
+from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section
 from dlp_fast.report.render import write_report
 
@@ -22,6 +22,6 @@ class ReportConfig(Section):
 
 
 def main() -> None:
-    config = tyro.cli(ReportConfig, prog="python -m dlp_fast.report", description=__doc__)
+    config = parse(ReportConfig, "report", __doc__)
     path = write_report(config.run, config.out)
     tell(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB). Open it in a browser; it needs no network.")

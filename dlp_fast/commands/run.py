@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
-from dlp_fast.api import execute
-from dlp_fast.commands.dry_run import dry_run
 from dlp_fast.commands.options import read_options, tell
-from dlp_fast.config import resolve
+from dlp_fast.config import RunConfig, resolve
 from dlp_fast.preparation.place import default_out
 from dlp_fast.report.text import duration, notes, percent, results_table, verdict_lines
-from dlp_fast.runs.writer import RunFolder
+from dlp_fast.runs.contents import CLEAN, holds_of, title
 
 
 def main() -> None:
     config = read_options(sys.argv[1:])
+    # what follows loads torch: not before the options are known to be right
+    from dlp_fast.api import execute
+    from dlp_fast.runs.writer import RunFolder
+
     if config.dry_run:
-        told = dry_run(config)
-        for stage, seconds in told.seconds.items():
-            tell(f"{stage:<12} about {duration(seconds)}")
-        tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
-        tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
+        _dry_run(config)
         return
     out = config.out or default_out(resolve(config))
     before = RunFolder(out).results
-    result = execute(config.model_copy(update={"out": out}))
+    results = execute(config.model_copy(update={"out": out})).results
     tell("")
-    if before and before["stages"] == result.results["stages"]:  # to the second: nothing was trained
+    if before and before["stages"] == results["stages"]:  # to the second: nothing was trained
         tell("this run was finished already; its results:")
-    tell(results_table(result.results))
-    of = result.results["detection"]
-    known = of["poisoned_precision"] is not None or of["poisoned_recall"] is not None
+    tell(results_table(results))
     tell("")
-    for line in [*verdict_lines(result.results["verdict"]), *notes(result.results)]:
+    for line in [*verdict_lines(results["verdict"]), *notes(results), *summary(results, out)]:
         tell(line)
-    tell(
+
+
+def _dry_run(config: RunConfig) -> None:
+    from dlp_fast.commands.dry_run import dry_run
+
+    told = dry_run(config)
+    for stage, seconds in told.seconds.items():
+        tell(f"{stage:<12} about {duration(seconds)}")
+    tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
+    tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
+
+
+def summary(results: dict[str, Any], out: Path) -> list[str]:
+    """Lines for the end of a run: the suspected images in numbers, what lies where, and what to do next."""
+    of = results["detection"]
+    known = of["poisoned_precision"] is not None or of["poisoned_recall"] is not None
+    holds = holds_of(results["stages"])
+    use = "dlp_fast.load(folder).predict(images)" if holds == CLEAN else "not to be used as one, see above"
+    lines = [
         f"suspected poisoned: {of['suspected_poisoned']} images"
         + (
             f", {percent(of['poisoned_precision'])} of them truly"
@@ -43,13 +59,14 @@ def main() -> None:
         )
         + (f", {percent(of['poisoned_recall'])} of all poisoned" if known else "")
         + f"; suspected clean: {of['suspected_clean']}"
-        + (f", {percent(of['clean_precision'])} of them truly" if known else "")
-    )
-    tell(f"\nin {out}/:")
-    tell("  report.html         the verdict and the suspected images, to look at; needs no network")
-    tell("  samples.csv         every image with its score; lowest rank = most suspicious")
-    tell("  model.safetensors   the clean model: dlp_fast.load(folder).predict(images)")
-    tell("  results.json        these figures, with configuration and versions")
-    tell("next: open report.html and look at the suspected images before you trust the rest.")
+        + (f", {percent(of['clean_precision'])} of them truly" if known else ""),
+        f"\nin {out}/:",
+        "  report.html         the verdict and the suspected images, to look at; needs no network",
+        "  samples.csv         every image with its score; lowest rank = most suspicious",
+        f"  model.safetensors   {title(holds)}: {use}",
+        "  results.json        these figures, with configuration and versions",
+    ]
+    lines.append("next: open report.html and look at the suspected images before you trust the rest.")
     if not known:
-        tell("      a trigger that was not suspected cannot be excluded; see docs/limits.md.")
+        lines.append("      a trigger that was not suspected cannot be excluded; see docs/limits.md.")
+    return lines

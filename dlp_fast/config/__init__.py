@@ -13,10 +13,11 @@ from dlp_fast.config.reading import (
     presets,
     read_preset,
     read_yaml,
+    refuse_address,
     resolve,
 )
 from dlp_fast.config.run import RunConfig
-from dlp_fast.config.section import Section
+from dlp_fast.config.section import InvalidSection, Section
 from dlp_fast.config.stages import DataConfig, FinetuningConfig, SupervisedConfig, UnlearningConfig
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "DataConfig",
     "DetectionConfig",
     "FinetuningConfig",
+    "InvalidSection",
     "LearningCurvesConfig",
     "RunConfig",
     "Section",
@@ -37,5 +39,6 @@ __all__ = [
     "presets",
     "read_preset",
     "read_yaml",
+    "refuse_address",
     "resolve",
 ]

@@ -7,6 +7,7 @@ run folder; running it again gives the same run.
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dlp_fast.config.run import RunConfig
+from dlp_fast.config.words import expected
 from dlp_fast.errors import ConfigError
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
@@ -61,13 +63,19 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_yaml(PRESETS / f"{name}.yaml")
 
 
-def _known_keys(dotted: tuple[Any, ...]) -> list[str]:
+def _section(dotted: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The section that a dotted key names; None where it names none."""
     section: Any = RunConfig
     for key in dotted:
         section = getattr(section.model_fields.get(key), "annotation", None)
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return []
-    return list(section.model_fields)
+            return None
+    return section
+
+
+def _known_keys(dotted: tuple[Any, ...]) -> list[str]:
+    section = _section(dotted)
+    return list(section.model_fields) if section else []
 
 
 def build(values: dict[str, Any], origin: str) -> RunConfig:
@@ -89,8 +97,16 @@ def build(values: dict[str, Any], origin: str) -> RunConfig:
                 )
                 lines.append(f"{name}: no such option{hint}")
             else:
-                lines.append(f"{name}: {problem['msg']}, got {problem['input']!r}")
+                lines.append(f"{name}: {expected(problem, _section(problem['loc'][:-1]))}")
         raise ConfigError(f"{origin}: " + "; ".join(lines)) from None
+
+
+def refuse_address(text: str) -> None:
+    """ConfigError where `text` (or OPTION=TEXT) is an address such as https://…: as a path it would lose a slash."""
+    if re.match(r"(--[\w.-]+=)?[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise ConfigError(
+            f"{text} is an address, and dlp_fast fetches nothing. Copy the files to this machine and give their folder."
+        )
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:

@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import download_url
 
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import printable
 
-FOLDER = CIFAR10.base_folder
-ARCHIVE = CIFAR10.filename
+# As on its home page; torchvision has the same, and takes seconds to load.
+FOLDER = "cifar-10-batches-py"
+ARCHIVE = "cifar-10-python.tar.gz"
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-TRAIN_MD5 = {name: md5 for name, md5 in CIFAR10.train_list}
-TEST_MD5 = {name: md5 for name, md5 in CIFAR10.test_list}
+TRAIN_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+}
+TEST_MD5 = {"test_batch": "40351d587109b95175f43aff81a1287e"}
 _MAX_BYTES = 1 << 26
 
 # What numpy's arrays are made of, under the names of numpy 1 and numpy 2.
@@ -65,6 +72,13 @@ def unpickle_arrays(data: bytes, where: str) -> object:
         ) from None
 
 
+def download_url(url: str, root: str, filename: str, md5: str) -> None:
+    """torchvision's, which takes seconds to load."""
+    from torchvision.datasets import utils
+
+    utils.download_url(url, root, filename, md5)
+
+
 def load_cifar10(
     folder: str | Path | None = None,
     *,
@@ -89,10 +103,10 @@ def load_cifar10(
             )
         try:
             place.mkdir(parents=True, exist_ok=True)
-            download_url(CIFAR10.url, str(place), ARCHIVE, CIFAR10.tgz_md5)
+            download_url(URL, str(place), ARCHIVE, ARCHIVE_MD5)
         except Exception as error:  # URLError, RuntimeError of a wrong md5, OSError
             raise DataError(
-                f"CIFAR-10 could not be downloaded from {CIFAR10.url} to {printable(str(place))} ({error}); "
+                f"CIFAR-10 could not be downloaded from {URL} to {printable(str(place))} ({error}); "
                 f"put {ARCHIVE} there yourself, or give `cifar10:DIR` for a copy in DIR"
             ) from error
         files = _read_files(place, [*train_md5, *test_md5])

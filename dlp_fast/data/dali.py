@@ -16,6 +16,7 @@ import torch
 from dlp_fast.data.decode import region
 from dlp_fast.data.storage import FileImages, Pending
 from dlp_fast.errors import ResourceError
+from dlp_fast.runs.install import advice
 from dlp_fast.runs.names import printable
 
 MODES = (
@@ -31,7 +32,7 @@ def available() -> str | None:
     try:
         import nvidia.dali  # noqa: F401
     except ModuleNotFoundError:
-        return "DALI is not installed (pip install dlp-fast[dali])"
+        return f"DALI is not installed ({advice('dali')})"
     except (ImportError, OSError, RuntimeError) as error:  # a driver too old for it, a library missing
         return f"DALI does not load here ({str(error).splitlines()[0]})"
     return None

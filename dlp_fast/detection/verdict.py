@@ -140,6 +140,6 @@ def _reason_of_curves(finding: Finding, name: str) -> str:
     return (
         f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "
         f"them (of the class's other images, whose labels it was given, to {heard.others:.0%}): likely harmless, "
-        "typical pictures of their class or near-duplicates. The clean model was trained without their labels; look at "
+        "typical pictures of their class or near-duplicates. Stage 3 does not use their labels; look at "
         "them, and write keep in samples.csv where they are right."
     )

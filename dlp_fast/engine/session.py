@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from dlp_fast.engine.device import Compute
 from dlp_fast.errors import Interrupted, NumericError
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
 
-RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, StochasticDepth)
+RANDOM_LAYERS = ("_DropoutNd", "StochasticDepth")
+"""By name: torchvision, home of the second, takes seconds to load, and is there only where a network needs it."""
 
 
 class Session:
@@ -229,7 +229,11 @@ class StageRun:
 
 def has_random_layers(model: nn.Module) -> bool:
     """Whether a forward pass in training draws random numbers (dropout, stochastic depth)."""
-    return any(getattr(m, "p", 0) for m in model.modules() if isinstance(m, RANDOM_LAYERS))
+    return any(
+        getattr(m, "p", 0)
+        for m in model.modules()
+        if any(kind.__name__ in RANDOM_LAYERS for kind in type(m).__mro__)
+    )
 
 
 def seed_step(model: nn.Module, seed: int, stage: int, step: int) -> None:

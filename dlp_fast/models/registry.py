@@ -7,12 +7,12 @@ import re
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.wide_resnet import WideResNet
 
+TORCHVISION = "torchvision:"
 SMALL = 96  # pixels; below this, stems that divide the resolution by 4 leave nothing to classify
 
 
@@ -68,8 +68,8 @@ def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
                 net: nn.Module = WideResNet(int(wide[1]), int(wide[2]), classes, size)
             except ValueError as error:
                 raise ConfigError(f"model {name}: {error}") from None
-        elif name.startswith("torchvision:"):
-            net = _from_torchvision(name.removeprefix("torchvision:"), classes, size)
+        elif name.startswith(TORCHVISION):
+            net = _from_torchvision(name.removeprefix(TORCHVISION), classes, size)
         else:
             raise ConfigError(
                 f"model {name!r} is unknown; expected wrn-16-1, any wrn-D-K, or torchvision:NAME"
@@ -87,14 +87,52 @@ def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
 
 
 def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
+    import torchvision  # seconds that other networks need not pay
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; perhaps you meant torchvision:{near[0]}" if near else ""
         raise ConfigError(f"model torchvision:{name} is unknown{hint}")
-    extra = {"aux_logits": False, "init_weights": True} if name in ("inception_v3", "googlenet") else {}
-    net = torchvision.models.get_model(name, weights=None, num_classes=classes, **extra)
+    net = torchvision.models.get_model(name, weights=None, num_classes=classes, **torchvision_options(name))
     return _small_stem(name, net, size) if size <= SMALL else net
+
+
+def torchvision_options(name: str) -> dict[str, bool]:
+    """What torchvision's builder of the network `name` is given besides the number of classes."""
+    return {"aux_logits": False, "init_weights": True} if name in ("inception_v3", "googlenet") else {}
+
+
+_STEMS = {
+    (
+        "resnet",
+        "resnext",
+        "wide_resnet",
+    ): "its first convolution is 3 x 3 with stride 1 instead of 7 x 7 with stride 2, "
+    "and there is no max-pool after it",
+    (
+        "densenet",
+    ): "its first convolution is 3 x 3 with stride 1 instead of 7 x 7 with stride 2, and there is no pool "
+    "after it",
+    ("mobilenet_v2",): "its first convolution and its third block have stride 1 instead of 2",
+    (
+        "inception_v3",
+    ): "its first convolutions have stride 1 and padding, and its first two max-pools are left out",
+    ("vgg",): "its average pool gives one pixel, and its classifier is one linear layer instead of three",
+}
+"""What `_small_stem` changes, by the beginning of the name."""
+
+
+def difference_from_torchvision(name: str, size: int) -> str | None:
+    """How the network `name` for images of `size` pixels differs from torchvision's of that name; None: not at all."""
+    if not name.startswith(TORCHVISION):
+        return "is not one of torchvision's networks"
+    stem = next(
+        (how for start, how in _STEMS.items() if name.removeprefix(TORCHVISION).startswith(start)), None
+    )
+    if size > SMALL or stem is None:
+        return None
+    return f"is made for small images and is not torchvision's: {stem}. Above {SMALL} px it would be torchvision's own"
 
 
 def new_model(name: str, data: Any, seed: int) -> nn.Module:

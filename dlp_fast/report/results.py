@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from dlp_fast.preparation.prepare import Prepared
 from dlp_fast.report.agreement import label_agreement, raised_odds
 from dlp_fast.report.exhibits import gather
 from dlp_fast.report.render import write_report
-from dlp_fast.report.text import notes, percent, verdict_lines
+from dlp_fast.report.result import Result
+from dlp_fast.runs.contents import holds_of
 from dlp_fast.runs.environment import environment
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.names import printable
@@ -28,39 +28,6 @@ from dlp_fast.runs.schema import SCHEMA
 from dlp_fast.runs.writer import RunFolder
 from dlp_fast.selection.overrides import Overrides
 from dlp_fast.selection.table import samples_table
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run gives back.
-
-    model: for uint8 pictures, see Classifier; suspected_poisoned, suspected_clean: int64 ids; score: fp32 [n],
-    ascending = more suspicious; paths: of all images, by id; results: as in results.json; out: the run folder.
-    """
-
-    model: Classifier
-    suspected_poisoned: torch.Tensor
-    suspected_clean: torch.Tensor
-    score: torch.Tensor
-    paths: tuple[str, ...]
-    results: dict[str, Any]
-    out: Path | None
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict, the stages, and where the report is."""
-        rows = "".join(
-            f"<tr><td>{stage}</td><td>{percent(metrics['clean_accuracy'])}</td>"
-            f"<td>{percent(metrics['attack_success_rate'])}</td><td>{metrics['seconds']:.0f} s</td></tr>"
-            for stage, metrics in self.results["stages"].items()
-        )
-        lines = [*verdict_lines(self.results["verdict"]), *notes(self.results)]
-        said = "<br>".join(map(html.escape, lines))
-        where = f"<p>report: {html.escape(str(self.out / 'report.html'))}</p>" if self.out else ""
-        return (
-            f"<p><b>{said}</b><br>{len(self.suspected_poisoned)} of {len(self.paths)} images are suspected poisoned</p>"
-            "<table><tr><th>after stage</th><th>clean accuracy</th><th>attack success rate</th><th>time</th></tr>"
-            f"{rows}</table>{where}"
-        )
 
 
 @dataclass(frozen=True)
@@ -87,10 +54,12 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         config.detection,
     )
     test = make_test_set(dataset, attack, run.compute.device)
+    metrics = stage_metrics(found, test, data, config)
     return {
         "schema": SCHEMA,
         "verdict": said.as_json(),
-        "stages": stage_metrics(found, test, data, config),
+        "stages": metrics,
+        "model": {"name": config.model, "holds": holds_of(metrics)},
         "detection": detection_metrics(found.selection, attack)
         | {
             "findings": [finding.as_json() for finding in found.findings],
@@ -105,15 +74,36 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
     }
 
 
+def table_of(run: Finished) -> dict[str, list[Any]]:
+    """The columns of samples.csv."""
+    found, train = run.found, run.prepared.dataset.train
+    entropy, labels = found.first.entropy[-1], run.overrides.labels()
+    return samples_table(
+        train.paths, run.prepared.data.labels, train.classes, found.selection, entropy, labels
+    )
+
+
+def result_of(run: Finished, model: Classifier, results: dict[str, Any], out: Path | None) -> Result:
+    """What `defend` gives back; `model` in eval mode."""
+    chosen = run.found.selection
+    return Result(
+        model,
+        chosen.suspected_poisoned,
+        chosen.suspected_clean,
+        chosen.score,
+        run.prepared.dataset.train.paths,
+        results,
+        out,
+        table_of(run),
+    )
+
+
 def write_run(
     folder: RunFolder, run: Finished, model: Classifier, results: dict[str, Any], log: RunLog
 ) -> None:
     """Write everything that a finished run folder holds, results.json last but for the report."""
-    found, data, train = run.found, run.prepared.data, run.prepared.dataset.train
-    entropy, labels = found.first.entropy[-1], run.overrides.labels()
-    folder.write_samples(
-        samples_table(train.paths, data.labels, train.classes, found.selection, entropy, labels)
-    )
+    found, data = run.found, run.prepared.data
+    folder.write_samples(table_of(run))
     model.save(folder.path)
     folder.write_predictions(run.scores.prediction, (-run.scores.loss).exp())
     targets = list(dict.fromkeys(target["label"] for target in results["verdict"]["targets"]))

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from dlp_fast.runs.contents import caution, holds_of
+
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
@@ -36,7 +38,7 @@ def _attack_success(target: dict[str, Any]) -> str:
     if before is None or before <= (target.get("placebo_success") or 0.0) + 0.05:
         return ""
     return f"; estimated attack success rate {before:.0%} after stage 1" + (
-        "" if after is None else f", {after:.0%} of the clean model"
+        "" if after is None else f", {after:.0%} after the last stage"
     )
 
 
@@ -44,10 +46,13 @@ BEHIND = 0.5  # of stage 1's agreement: that learns without augmentation, by hea
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What a person must know to read the results: their own decisions in them, what was found too late, classes whose
-    odds were raised, and a clean model that has learnt too little.
+    """What a person must know to read the results: that there is no clean model, their own decisions in
+    them, what was found too late, classes whose odds were raised, and a clean model that has learnt too little.
     """
     said = []
+    warning = caution(results.get("model", {}).get("holds") or holds_of(results["stages"]))
+    if warning:
+        said.append(f"the model that the run leaves: {warning}")
     given = {word: count for word, count in results["decisions"].items() if count}
     if given:
         told = ", ".join(f"{count} {word}" for word, count in given.items())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 from dlp_fast import __version__
 from dlp_fast.ops import build_info
@@ -28,7 +28,7 @@ def environment(device: str) -> dict[str, Any]:
         "dlp_fast": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "cuda": torch.version.cuda,
         "platform": platform.platform(),
         "processor": processor_field("model name") or platform.processor(),

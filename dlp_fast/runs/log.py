@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dlp_fast.runs.files import write_failed
+from dlp_fast.runs.terminal import Terminal
 
 SCHEMA = 1
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
@@ -55,7 +55,7 @@ class RunLog:
     def __init__(self, path: Path | None, console: Console | None = None, quiet: bool = False):
         self.path = path
         self.trackers: list[Tracker] = []
-        self.console = console or Console(stderr=True, quiet=quiet)
+        self.console = console or Terminal(stderr=True, quiet=quiet)
         self._handler = None if quiet else ConsoleHandler(self.console, self)
         if self._handler:
             LOGGER.addHandler(self._handler)
@@ -170,7 +170,3 @@ def _appending(path: Path) -> Any:
         return path.open("ab", buffering=0)
     except OSError as error:
         raise write_failed(error, path, 0) from error
-
-
-def error_console() -> Console:
-    return Console(file=sys.stderr, soft_wrap=True)

@@ -71,5 +71,6 @@ class Results(Part):
     stage3_detections: int
     label_agreement: Agreement | None = None
     logit_adjustment: dict[str, float] = {}
+    model: dict[str, Any] = {}
     environment: Environment
     config: dict[str, Any]

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from dlp_fast.errors import ResourceError
+from dlp_fast.runs.install import advice
 
 PARQUET = b"PAR1"
 SEPARATORS = ",;\t"
@@ -43,9 +44,7 @@ def _parquet(content: bytes) -> tuple[list[str], list[list[str]]]:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError:
-        raise ResourceError(
-            "reading Parquet needs the package pyarrow: pip install dlp-fast[parquet]"
-        ) from None
+        raise ResourceError(f"reading Parquet needs the package pyarrow: {advice('parquet')}") from None
     try:
         table = parquet.read_table(io.BytesIO(content))
     except pyarrow.ArrowException as error:

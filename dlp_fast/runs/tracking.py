@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dlp_fast.runs.install import advice
+
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 PROJECT = "dlp_fast"
 
@@ -85,7 +87,7 @@ def start_trackers(
         try:
             log, close = STARTERS[name](folder, config)
         except ModuleNotFoundError:
-            warn(f"--track {name} is left out: pip install {PACKAGES[name]}")
+            warn(f"--track {name} is left out, its package is missing: {advice(PACKAGES[name])}")
         except Exception as error:  # no account, no network: the run matters more
             warn(f"--track {name} is left out: {error}")
         else:

@@ -62,10 +62,12 @@ def no_overrides() -> Overrides:
 
 
 def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
-    """The overrides in `file` (samples.csv or samples.parquet with the columns sample_id and override, and path if it
-    is there; also as spreadsheet programs save it) for the images `paths`, by id.
+    """The overrides in `file` (samples.csv or samples.parquet with the columns override and sample_id or path, or both;
+    also as spreadsheet programs save it) for the images `paths`, by id.
 
-    Raises DataError, naming the row, for an unknown or doubled id, an unknown word, a formula, or another image set.
+    A path alone may be longer or shorter than that of the image set, where just one image can be meant.
+    Raises DataError, naming the row, for an unknown, doubled or ambiguous image, an unknown word, a formula, or another
+    image set.
     """
 
     def wrong(row: int | None, what: str) -> DataError:
@@ -76,13 +78,15 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
         names, rows = read_table(file)
     except (OSError, ValueError) as error:
         raise wrong(None, f"cannot be read ({error}); expected samples.csv with a column override") from None
-    missing = [name for name in ("sample_id", "override") if name not in names]
+    missing = [] if "override" in names else ["override"]
+    missing += [] if {"sample_id", "path"} & set(names) else ["sample_id or path"]
     if missing:
         raise wrong(
             None,
             f"no column {' and no column '.join(missing)}; add a column override (keep, drop, suspect) to the "
             "samples.csv of the run",
         )
+    images = _Images(paths)
     found: dict[int, str] = {}
     seen: set[int] = set()
     for number, cells in enumerate(rows, start=2):
@@ -96,18 +100,13 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
             )
         if word and word not in OVERRIDES:
             raise wrong(number, f"override {shorten(word)} is unknown; write keep, drop, suspect or nothing")
-        if not is_id(row["sample_id"], len(paths)):
-            raise wrong(
-                number, f"sample_id {shorten(row['sample_id'])} is unknown; ids go from 0 to {len(paths) - 1}"
-            )
-        i = int(row["sample_id"])
+        try:
+            i = images.named_in(row)
+        except ValueError as error:
+            raise wrong(number, str(error)) from None
         if i in seen:
             raise wrong(number, f"sample_id {i} stands there twice; leave one row")
         seen.add(i)
-        if "path" in names and row["path"] != csv_cell(paths[i]):
-            raise wrong(
-                number, f"image {i} is {csv_cell(paths[i])} in this image set; the file is of another one"
-            )
         if word:
             found[i] = word
 
@@ -115,6 +114,46 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
         return torch.tensor(sorted(i for i, w in found.items() if w == word), dtype=torch.int64)
 
     return Overrides(*(ids(word) for word in OVERRIDES))
+
+
+class _Images:
+    """Images by what a row says of them: the id, or the path as samples.csv writes it, or with more or fewer folders
+    before it.
+    """
+
+    def __init__(self, paths: tuple[str, ...]):
+        self.paths = paths
+        self.exact = {csv_cell(path): i for i, path in enumerate(paths)}
+        self.by_name: dict[str, list[tuple[str, int]]] = {}
+        for i, path in enumerate(paths):
+            cell = printable(path)
+            self.by_name.setdefault(cell.rpartition("/")[2], []).append((f"/{cell}", i))
+
+    def named_in(self, row: dict[str, str]) -> int:
+        """The id of the image that a row of the file is of; ValueError where that is none, or not one."""
+        if "sample_id" not in row:
+            meant = self.meant(row["path"])
+            if len(meant) == 1:
+                return meant[0]
+            told = f"fits {len(meant)} images; give more of it" if meant else "is of no image of this set"
+            raise ValueError(f"path {printable(row['path'][:200])} {told}")
+        n = len(self.paths)
+        if not is_id(row["sample_id"], n):
+            raise ValueError(f"sample_id {shorten(row['sample_id'])} is unknown; ids go from 0 to {n - 1}")
+        i = int(row["sample_id"])
+        if row.get("path", csv_cell(self.paths[i])) != csv_cell(self.paths[i]):
+            raise ValueError(
+                f"image {i} is {csv_cell(self.paths[i])} in this image set; the file is of another one"
+            )
+        return i
+
+    def meant(self, cell: str) -> list[int]:
+        """Ids of the images that `cell` can mean."""
+        if cell in self.exact:
+            return [self.exact[cell]]
+        given = "/" + cell.removeprefix("'").removeprefix("./").lstrip("/")
+        others = self.by_name.get(given.rpartition("/")[2], [])
+        return [i for path, i in others if path.endswith(given) or given.endswith(path)]
 
 
 def apply(chosen: Selection, over: Overrides, to_unlearn: int) -> Selection:

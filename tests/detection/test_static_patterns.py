@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 
 from dlp_fast.attacks import triggers
 from dlp_fast.attacks.poisoning import TriggeredImages, plan
 from dlp_fast.config import StaticPatternsConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.propose.static_patterns import static_patterns
-from dlp_fast.errors import DataError
+from dlp_fast.errors import ConfigError, DataError
 
 PACKS = os.environ.get("DLP_FAST_TEST_DATA")
 CLASSES = 4
@@ -252,7 +251,7 @@ def test_labels_that_do_not_fit(labels, match):
 
 
 def test_the_section_refuses_what_it_does_not_know():
-    with pytest.raises(ValidationError, match="component"):
+    with pytest.raises(ConfigError, match="component"):
         StaticPatternsConfig(component=3)
 
 

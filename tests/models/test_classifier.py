@@ -46,17 +46,16 @@ def test_predict_judges_as_trained_even_in_train_mode(classifier, images):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (torch.zeros(1, 12, 16, 3), r"must be uint8 \[n, H, W, 3\], got torch.float32"),
-        (torch.zeros(12, 16, 3, dtype=torch.uint8), r"got torch.uint8 \[12, 16, 3\]"),
-        (torch.zeros(1, 3, 12, 16, dtype=torch.uint8), r"got torch.uint8 \[1, 3, 12, 16\]"),
-        (
-            np.zeros((1, 16, 12, 3), dtype=np.uint8),
-            r"must be \[12, 16\] pixels \(height, width\), got \[16, 12\]",
-        ),
+        (torch.zeros(1, 12, 16, 3), r"image 0: float32 \[12, 16, 3\]; expected uint8"),
+        (torch.zeros(1, 3, 12, 16, dtype=torch.uint8), r"uint8 \[3, 12, 16\]; .*permute\(1, 2, 0\)"),
+        (np.zeros((2, 2, 8, 8, 3), np.uint8), r"uint8 \[2, 2, 8, 8, 3\]; expected"),
+        ([np.zeros((8, 8, 3), np.uint8), {"image": 1}], r"image 1: a dict; expected a path, a Pillow image"),
+        (7, r"a int; expected paths, Pillow images, arrays"),
+        ("nowhere/a.png", r"nowhere/a.png: unreadable, No such file"),
     ],
 )
 def test_predict_refuses(classifier, bad, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         classifier.predict(bad)
 
 

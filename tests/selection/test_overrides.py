@@ -35,8 +35,23 @@ class TestFile:
         assert one.fingerprint == two.fingerprint
 
     @pytest.mark.parametrize(
+        "path", ["'=b/3.png", "=b/3.png", "3.png", "./=b/3.png", "/home/me/set/=b/3.png"]
+    )
+    def test_a_path_alone(self, tmp_path, path):
+        assert read(tmp_path, f"path,override\n{path},drop\n").labels() == {2: "drop"}
+
+    def test_a_path_that_fits_two(self, tmp_path):
+        file = tmp_path / "mine.csv"
+        file.write_text("path,override\n1.png,drop\n")
+        with pytest.raises(DataError, match=r"row 2: path 1.png fits 2 images; give more of it"):
+            read_decisions(file, ("a/1.png", "b/1.png"))
+
+    @pytest.mark.parametrize(
         ("text", "message"),
         [
+            ("path,override\nc/1.png,keep\n", "path c/1.png is of no image of this set"),
+            ("override\nkeep\n", "no column sample_id or path"),
+            ("path,override\na/1.png,keep\n1.png,keep\n", "row 3: sample_id 0 stands there twice"),
             ("sample_id,path\n0,a/1.png\n", "no column override"),
             (HEAD + "9,a/1.png,keep\n", r"row 2: sample_id '9' is unknown; ids go from 0 to 3"),
             (HEAD + "-1,a/1.png,keep\n", "sample_id '-1' is unknown"),
