@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,13 @@ OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe", "--hide-scrollbars",
 )  # fmt: skip
+# Chromium reads from descriptor 3 and writes to 4.
+START = """
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3])
+os.dup2(reads, 3), os.dup2(writes, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 CODES = {"ArrowRight": 39, "ArrowLeft": 37, "ArrowDown": 40, "ArrowUp": 38, "Home": 36, "End": 35, "Tab": 9}
 SECONDS = 60  # until an answer has to be there
 
@@ -42,7 +50,7 @@ class Browser(contextlib.AbstractContextManager):
         ours, theirs = os.pipe(), os.pipe()  # (Chromium reads, we write), (we read, Chromium writes)
         self._write, self._read = ours[1], theirs[0]
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}', "sh", CHROMIUM, *OPTIONS, *options]
+            [sys.executable, "-c", START, str(ours[0]), str(theirs[1]), CHROMIUM, *OPTIONS, *options]
             + [f"--user-data-dir={self._folder.name}/profile", "about:blank"],
             pass_fds=(ours[0], theirs[1]),
             stdout=subprocess.DEVNULL,
@@ -51,7 +59,9 @@ class Browser(contextlib.AbstractContextManager):
         os.close(ours[0])
         os.close(theirs[1])
         page = next(t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        self._session = self.ask("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        self._session = self.ask("Target.attachToTarget", targetId=page["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log"):
             self.ask(f"{domain}.enable")
         self.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
@@ -118,7 +128,11 @@ class Browser(contextlib.AbstractContextManager):
 
     def size(self, width: int, height: int, phone: bool = False) -> None:
         self.ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=phone,
         )
 
     def prefer(self, **features: str) -> None:

@@ -58,7 +58,8 @@ def finished_run(
     )
     findings = (
         Finding(
-            "supervised", 0, suspects, 6.0, 0.1, 2.9, attack_success=0.98, placebo_success=0.12, attack_success_after=0.02
+            "supervised", 0, suspects, 6.0, 0.1, 2.9,
+            attack_success=0.98, placebo_success=0.12, attack_success_after=0.02,
         ),
         Finding("finetuning", 1, len(harmless), 2.3, 0.2, 1.1, HeldOutAgreement(0.8, 0.7), likely_benign=True),
     )  # fmt: skip
@@ -75,7 +76,9 @@ def finished_run(
     run.open(config)
     run.write_json("environment.json", environment("cpu"))
     run.write_json("classes.json", {"classes": list(CLASSES)})
-    run.write_samples(samples_table(paths, labels, CLASSES, chosen, torch.rand(images) + 0.5 * score, decided))
+    run.write_samples(
+        samples_table(paths, labels, CLASSES, chosen, torch.rand(images) + 0.5 * score, decided)
+    )
     ids = torch.tensor(sorted(decided), dtype=torch.int64)
     gather(
         store, labels, chosen, [0], loss, _probabilities, [poisoned, harmless], [shown] if shown else [], ids

@@ -11,20 +11,18 @@ from dlp_fast.report.thumbnails import source
 
 
 def findings_shown(
-    findings: list[dict[str, Any]], of: Exhibits, shown: int, classes: list[str], labels: list[str]
+    findings: list[dict[str, Any]], of: Exhibits, classes: list[str], labels: list[str]
 ) -> list[dict[str, Any]]:
     """For each finding of results.json, what the template shows of it.
 
-    Args: shown: pictures in the gallery; labels: of all images, by id.
+    Args: labels: of all images, by id.
     """
     places = {number: place for place, number in enumerate(of.triggers.finding.tolist())}
-    counted = of.members[:, :shown].sum(1).tolist()
     return [
         {
             "title": title(values, classes),
             "likely_benign": values["likely_benign"],
             "sentence": sentence(Finding.from_json(values)),
-            "shown": counted[number],
             "rates": rates(values),
             "trigger": _trigger(of, places[number], classes, labels) if number in places else None,
             "no_trigger": why_none(values, len(places)),

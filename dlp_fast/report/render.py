@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from dlp_fast.runs.reader import read_classes, read_quarantine, read_results, re
 from dlp_fast.runs.schema import DECISIONS
 
 MOST_BYTES = 15_000_000
-SHEETS_BYTES = 12_000_000  # of MOST_BYTES, for the contact sheets that the gallery is drawn from
 MOST_ROWS = 300  # quarantined files listed
 MOST_HISTOGRAMS = 12  # classes
 MOST_GROUPS, MOST_OF_GROUP = 4, 8  # near-duplicates shown beside a class: groups, pictures of each
@@ -38,14 +38,42 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     Raises DataError where the folder holds no finished run of this version, or a damaged one.
     """
     target = target or run / "report.html"
+    of = _read(run)
     template = _environment().get_template("report.html.j2")
-    room = SHEETS_BYTES
-    content = template.render(**context(run, room)).encode("utf-8")
-    while len(content) > MOST_BYTES and room > 100_000:  # the most suspicious stay
-        room //= 2
-        content = template.render(**context(run, room)).encode("utf-8")
+    shown = context(of)
+
+    def page(room: int) -> bytes:
+        return template.render(**shown, gallery=_gallery(of, room)).encode("utf-8")
+
+    room = MOST_BYTES - len(page(0))
+    content = page(room)
+    while len(content) > MOST_BYTES and room > 0:  # the most suspicious stay
+        room -= len(content) - MOST_BYTES
+        content = page(room)
     write_atomic(target, content)
     return target
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the run folder holds; classes as samples.csv has them: on one line, valid UTF-8."""
+
+    folder: Path
+    results: dict[str, Any]
+    samples: dict[str, list[str]]
+    exhibits: Exhibits
+    classes: list[str]
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        return self.results["detection"].get("findings", [])
+
+
+def _read(run: Path) -> _Run:
+    results, samples = read_results(run), read_samples(run)
+    of = _Run(run, results, samples, Exhibits.load(run), [csv_cell(name) for name in read_classes(run)])
+    of.exhibits.check(run, len(samples["path"]), len(of.classes), len(of.findings))
+    return of
 
 
 def _environment() -> Environment:
@@ -58,20 +86,13 @@ def _environment() -> Environment:
     return environment
 
 
-def context(run: Path, room: int = SHEETS_BYTES) -> dict[str, Any]:
-    """Everything that the template shows; the contact sheets have at most `room` bytes."""
-    results = read_results(run)
-    samples = read_samples(run)
-    exhibits = Exhibits.load(run)
-    # as samples.csv has them: on one line, valid UTF-8
-    classes = [csv_cell(name) for name in read_classes(run)]
-    findings = results["detection"].get("findings", [])
-    exhibits.check(run, len(samples["path"]), len(classes), len(findings))
+def context(of: _Run) -> dict[str, Any]:
+    """Everything that the template shows, but for the gallery."""
+    run, results, samples, exhibits = of.folder, of.results, of.samples, of.exhibits
     entropy = np.array(samples["entropy"], dtype=np.float64)
     decision = np.array(samples["decision"])
     names, label = np.unique(np.array(samples["label"]), return_inverse=True)
     suspects = int((decision == "suspected_poisoned").sum())
-    gallery = _gallery(run, exhibits, samples, classes, findings, suspects, room)
     counted = {
         word: np.bincount(label[decision == word], minlength=len(names))
         for word in ("suspected_poisoned", "suspected_clean")
@@ -85,17 +106,16 @@ def context(run: Path, room: int = SHEETS_BYTES) -> dict[str, Any]:
         "stages": results["stages"],
         "total": len(decision),
         "suspects": suspects,
-        "classes": classes,
+        "classes": of.classes,
         "histogram": Markup(plots.entropy_histogram(entropy, decision, "all images", "all")),
         "class_histograms": [
             (names[c], _histogram(entropy, decision, label == c, names[c], f"class{k}"))
             for k, c in enumerate(by_suspects[:MOST_HISTOGRAMS])
         ],
         "per_class": per_class(names, sizes, counted),
-        "gallery": gallery,
         "notes": notes(results),
-        "targets": _targets(exhibits, classes, samples["label"]),
-        "findings": findings_shown(findings, exhibits, gallery["shown"], classes, samples["label"]),
+        "targets": _targets(exhibits, of.classes, samples["label"]),
+        "findings": findings_shown(of.findings, exhibits, of.classes, samples["label"]),
         "command": command(run, results["config"]),
         "quarantine": read_quarantine(run),
         "most_rows": MOST_ROWS,
@@ -116,27 +136,19 @@ def _own_files() -> dict[str, Any]:
     return {"style": Markup(style), "script": Markup(script), "script_hash": Markup(f"sha256-{digest}")}
 
 
-def _gallery(
-    run: Path,
-    of: Exhibits,
-    samples: dict[str, list[str]],
-    classes: list[str],
-    findings: list[dict[str, Any]],
-    suspects: int,
-    room: int,
-) -> dict[str, Any]:
-    """The contact sheets, and what the page says of the images on them."""
-    joined = sheets(of.thumbnails, room)
-    shown = min(len(of.ids), len(joined) * ACROSS * ACROSS)
-    benign = [finding["likely_benign"] for finding in findings]
-    data = gallery_data(run, shown, of, samples, classes, benign)
+def _gallery(of: _Run, room: int) -> dict[str, Any]:
+    """The contact sheets, of at most `room` bytes, and what the page says of the images on them."""
+    joined = sheets(of.exhibits.thumbnails, room)
+    shown = min(len(of.exhibits.ids), len(joined) * ACROSS * ACROSS)
+    benign = [finding["likely_benign"] for finding in of.findings]
+    data = gallery_data(of.folder, shown, of.exhibits, of.samples, of.classes, benign)
     suspects_shown = data["decision"].count(DECISIONS.index("suspected_poisoned"))
     return {
         "sheets": joined,
-        "shown": shown,
-        "names": names_of(samples, classes),
-        "sentence": sentence(shown, suspects_shown, suspects),
-        "left_out": left_out(samples),
+        "of_findings": of.exhibits.members[:, :shown].sum(1).tolist(),
+        "names": names_of(of.samples, of.classes),
+        "sentence": sentence(shown, suspects_shown, of.samples["decision"].count("suspected_poisoned")),
+        "left_out": left_out(of.samples),
         "data": as_script_data(data),
     }
 

@@ -42,6 +42,8 @@ def sheets(thumbnails: Tensor, most_bytes: int) -> list[str]:
     The first are lossless where thumbnails are small. All together have at most `most_bytes` characters: where they
     would have more, JPEG gets coarser, and then the last sheets are left out.
     """
+    if most_bytes <= 0 or not len(thumbnails):
+        return []
     joined = [_joined(part.numpy()) for part in thumbnails.split(ACROSS * ACROSS)]
     small = max(thumbnails.shape[1:3]) <= LOSSLESS_SIDE
     first: list[str] = []
