@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlp_fast.config import RunConfig
 from dlp_fast.detection.detect import Detection
 from dlp_fast.detection.findings import Finding
-from dlp_fast.detection.groups import Group
-from dlp_fast.detection.verify.trigger import estimated_attack_success
+from dlp_fast.detection.verify.demonstration import Demonstration
 from dlp_fast.engine.batches import TrainingData
-from dlp_fast.engine.inference import predict
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
 from dlp_fast.selection.overrides import Overrides, apply, no_overrides
@@ -27,6 +25,7 @@ from dlp_fast.stages.ensemble import observe
 from dlp_fast.stages.outcome import StageOutcome
 from dlp_fast.stages.rounds import finetune
 from dlp_fast.stages.supervised import Supervised, supervised
+from dlp_fast.stages.tried_triggers import attack_success_after, demonstrations
 from dlp_fast.stages.unlearning import unlearning
 
 
@@ -37,7 +36,8 @@ class Defense:
     model: after the last stage; first: what stage 1 saw, averaged over its networks; stages: the outcome of each, in
     order; findings: of stages 1 and 3; max_subthreshold_score: the highest score that does not count as found;
     marks: shown and not suspected, see Decision; stage3_detections: images that the last round of stage 3 gave away
-    after it had learnt their labels, among the suspected of `selection`.
+    after it had learnt their labels, among the suspected of `selection`; members: int64 ids of the images of each
+    finding of stage 1, which come first; demonstrations: what their images have in common, of the first of them.
     """
 
     model: nn.Module
@@ -48,6 +48,8 @@ class Defense:
     max_subthreshold_score: float
     marks: tuple[Finding, ...] = ()
     stage3_detections: int = 0
+    members: tuple[Tensor, ...] = ()
+    demonstrations: tuple[Demonstration, ...] = ()
 
 
 def defend(
@@ -88,28 +90,11 @@ def defend(
                 max_subthreshold_score=max(found.max_subthreshold_score, rounds.max_subthreshold_score),
                 stage3_detections=rounds.stage3_detections,
             )
-    return replace(found, findings=tried_after(found, decision.found, data))
-
-
-def tried_after(found: Defense, groups: list[Group], data: TrainingData) -> tuple[Finding, ...]:
-    """The findings, with the estimated attack success rate on the final model of those of stage 1, whose `groups` come
-    in the same order.
-    """
-    suspected = torch.zeros(len(data), dtype=torch.bool)
-    suspected[found.selection.suspected_poisoned] = True
-    unsuspicious = (~suspected).nonzero().flatten()
-    told = list(found.findings)
-    for number, group in enumerate(groups):
-        after = estimated_attack_success(
-            data.images,
-            torch.from_numpy(group.core),
-            data.labels,
-            group.label,
-            unsuspicious,
-            lambda images: predict(found.model, images, data),
-        )
-        told[number] = replace(told[number], attack_success_after=round(after, 4))
-    return tuple(told)
+    members = tuple(torch.from_numpy(group.core) for group in decision.found)
+    findings = attack_success_after(found.model, found.findings, members, found.selection, data)
+    weights = found.stages["supervised"].weights
+    shown = demonstrations(session, weights, found.model, findings, members, found.selection, data, config)
+    return replace(found, findings=findings, members=members, demonstrations=shown)
 
 
 def train_first(

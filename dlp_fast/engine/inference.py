@@ -77,13 +77,15 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
 
 
 @torch.no_grad()
-def features(session: Session, model: nn.Module, data: TrainingData) -> Tensor:
-    """fp32 [n, d] on the CPU: the input of the last linear layer, in eval mode; by a hook, so of any network."""
+def features(session: Session, model: nn.Module, data: TrainingData, ids: Tensor | None = None) -> Tensor:
+    """fp32 [n, d] on the CPU: the input of the last linear layer, in eval mode; by a hook, so of any network. `ids`:
+    int64, of which images; None: of all.
+    """
     parts: list[Tensor] = []
     with eval_mode(model), caught_features(model) as caught:
-        for ids in torch.arange(len(data)).split(BATCH[data.device.type]):
+        for some in (torch.arange(len(data)) if ids is None else ids).split(BATCH[data.device.type]):
             session.poll()
-            model(data.plain(ids))
+            model(data.plain(some))
             parts.append(caught.pop().cpu())
     return torch.cat(parts)
 

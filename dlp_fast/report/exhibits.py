@@ -5,7 +5,7 @@ Afterwards a report can be written anew from the run folder alone, wherever the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,19 +16,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from dlp_fast.detection.verify.demonstration import Demonstration
 from dlp_fast.errors import DataError
+from dlp_fast.report.thumbnails import shrink
+from dlp_fast.report.triggers import Triggers, kept
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.selection.partition import Selection
 
 FILE = "exhibits.safetensors"
-SUSPECTS, BORDER, CLEAN, OTHERS = (
-    240,
-    60,
-    60,
-    60,
-)  # thumbnails: most suspicious, each side of the cut, controls
-MOST = 500  # thumbnails in all
+TRIGGERS = "trigger."  # before the names of the tensors of Triggers
+SUSPECTS = 5000  # thumbnails: the most suspicious
+BORDER, CLEAN, OTHERS, DECIDED = 60, 60, 60, 120  # each side of the cut, controls, what a person decided
+MOST = SUSPECTS + 2 * BORDER + CLEAN + OTHERS + DECIDED  # thumbnails in all
 SIDE = 96  # pixels of a thumbnail's longer side, at most
+AREA = 12_000_000  # pixels of all thumbnails together: many are smaller
 MEAN_OF = 512  # images that a class's mean picture is taken over, at most
 MOST_CLASSES = 12  # suspicious classes that are shown with pictures
 NEAR = 6  # of 64 bits of difference hash: near-duplicates (Hamming distance)
@@ -36,13 +37,13 @@ NEAR = 6  # of 64 bits of difference hash: near-duplicates (Hamming distance)
 
 @dataclass(frozen=True)
 class Exhibits:
-    """What is shown, k pictures and c suspicious classes.
+    """What is shown, k pictures, c suspicious classes and f findings.
 
     ids: int64 [k], most suspicious first; thumbnails: uint8 [k, h, w, 3]; prediction: int64 [k] and confidence: fp32
     [k], of the clean model; duplicate_of: int64 [k], number of the group of near-duplicates or -1; border: bool [k],
-    next to the cut; class_labels: int64 [c]; mean_suspects, mean_rest: uint8 [c, h, w, 3]; difference: fp32 [c, h, w,
-    3], suspects minus rest, 0..255; curves: fp32 [c, 2, 3, epochs], loss in nats of (suspects, rest): lower quartile,
-    median, upper.
+    next to the cut; members: bool [f, k], which pictures are of a finding; class_labels: int64 [c]; mean_suspects,
+    mean_rest: uint8 [c, h, w, 3]; difference: fp32 [c, h, w, 3], suspects minus rest, 0..255; curves: fp32 [c, 2, 3,
+    epochs], loss in nats of (suspects, rest): lower quartile, median, upper; triggers: see Triggers.
     """
 
     ids: Tensor
@@ -51,19 +52,26 @@ class Exhibits:
     confidence: Tensor
     duplicate_of: Tensor
     border: Tensor
+    members: Tensor
     class_labels: Tensor
     mean_suspects: Tensor
     mean_rest: Tensor
     difference: Tensor
     curves: Tensor
+    triggers: Triggers
 
     def save(self, folder: Path) -> None:
-        write_atomic(folder / FILE, save({k: v.contiguous() for k, v in vars(self).items()}))
+        own = {name: tensor for name, tensor in vars(self).items() if name != "triggers"}
+        own |= {TRIGGERS + name: tensor for name, tensor in vars(self.triggers).items()}
+        write_atomic(folder / FILE, save({name: tensor.contiguous() for name, tensor in own.items()}))
 
     @classmethod
     def load(cls, folder: Path) -> Exhibits:
         try:
-            return cls(**load_file(folder / FILE))
+            stored = load_file(folder / FILE)
+            of = {name: stored.pop(name) for name in list(stored) if name.startswith(TRIGGERS)}
+            triggers = Triggers(**{name.removeprefix(TRIGGERS): tensor for name, tensor in of.items()})
+            return cls(**stored, triggers=triggers)
         except FileNotFoundError:
             raise DataError(
                 f"{folder} holds no {FILE}: the run is unfinished, or of a version without reports. Give the command "
@@ -72,15 +80,22 @@ class Exhibits:
         except (OSError, SafetensorError, TypeError) as error:
             raise DataError(f"{folder / FILE} is damaged ({error}). Run again into another folder.") from None
 
-    def check(self, folder: Path, images: int, classes: int) -> None:
+    def check(self, folder: Path, images: int, classes: int, findings: int) -> None:
         """DataError where these are not the exhibits of a run on `images` images of `classes` classes."""
         k, c = len(self.ids), len(self.class_labels)
         of_pictures = (self.thumbnails, self.prediction, self.confidence, self.duplicate_of, self.border)
         of_classes = (self.mean_suspects, self.mean_rest, self.difference, self.curves)
-        known = ((self.ids, images), (self.prediction, classes), (self.class_labels, classes))
+        known = (
+            (self.ids, images),
+            (self.prediction, classes),
+            (self.class_labels, classes),
+            (self.triggers.finding, findings),
+        )
         if (
             any(len(t) != k for t in of_pictures)
             or any(len(t) != c for t in of_classes)
+            or self.members.shape != (findings, k)
+            or not self.triggers.whole(images, classes)
             or any(bool(((ids < 0) | (ids >= n)).any()) for ids, n in known)
         ):
             raise DataError(f"{folder / FILE} is damaged, or of another run. Run again into another folder.")
@@ -93,19 +108,45 @@ def gather(
     targets: list[int],
     loss: Tensor,
     predict: Callable[[Tensor], Tensor],
+    findings: Sequence[Tensor] = (),
+    demonstrations: Sequence[Demonstration] = (),
+    decided: Tensor | None = None,
 ) -> Exhibits:
     """Pick the exhibits of a run.
 
     Args: images: by ids, uint8 [b, h, w, 3]; labels: int64 [n]; targets: suspicious classes; loss: fp32 [epochs, n], of
-    stage 1, nats; predict: uint8 pictures -> class probabilities.
+    stage 1, nats; predict: uint8 pictures -> class probabilities; findings: int64 ids of the images of each;
+    demonstrations: of findings; decided: int64 ids of images that a person decided.
     """
-    ids, border = _choose(labels, selection, targets)
-    pictures = [images.get(part).cpu() for part in ids.split(256)]
-    probabilities = torch.cat([predict(part).cpu() for part in pictures])
-    confidence, prediction = probabilities.max(1)
-    pixels = torch.cat([_shrink(part) for part in pictures])
+    ids, border = _choose(labels, selection, targets, decided)
+    longest = min(SIDE, max(8, int((AREA / max(len(ids), 1)) ** 0.5)))
+    probabilities, pixels = [], []
+    for part in ids.split(256):
+        pictures = images.get(part)
+        probabilities.append(predict(pictures).cpu())
+        pixels.append(shrink(pictures.cpu(), longest))
+    confidence, prediction = torch.cat(probabilities).max(1)
+    thumbnails = torch.cat(pixels)
     suspected = torch.zeros(len(labels), dtype=torch.bool)
     suspected[selection.suspected_poisoned] = True
+    members = [torch.isin(ids, of) for of in findings]
+    return Exhibits(
+        ids,
+        thumbnails,
+        prediction,
+        confidence,
+        near_duplicates(thumbnails, suspected[ids]),
+        border,
+        torch.stack(members) if members else torch.zeros(0, len(ids), dtype=torch.bool),
+        *_classes(images, labels, suspected, targets, loss),
+        kept(demonstrations, images),
+    )
+
+
+def _classes(
+    images, labels: Tensor, suspected: Tensor, targets: list[int], loss: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """class_labels, mean_suspects, mean_rest, difference and curves of Exhibits, for the classes `targets`."""
     shown, means, curves = [], [], []
     for label in targets[:MOST_CLASSES]:
         inside = (labels == label).nonzero().flatten()
@@ -117,13 +158,7 @@ def gather(
     nothing = torch.zeros(0, images.height, images.width, 3)
     ours = torch.stack([m[0] for m in means]) if means else nothing
     others = torch.stack([m[1] for m in means]) if means else nothing
-    return Exhibits(
-        ids,
-        pixels,
-        prediction,
-        confidence,
-        near_duplicates(pixels, suspected[ids]),
-        border,
+    return (
         torch.tensor(shown, dtype=torch.int64),
         ours.round().to(torch.uint8),
         others.round().to(torch.uint8),
@@ -132,9 +167,11 @@ def gather(
     )
 
 
-def _choose(labels: Tensor, selection: Selection, targets: list[int]) -> tuple[Tensor, Tensor]:
-    """Ids to show: the most suspicious, both sides of the cut, suspected clean ones, and some that are neither; and
-    whether each is one of those next to the cut.
+def _choose(
+    labels: Tensor, selection: Selection, targets: list[int], decided: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Ids to show: the most suspicious, both sides of the cut, suspected clean ones, what a person decided, and some
+    that are neither; and whether each is one of those next to the cut.
     """
     order = torch.empty_like(selection.rank)
     order[selection.rank] = torch.arange(len(order))
@@ -150,21 +187,11 @@ def _choose(labels: Tensor, selection: Selection, targets: list[int]) -> tuple[T
         others[:BORDER],
         selection.suspected_clean[:: max(1, len(selection.suspected_clean) // CLEAN)][:CLEAN],
         others[BORDER::stride][:OTHERS],
+        order[:0] if decided is None else decided[:DECIDED],
     ]
     chosen = torch.cat(parts).unique()
-    chosen = chosen[selection.rank[chosen].argsort()][:MOST]
+    chosen = chosen[selection.rank[chosen].argsort()]
     return chosen, torch.isin(chosen, torch.cat([suspects[-BORDER:], others[:BORDER]]))
-
-
-def _shrink(pictures: Tensor) -> Tensor:
-    """uint8 [b, h, w, 3] at most SIDE pixels a side."""
-    height, width = pictures.shape[1:3]
-    if max(height, width) <= SIDE:
-        return pictures
-    scale = SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = [np.asarray(Image.fromarray(p.numpy()).resize(size, Image.Resampling.BOX)) for p in pictures]
-    return torch.from_numpy(np.stack(small))
 
 
 def _mean(images, ids: Tensor) -> Tensor:
@@ -195,13 +222,18 @@ def difference_hash(pictures: Tensor) -> np.ndarray:
 
 def near_duplicates(pictures: Tensor, among: Tensor) -> Tensor:
     """int64 [k]: number of the group of near-duplicates that a picture is in, -1 for none; only `among`, bool [k]."""
-    from scipy.sparse.csgraph import connected_components  # comes with scikit-learn
+    from scipy.sparse import coo_array  # comes with scikit-learn
+    from scipy.sparse.csgraph import connected_components
 
     group = torch.full((len(pictures),), -1, dtype=torch.int64)
     rows = among.nonzero().flatten()
-    bits = difference_hash(pictures[rows])
-    near = (bits[:, None] != bits[None]).sum(-1) <= NEAR
-    _, member = connected_components(near, directed=False)
+    if not len(rows):
+        return group
+    bits = torch.from_numpy(difference_hash(pictures[rows])).float() * 2 - 1
+    # two hashes that differ in d of 64 bits have the inner product 64 - 2 d
+    near = torch.cat([part @ bits.T >= 64 - 2 * NEAR for part in bits.split(512)]).nonzero().T.numpy()
+    pairs = coo_array((np.ones(near.shape[1], dtype=bool), near), shape=(len(rows), len(rows)))
+    _, member = connected_components(pairs, directed=False)
     number = 0
     for component in np.unique(member):
         inside = np.flatnonzero(member == component)

@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 INK = "#808080"
-SUSPECT, CLEAN, OTHER = "#d1495b", "#2a9d8f", "#6c8ebf"
+# told apart with any colour vision (after Okabe and Ito), and by their lines besides
+SUSPECT, CLEAN, OTHER = "#d55e00", "#009e73", "#4c8dc9"
+LINES = {SUSPECT: "-", CLEAN: "--", OTHER: ":"}
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list]:
@@ -58,7 +60,7 @@ def entropy_histogram(entropy: np.ndarray, decision: np.ndarray, title: str, nam
         if not len(of):
             continue
         axis.hist(of, bins=edges, histtype="stepfilled", color=colour, alpha=0.25)
-        axis.hist(of, bins=edges, histtype="step", color=colour, label=label, linewidth=1.5)
+        axis.hist(of, bins=edges, histtype="step", color=colour, label=label, linewidth=1.5, ls=LINES[colour])
         if end is not None:
             cut = float(end(of))
             axis.axvline(cut, color=colour, linestyle="--", linewidth=1.2, label=f"cut at {cut:.3g} bits")
@@ -80,7 +82,8 @@ def learning_curves(curves: np.ndarray, name: str) -> str:
         (curves[0], SUSPECT, "suspected"),
     ):
         axis.fill_between(epochs, low, high, color=colour, alpha=0.25, linewidth=0)
-        axis.plot(epochs, middle, color=colour, label=label, marker="." if len(epochs) < 3 else None)
+        dot = "." if len(epochs) < 3 else None
+        axis.plot(epochs, middle, color=colour, label=label, marker=dot, linestyle=LINES[colour])
     axis.set_xlabel("epoch of stage 1")
     axis.set_ylabel("loss (nats)")
     _legend(axis)
@@ -117,7 +120,9 @@ def accuracy_bars(
     ]
     if known:
         rates = np.multiply([a for a in attack if a is not None], 100)
-        bars.append(axis.bar(place + wide / 2, rates, wide, color=SUSPECT, label="attack success rate"))
+        bars.append(
+            axis.bar(place + wide / 2, rates, wide, color=SUSPECT, label="attack success rate", hatch="//")
+        )
     for group in bars:
         axis.bar_label(group, fmt="%.1f", color=INK, fontsize=8)
     axis.set_xticks(place, stages)

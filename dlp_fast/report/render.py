@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import base64
-import io
+import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from dlp_fast.errors import DataError
 from dlp_fast.report import plots
 from dlp_fast.report.exhibits import Exhibits
+from dlp_fast.report.found import findings_shown
 from dlp_fast.report.text import duration, notes
+from dlp_fast.report.thumbnails import ACROSS, sheets, source
+from dlp_fast.report.workplace import as_script_data, command, gallery_data, left_out, names_of, sentence
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_quarantine, read_results, read_samples
@@ -27,9 +30,6 @@ MOST_BYTES = 15_000_000
 MOST_ROWS = 300  # quarantined files listed
 MOST_HISTOGRAMS = 12  # classes
 MOST_GROUPS, MOST_OF_GROUP = 4, 8  # near-duplicates shown beside a class: groups, pictures of each
-LOSSLESS_SIDE = (
-    48  # pixels: up to here thumbnails are PNG, so that a trigger of single pixels is seen as it is
-)
 
 
 def write_report(run: Path, target: Path | None = None) -> Path:
@@ -38,14 +38,42 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     Raises DataError where the folder holds no finished run of this version, or a damaged one.
     """
     target = target or run / "report.html"
-    shown = context(run)
+    of = _read(run)
     template = _environment().get_template("report.html.j2")
-    content = template.render(**shown).encode("utf-8")
-    while len(content) > MOST_BYTES and shown["gallery"]:  # the most suspicious stay
-        shown["gallery"] = shown["gallery"][: len(shown["gallery"]) // 2]
-        content = template.render(**shown).encode("utf-8")
+    shown = context(of)
+
+    def page(room: int) -> bytes:
+        return template.render(**shown, gallery=_gallery(of, room)).encode("utf-8")
+
+    room = MOST_BYTES - len(page(0))
+    content = page(room)
+    while len(content) > MOST_BYTES and room > 0:  # the most suspicious stay
+        room -= len(content) - MOST_BYTES
+        content = page(room)
     write_atomic(target, content)
     return target
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the run folder holds; classes as samples.csv has them: on one line, valid UTF-8."""
+
+    folder: Path
+    results: dict[str, Any]
+    samples: dict[str, list[str]]
+    exhibits: Exhibits
+    classes: list[str]
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        return self.results["detection"].get("findings", [])
+
+
+def _read(run: Path) -> _Run:
+    results, samples = read_results(run), read_samples(run)
+    of = _Run(run, results, samples, Exhibits.load(run), [csv_cell(name) for name in read_classes(run)])
+    of.exhibits.check(run, len(samples["path"]), len(of.classes), len(of.findings))
+    return of
 
 
 def _environment() -> Environment:
@@ -58,19 +86,13 @@ def _environment() -> Environment:
     return environment
 
 
-def context(run: Path) -> dict[str, Any]:
-    """Everything that the template shows."""
-    results = read_results(run)
-    samples = read_samples(run)
-    exhibits = Exhibits.load(run)
-    # as samples.csv has them: on one line, valid UTF-8
-    classes = [csv_cell(name) for name in read_classes(run)]
-    exhibits.check(run, len(samples["path"]), len(classes))
+def context(of: _Run) -> dict[str, Any]:
+    """Everything that the template shows, but for the gallery."""
+    run, results, samples, exhibits = of.folder, of.results, of.samples, of.exhibits
     entropy = np.array(samples["entropy"], dtype=np.float64)
     decision = np.array(samples["decision"])
     names, label = np.unique(np.array(samples["label"]), return_inverse=True)
     suspects = int((decision == "suspected_poisoned").sum())
-    gallery = _gallery(exhibits, samples, classes)
     counted = {
         word: np.bincount(label[decision == word], minlength=len(names))
         for word in ("suspected_poisoned", "suspected_clean")
@@ -84,16 +106,17 @@ def context(run: Path) -> dict[str, Any]:
         "stages": results["stages"],
         "total": len(decision),
         "suspects": suspects,
-        "classes": classes,
+        "classes": of.classes,
         "histogram": Markup(plots.entropy_histogram(entropy, decision, "all images", "all")),
         "class_histograms": [
             (names[c], _histogram(entropy, decision, label == c, names[c], f"class{k}"))
             for k, c in enumerate(by_suspects[:MOST_HISTOGRAMS])
         ],
         "per_class": per_class(names, sizes, counted),
-        "gallery": gallery,
         "notes": notes(results),
-        "targets": _targets(exhibits, classes, gallery),
+        "targets": _targets(exhibits, of.classes, samples["label"]),
+        "findings": findings_shown(of.findings, exhibits, of.classes, samples["label"]),
+        "command": command(run, results["config"]),
         "quarantine": read_quarantine(run),
         "most_rows": MOST_ROWS,
         "curves": _stage_curves(run),
@@ -101,6 +124,32 @@ def context(run: Path) -> dict[str, Any]:
         "environment": results["environment"],
         "config": json.dumps(results["config"], indent=1),
         "decisions": DECISIONS,
+        **_own_files(),
+    }
+
+
+def _own_files() -> dict[str, Any]:
+    """Style and script of the page, and the hash by which its content security policy lets this one script run."""
+    loader = PackageLoader("dlp_fast.report")
+    style, script = (loader.get_source(Environment(), f"report.{kind}")[0] for kind in ("css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"style": Markup(style), "script": Markup(script), "script_hash": Markup(f"sha256-{digest}")}
+
+
+def _gallery(of: _Run, room: int) -> dict[str, Any]:
+    """The contact sheets, of at most `room` bytes, and what the page says of the images on them."""
+    joined = sheets(of.exhibits.thumbnails, room)
+    shown = min(len(of.exhibits.ids), len(joined) * ACROSS * ACROSS)
+    benign = [finding["likely_benign"] for finding in of.findings]
+    data = gallery_data(of.folder, shown, of.exhibits, of.samples, of.classes, benign)
+    suspects_shown = data["decision"].count(DECISIONS.index("suspected_poisoned"))
+    return {
+        "sheets": joined,
+        "of_findings": of.exhibits.members[:, :shown].sum(1).tolist(),
+        "names": names_of(of.samples, of.classes),
+        "sentence": sentence(shown, suspects_shown, of.samples["decision"].count("suspected_poisoned")),
+        "left_out": left_out(of.samples),
+        "data": as_script_data(data),
     }
 
 
@@ -125,43 +174,11 @@ def per_class(names: np.ndarray, sizes: np.ndarray, counted: dict[str, np.ndarra
     ]
 
 
-def _source(pixels: np.ndarray) -> str:
-    """A picture as a data: address, encoded anew."""
-    data = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    if max(picture.size) <= LOSSLESS_SIDE:
-        picture.save(data, "PNG", optimize=True)
-        kind = "png"
-    else:
-        picture.save(data, "JPEG", quality=90, subsampling=0)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
-def _gallery(of: Exhibits, samples: dict[str, list[str]], classes: list[str]) -> list[dict[str, Any]]:
-    rows = []
-    for k, i in enumerate(of.ids.tolist()):
-        rows.append(
-            {
-                "id": i,
-                "source": _source(of.thumbnails[k].numpy()),
-                "path": samples["path"][i],
-                "label": samples["label"][i],
-                "prediction": classes[int(of.prediction[k])],
-                "agrees": classes[int(of.prediction[k])] == samples["label"][i],
-                "confidence": float(of.confidence[k]),
-                "score": float(samples["score"][i]),
-                "entropy": float(samples["entropy"][i]),
-                "rank": int(samples["rank"][i]),
-                "decision": samples["decision"][i],
-                "group": int(of.duplicate_of[k]),
-                "border": bool(of.border[k]),
-            }
-        )
-    return rows
-
-
-def _targets(of: Exhibits, classes: list[str], gallery: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _targets(of: Exhibits, classes: list[str], labels: list[str]) -> list[dict[str, Any]]:
+    rows = [
+        {"id": i, "group": group, "label": labels[i], "place": k}
+        for k, (i, group) in enumerate(zip(of.ids.tolist(), of.duplicate_of.tolist(), strict=True))
+    ]
     shown = []
     for k, label in enumerate(of.class_labels.tolist()):
         difference = of.difference[k].numpy()
@@ -169,18 +186,25 @@ def _targets(of: Exhibits, classes: list[str], gallery: list[dict[str, Any]]) ->
         shown.append(
             {
                 "name": classes[label],
-                "suspects": _source(of.mean_suspects[k].numpy()),
-                "rest": _source(of.mean_rest[k].numpy()),
-                "difference": _source(
+                "suspects": source(of.mean_suspects[k].numpy()),
+                "rest": source(of.mean_rest[k].numpy()),
+                "difference": source(
                     np.clip(128 + difference * (127 / widest), 0, 255).round().astype(np.uint8)
                 ),
                 "widest": widest,
                 "where": where(difference),
-                **duplicates(gallery, classes[label]),
+                **_with_pictures(duplicates(rows, classes[label]), of),
                 "curve": Markup(plots.learning_curves(of.curves[k].numpy(), f"curve{k}")),
             }
         )
     return shown
+
+
+def _with_pictures(found: dict[str, Any], of: Exhibits) -> dict[str, Any]:
+    for group in found["duplicates"]:
+        for row in group["pictures"]:
+            row["source"] = source(of.thumbnails[row["place"]].numpy())
+    return found
 
 
 def duplicates(gallery: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -107,8 +107,30 @@ def write_run(
     model.save(folder.path)
     folder.write_predictions(run.scores.prediction, (-run.scores.loss).exp())
     targets = list(dict.fromkeys(target["label"] for target in results["verdict"]["targets"]))
-    exhibits = gather(data.images, data.labels, found.selection, targets, found.first.loss, model.predict)
+    exhibits = gather(
+        data.images,
+        data.labels,
+        found.selection,
+        targets,
+        found.first.loss,
+        model.predict,
+        finding_members(found, data.labels),
+        found.demonstrations,
+        torch.tensor(sorted(labels), dtype=torch.int64),
+    )
     exhibits.save(folder.path)
     folder.write_json("results.json", results)
     log.event("done")
     write_report(folder.path)
+
+
+def finding_members(found: Defense, labels: torch.Tensor) -> list[torch.Tensor]:
+    """int64 ids of the images of each of `found.findings`. Those of stage 3 are what is suspected of their class and of
+    no finding of stage 1.
+
+    Args: labels: int64 [n].
+    """
+    suspected = found.selection.suspected_poisoned
+    late = suspected[~torch.isin(suspected, torch.cat([suspected[:0], *found.members]))]
+    others = found.findings[len(found.members) :]
+    return [*found.members, *(late[labels[late] == finding.label] for finding in others)]

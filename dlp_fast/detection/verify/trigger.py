@@ -61,19 +61,30 @@ def estimated_attack_success(
 
     Args: labels: int64 [n]; tried_on: int64 ids of unsuspicious images of all classes.
     """
+    return max(
+        (share for _, share in attempts(images, suspects, labels, label, tried_on, predict)), default=0.0
+    )
+
+
+def attempts(
+    images: Images, suspects: Tensor, labels: Tensor, label: int, tried_on: Tensor, predict: Predict
+) -> list[tuple[Trigger, float]]:
+    """Each way to reconstruct what `suspects` have in common, with the share that `estimated_attack_success` takes the
+    highest of; none where there is nothing to make it from or nobody to try it on.
+    """
     others = tried_on[labels[tried_on] != label]
     if not len(others) or not len(suspects):
-        return 0.0
+        return []
     own = tried_on[labels[tried_on] == label]
     compared = own if len(own) >= len(suspects) // 4 and len(own) > 8 else tried_on
     victims = _spread(others)
-    best = 0.0
+    found = []
     for trigger in reconstruct(images, suspects, compared):
         hits = sum(
             int((predict(trigger.on(images.get(part))).cpu() == label).sum()) for part in victims.split(64)
         )
-        best = max(best, hits / len(victims))
-    return best
+        found.append((trigger, hits / len(victims)))
+    return found
 
 
 @dataclass(frozen=True)

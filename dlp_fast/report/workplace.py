@@ -1,0 +1,109 @@
+"""The gallery of a report as data for its script, and the command that takes what a person decides there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from dlp_fast.report.exhibits import Exhibits
+from dlp_fast.report.thumbnails import ACROSS
+from dlp_fast.runs.names import printable
+from dlp_fast.runs.schema import DECISIONS
+
+MOST_GIVEN = 20_000  # decisions of images outside of the gallery that a page can hand on
+FROM_PYTHON = ("array", "dataset")  # data that no command line names
+
+
+def gallery_data(
+    run: Path, shown: int, of: Exhibits, samples: dict[str, list[str]], classes: list[str], benign: list[bool]
+) -> dict[str, Any]:
+    """What the script of the page knows of the first `shown` images, column by column; `benign`: of each finding."""
+    ids = of.ids[:shown].tolist()
+    names = names_of(samples, classes)
+    place = {name: k for k, name in enumerate(names)}
+    members = of.members[:, :shown].T.tolist()
+    return {
+        "run": hashlib.sha256((run / "samples.csv").read_bytes()).hexdigest()[:32],
+        "file": file_name(run),
+        "across": ACROSS,
+        "width": of.thumbnails.shape[2],
+        "height": of.thumbnails.shape[1],
+        "names": names,
+        "decisions": list(DECISIONS),
+        "benign": benign,
+        "id": ids,
+        "path": [samples["path"][i] for i in ids],
+        "label": [place[samples["label"][i]] for i in ids],
+        "prediction": of.prediction[:shown].tolist(),
+        "confidence": [round(value, 4) for value in of.confidence[:shown].tolist()],
+        "entropy": [float(samples["entropy"][i]) for i in ids],
+        "rank": [int(samples["rank"][i]) for i in ids],
+        "decision": [DECISIONS.index(samples["decision"][i]) for i in ids],
+        "group": of.duplicate_of[:shown].tolist(),
+        "border": of.border[:shown].tolist(),
+        "findings_of": [[k for k, inside in enumerate(row) if inside] for row in members],
+        "given": [] if left_out(samples) else given(samples),
+    }
+
+
+def names_of(samples: dict[str, list[str]], classes: list[str]) -> list[str]:
+    """The classes in the order of the network's outputs, and after them labels of samples.csv that are none."""
+    return [*classes, *sorted(set(samples["label"]) - set(classes))]
+
+
+def given(samples: dict[str, list[str]]) -> list[tuple[int, str, str]]:
+    """(id, path, label) of the images that a person has decided about already."""
+    rows = enumerate(zip(samples["path"], samples["override"], strict=False))
+    return [(i, path, word) for i, (path, word) in rows if word]
+
+
+def left_out(samples: dict[str, list[str]]) -> int:
+    """How many decisions of the run the page does not hand on: none, or all where they are too many."""
+    count = len(given(samples))
+    return count if count > MOST_GIVEN else 0
+
+
+def as_script_data(values: dict[str, Any]) -> Markup:
+    """JSON that can stand inside of a script element, whatever the names in it are."""
+    text = json.dumps(values, separators=(",", ":"))  # ASCII alone
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def sentence(shown: int, suspects_shown: int, suspects: int) -> str:
+    """Which images the gallery has, and where the others are."""
+    others = f"{shown - suspects_shown:,} others to compare: both sides of the cut, suspected clean ones, a sample."
+    if suspects_shown == suspects:
+        return f"All {suspects:,} suspected images are here, and {others}"
+    return (
+        f"The {suspects_shown:,} most suspicious of the {suspects:,} suspected images are here, and {others} The rest "
+        "is in samples.csv, where the column decision says suspected_poisoned."
+    )
+
+
+def file_name(run: Path) -> str:
+    """Under which the page offers its decisions: plain ASCII, whatever the run folder is called."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", run.resolve().name).strip("-.")[:60]
+    return f"decisions-{name or 'run'}.csv"
+
+
+def command(run: Path, config: dict[str, Any]) -> dict[str, str]:
+    """The command that takes the decisions, with a sentence that says what it does."""
+    out = printable(str(config.get("out") or run.resolve().name))
+    went_on = "The run goes on from detection with them, and keeps them in its new samples.csv."
+    if config.get("data") in FROM_PYTHON:
+        return {
+            "sentence": f"Call defend with the same arguments as before, and with the downloaded file. {went_on}",
+            "text": f"dlp_fast.defend(..., out={out!r}, decisions={file_name(run)!r})",
+        }
+    return {
+        "sentence": "Put the downloaded file into the folder in which the run was begun (or write where it is), and "
+        f"give it back there. {went_on}",
+        "text": f"python -m dlp_fast.run --config {shlex.quote(f'{out}/config.resolved.yaml')} "
+        f"--out {shlex.quote(out)} --decisions {file_name(run)}",
+    }
