@@ -30,12 +30,12 @@ PACKAGE = Path(dlp_fast.__file__).parent
 OPTIONS = {
     "": 19,
     "dataset": 5,
-    "supervised": 8,
+    "supervised": 11,
     "detection": 30,
     "detection.learning_curves": 13,
     "detection.static_patterns": 24,
     "unlearning": 7,
-    "finetuning": 20,
+    "finetuning": 23,
 }
 
 

@@ -17,7 +17,13 @@ from dlp_fast.config.reading import (
 )
 from dlp_fast.config.run import RunConfig
 from dlp_fast.config.section import Section
-from dlp_fast.config.stages import DataConfig, FinetuningConfig, SupervisedConfig, UnlearningConfig
+from dlp_fast.config.stages import (
+    DataConfig,
+    FinetuningConfig,
+    ScheduleName,
+    SupervisedConfig,
+    UnlearningConfig,
+)
 
 __all__ = [
     "NOT_COMPARED",
@@ -27,6 +33,7 @@ __all__ = [
     "FinetuningConfig",
     "LearningCurvesConfig",
     "RunConfig",
+    "ScheduleName",
     "Section",
     "StaticPatternsConfig",
     "SupervisedConfig",
