@@ -15,16 +15,15 @@ BASE: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "before": BASE | {"schedule": "fixmatch_cosine", "learning_rate": 0.1},
-    "linear 0.1": BASE | {"learning_rate": 0.1},
     "linear 0.2": BASE,
     "linear 0.4": BASE | {"learning_rate": 0.4},
-    "cosine 0.2": BASE | {"schedule": "cosine"},
+    "linear 0.1": BASE | {"learning_rate": 0.1},
+    "linear 0.2, decay 1e-3": BASE | {"weight_decay": 1e-3},
+    "linear 0.2, decay 2e-4": BASE | {"weight_decay": 2e-4},
+    "linear 0.2, smoothing 0.05": BASE | {"label_smoothing": 0.05},
     "linear 0.2, no average": BASE | {"ema": 0.0},
     "linear 0.2, average 0.98": BASE | {"ema": 0.98},
-    "linear 0.2, decay 2e-4": BASE | {"weight_decay": 2e-4},
-    "linear 0.2, decay 1e-3": BASE | {"weight_decay": 1e-3},
-    "linear 0.2, smoothing 0.05": BASE | {"label_smoothing": 0.05},
-    "linear 0.2, rise 0.2": BASE | {"warmup": 0.2},
+    "cosine 0.2": BASE | {"schedule": "cosine"},
 }
 
 
@@ -44,7 +43,6 @@ SETS = {
     "cifar10, 16 px": ImageSet("cifar10", 16, 400, 400),
     "tinyimagenet20, 16 px": ImageSet("tinyimagenet20", 16, 200, 200),
     "digits": ImageSet("digits", None, 90, 50),
-    "cifar10, 32 px": ImageSet("cifar10", 32, 400, 400),
 }
 
 
@@ -67,25 +65,23 @@ class Cell:
         return ", ".join(values).replace(" ", "_").replace(",", "")
 
 
-SCREEN = [
-    ("cifar10, 16 px", 10, 0),
-    ("tinyimagenet20, 16 px", 10, 0),
-    ("digits", 30, 0),
-    ("cifar10, 16 px", 10, 1),
-]
-CONFIRM = [("cifar10, 16 px", 30, 2), ("cifar10, 32 px", 10, 2)]
 # (set, passes, seed, images of each class passed over)
-LOOK = [
-    ("cifar10, 16 px", 10, 10, 800),
-    ("cifar10, 16 px", 30, 11, 800),
-    ("tinyimagenet20, 16 px", 10, 10, 300),
-    ("digits", 30, 10, 0),
-]
+PARTS = {
+    "screen": [("cifar10, 16 px", 24, 0, 0)],
+    "confirm": [
+        ("digits", 60, 2, 0),
+        ("cifar10, 16 px", 10, 0, 0),
+        ("tinyimagenet20, 16 px", 24, 2, 0),
+        ("cifar10, 16 px", 24, 2, 0),
+    ],
+    "look": [
+        ("digits", 60, 10, 0),
+        ("cifar10, 16 px", 24, 10, 800),
+        ("tinyimagenet20, 16 px", 24, 10, 300),
+    ],
+}
 
 
 def cells(part: str, recipes: list[str]) -> list[Cell]:
     """The cells of `part` for `recipes`, set by set."""
-    if part == "look":
-        return [Cell(part, s, p, seed, r, offset) for s, p, seed, offset in LOOK for r in recipes]
-    chosen = SCREEN if part == "screen" else CONFIRM
-    return [Cell(part, s, p, seed, r) for s, p, seed in chosen for r in recipes]
+    return [Cell(part, s, p, seed, r, offset) for s, p, seed, offset in PARTS[part] for r in recipes]

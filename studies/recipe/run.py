@@ -26,7 +26,7 @@ from dlp_fast.defenses.setting import accuracy_on
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.runs.files import write_atomic
 from studies._common import train_stage3
-from studies.recipe.cells import RECIPES, SETS, Cell, cells
+from studies.recipe.cells import PARTS, RECIPES, SETS, Cell, cells
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     of.add_argument("--folders", type=Path, required=True, help="where cifar10/ and tinyimagenet20/ lie")
     add_out(of, "folder of the cells and of result.json", "FOLDER")
     add_threads(of, 1)
-    of.add_argument("--part", choices=["screen", "confirm", "look"], required=True, help="see README.md")
+    of.add_argument("--part", choices=PARTS, required=True, help="see README.md")
     of.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, help="which recipes")
     return of
 
