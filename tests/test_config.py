@@ -31,7 +31,7 @@ OPTIONS = {
     "": 19,
     "dataset": 5,
     "supervised": 11,
-    "detection": 30,
+    "detection": 31,
     "detection.learning_curves": 13,
     "detection.static_patterns": 24,
     "unlearning": 7,

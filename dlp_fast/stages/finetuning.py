@@ -133,6 +133,10 @@ def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> 
     )
 
 
+def _schedule(steps: int, config: FinetuningConfig) -> Schedule:
+    return Schedule(config.schedule, steps, config.learning_rate, config.warmup, config.final_share)
+
+
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weights decay; biases and batch-norm scales do not, as in FixMatch."""
     weights = [p for p in model.parameters() if p.dim() > 1]
@@ -240,7 +244,7 @@ def finetuning(
     )
     batches = _Batches(data, policy, labels.unlabeled, planned)
     one_step = _step(session, stage, model, optimizer, average, mask_sum, config)
-    schedule = Schedule(config.schedule, steps, config.learning_rate, config.warmup, config.final_share)
+    schedule = _schedule(steps, config)
     model.train()
     for step in stage.steps():
         set_rate(optimizer, schedule.at(step))
@@ -258,8 +262,7 @@ def finetuning(
                 batches.choose_labeled()
     model.load_state_dict(average.state_dict())
     odds = _finalize(session, model, data, batches, config)
-    rate = steps * stage.images / stage.seconds
-    kept = policy.used.nonzero().flatten()
+    rate, kept = steps * stage.images / stage.seconds, policy.used.nonzero().flatten()
     return Finetuned(steps, progress["mask"], stage.seconds, rate, kept, odds, entropy, loss)
 
 
