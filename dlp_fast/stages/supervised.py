@@ -56,13 +56,8 @@ def supervised(
     """
     epochs, per_epoch, batch = plan(len(data), config)
     name = "supervised" if member == 1 else f"ensemble member {member}"
-    optimizer = sgd(
-        model.parameters(),
-        session.compute,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+    settings = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    optimizer = sgd(model.parameters(), session.compute, lr=config.learning_rate, **settings)
     seen = {"entropy": torch.zeros(epochs, len(data)), "loss": torch.zeros(epochs, len(data))}
     prediction = torch.zeros(len(data), dtype=torch.int64)
     progress = {"epochs": 0, "stopped": False}
