@@ -13,18 +13,23 @@ import dataclasses
 import functools
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.common import add_out, add_threads, parser_of, write_result
-from dlp_fast.config import DataConfig, FinetuningConfig
+from dlp_fast.attacks.poisoning import plan
+from dlp_fast.config import DataConfig, FinetuningConfig, RunConfig
 from dlp_fast.data import sources
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.defenses.setting import accuracy_on
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
+from dlp_fast.evaluation.metrics import TestSet
 from dlp_fast.runs.files import write_atomic
+from dlp_fast.stages.rounds import SNAPSHOTS, late_decision
 from studies._common import train_stage3
 from studies.recipe.cells import PARTS, RECIPES, SETS, Cell, cells
 
@@ -44,34 +49,75 @@ def loaded(data: str, side: int | None) -> sources.Dataset:
     return sources.load(data, DataConfig(image_size=side))
 
 
-def parts(cell: Cell, folders: Path) -> tuple[TrainingData, TrainingData]:
-    """(images to train on, images to measure on: those of the training set that follow, or the test set)."""
+@dataclass(frozen=True)
+class Parts:
+    """train: what stage 3 is given; suspected: bool [n], whose labels it is not given; held: images of the training set
+    that follow; test: the test set, with the attack where there is one.
+    """
+
+    train: TrainingData
+    suspected: Tensor
+    held: TrainingData
+    test: TestSet
+
+
+def parts(cell: Cell, folders: Path) -> Parts:
     of = SETS[cell.set]
     dataset = loaded(of.data if of.data == "digits" else str(folders / of.data), of.side)
-    train, test, classes = dataset.train, dataset.test, len(dataset.train.classes)
-    ids = [(train.labels == c).nonzero().flatten()[cell.offset :] for c in range(classes)]
+    whole, test, classes = dataset.train, dataset.test, len(dataset.train.classes)
+    ids = [(whole.labels == c).nonzero().flatten()[cell.offset :] for c in range(classes)]
     first = torch.cat([of_class[: of.images] for of_class in ids]).sort().values
     then = torch.cat([of_class[of.images : of.images + of.held] for of_class in ids]).sort().values
-    mean, std = pixel_statistics(ResidentImages(train.images.get(first)))
-
-    def part(images: sources.ImageSet, ids: torch.Tensor) -> TrainingData:
-        pixels, labels = ResidentImages(images.images.get(ids)), images.labels[ids]
-        return TrainingData(pixels, labels, classes, mean, std, dataset.flip, cell.seed, torch.device("cpu"))
-
-    measured = part(test, torch.arange(len(test.labels))) if cell.part == "look" else part(train, then)
-    return part(train, first), measured
+    pixels, labels, attack = ResidentImages(whole.images.get(first)), whole.labels[first], None
+    suspected = torch.zeros(len(first), dtype=torch.bool)
+    if cell.leaked:
+        size = (pixels.height, pixels.width)
+        attack = plan(
+            "badnets",
+            labels,
+            whole.classes,
+            size,
+            rate=0.1,
+            rate_of="all",
+            target="0",
+            seed=cell.seed,
+            images=pixels,
+            device="cpu",
+        )
+        pixels, labels = attack.poison(pixels), attack.labels
+        suspected[attack.poisoned.nonzero().flatten()[cell.leaked :]] = True
+    mean, std = pixel_statistics(pixels)
+    cpu = torch.device("cpu")
+    train = TrainingData(pixels, labels, classes, mean, std, dataset.flip, cell.seed, cpu)
+    held = dataclasses.replace(
+        train, images=ResidentImages(whole.images.get(then)), labels=whole.labels[then]
+    )
+    return Parts(
+        train,
+        suspected,
+        held,
+        TestSet(test.images, test.labels, attack and attack.triggered_test(test.images, test.labels)),
+    )
 
 
 def run(cell: Cell, folders: Path) -> dict[str, Any]:
-    train, measured = parts(cell, folders)
+    """What came of `cell`; only `look` measures on test images, and asks the learning curves of stage 3."""
+    of = parts(cell, folders)
     config = FinetuningConfig(epochs=cell.passes, min_steps=1, **RECIPES[cell.recipe])
-    model, done = train_stage3(train, config)
-    accuracy = accuracy_on(model, measured, torch.arange(len(measured)))
-    return dataclasses.asdict(cell) | {
-        "steps": done.steps,
-        "accuracy": accuracy,
-        "measured_on": len(measured),
-        "seconds": done.seconds,
+    look = cell.part == "look"
+    model, done = train_stage3(of.train, config, suspected=of.suspected, snapshots=SNAPSHOTS if look else 0)
+    result = dataclasses.asdict(cell) | {"steps": done.steps, "seconds": done.seconds}
+    if not look:
+        accuracy = accuracy_on(model, of.held, torch.arange(len(of.held)))
+        return result | {"accuracy": accuracy, "measured_on": len(of.held)}
+    late = late_decision(done.labeled, done.entropy, done.loss, of.train, RunConfig(), bool(cell.leaked))
+    measured = of.test.measure(model, of.train.device, of.train.mean, of.train.std)
+    return result | {
+        "accuracy": measured["clean_accuracy"],
+        "measured_on": len(of.test.labels),
+        "attack_success_rate": measured["attack_success_rate"],
+        "stage3_scores": [round(entry.score, 3) for entry in late.scored],
+        "stage3_found": [len(group.core) for group in late.found],
     }
 
 
