@@ -57,6 +57,7 @@ def defend(
 ) -> Defense:
     """Run the stages of `config.order` on `data`, with a person's decisions where there are any."""
     overrides = overrides or no_overrides()
+    counts(len(data), data.classes, config.detection)  # what cannot be asked for is refused before stage 1
     model, first, outcome = train_first(session, data, config)
     first, detection, networks = observe(session, model, first, data, config)
     if networks > 1:

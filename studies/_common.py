@@ -102,7 +102,8 @@ def prepare(
     data = TrainingData(pixels, labels, classes, mean, std, dataset.flip, seed, device)
     few = subset(dataset.test.labels, classes, tested, seed)
     seen = dataset.test.images if tested is None else ResidentImages(dataset.test.images.get(few))
-    test = TestSet(seen, dataset.test.labels[few], of and of.table, of and of.target)
+    shown = dataset.test.labels[few]
+    test = TestSet(seen, shown, of and of.triggered_test(seen, shown))
     return Prepared(data, poisoned, of, test)
 
 

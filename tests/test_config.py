@@ -31,12 +31,12 @@ PACKAGE = Path(dlp_fast.__file__).parent
 OPTIONS = {
     "": 19,
     "dataset": 5,
-    "supervised": 8,
-    "detection": 34,
+    "supervised": 11,
+    "detection": 35,
     "detection.learning_curves": 13,
     "detection.static_patterns": 24,
     "unlearning": 7,
-    "finetuning": 20,
+    "finetuning": 23,
 }
 
 

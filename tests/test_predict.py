@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import warnings
 
@@ -69,7 +70,7 @@ class TestPredict:
         monkeypatch.setattr(predict, "CHUNK", 3)
         monkeypatch.setattr(predict, "predicted", killed)
         with monkeypatch.context() as patch:
-            patch.setattr("os._exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
+            patch.setitem(vars(os), "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
             assert command(*words).code == 130
         assert not out.exists()
         with (tmp_path / "x.csv.part").open("ab") as file:

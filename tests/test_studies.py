@@ -71,3 +71,16 @@ class TestStudy:
 def test_studies_are_listed():
     page = (ROOT / "studies" / "README.md").read_text()
     assert all(f"({study.name}/README.md)" in page for study in STUDIES)
+
+
+def test_the_part_of_a_set_that_studies_share(monkeypatch):
+    """With an attack on it, and both rates to be measured."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from dlp_fast.data import sources
+    from dlp_fast.models.registry import build_model
+    from studies._common import prepare
+
+    of = prepare(sources.load("digits"), "badnets", 0.1, seed=0, images=100, tested=50)
+    assert (len(of.data), int(of.poisoned.sum())) == (100, 10)
+    found = of.measure(build_model("wrn-10-1", 10, 8, seed=0))
+    assert 0 <= found["clean_accuracy"] <= 1 and 0 <= found["attack_success_rate"] <= 1

@@ -1,4 +1,5 @@
-"""Share of the time in which the GPU runs no kernel during stage 3, with and without graphs; goal: at most 10 %.
+"""Share of the time in which the GPU runs no kernel during stage 3, with and without graphs, and the slowest kernels by
+name; goal: at most 10 %.
 
     python -m benchmarks.system.idle_share --out RESULT.json
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -28,6 +30,9 @@ from dlp_fast.stages.finetuning import finetuning
 
 N = 20_000
 SETTLED = 0.3  # share of the time that is not looked at
+SLOWEST = 20  # kernels that are named
+
+Kernel = tuple[str, float, float]  # name, start and end in microseconds
 
 
 def covered(spans: list[tuple[float, float]]) -> float:
@@ -39,7 +44,27 @@ def covered(spans: list[tuple[float, float]]) -> float:
     return total
 
 
-def measure(steps: int, graphs: str) -> dict[str, float]:
+def slowest(kernels: list[Kernel], count: int) -> list[dict[str, Any]]:
+    """The `count` names that take most time in all, the slowest first: their share of the time of all kernels, the
+    microseconds of a call, and how many calls there were.
+    """
+    times: dict[str, list[float]] = {}
+    for name, start, end in kernels:
+        times.setdefault(name, []).append(end - start)
+    everything = sum(map(sum, times.values()))
+    ranked = sorted(times.items(), key=lambda item: (-sum(item[1]), item[0]))
+    return [
+        {
+            "name": name,
+            "share": sum(taken) / everything,
+            "microseconds": sum(taken) / len(taken),
+            "calls": len(taken),
+        }
+        for name, taken in ranked[:count]
+    ]
+
+
+def measure(steps: int, graphs: str) -> dict[str, Any]:
     compute = choose_compute("cuda", "auto", graphs)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (N, 32, 32, 3), generator=generator, dtype=torch.uint8).cuda()
@@ -62,19 +87,19 @@ def measure(steps: int, graphs: str) -> dict[str, float]:
     seconds = run(steps)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         run(steps)
-    spans = [
-        (e.time_range.start, e.time_range.end)
+    kernels = [
+        (e.name, e.time_range.start, e.time_range.end)
         for e in seen.events()
         if e.device_type == torch.autograd.DeviceType.CUDA
     ]
-    first, last = min(start for start, _ in spans), max(end for _, end in spans)
+    first, last = min(start for _, start, _ in kernels), max(end for _, _, end in kernels)
     settled = first + SETTLED * (last - first)  # before, there is the warm-up and the capture
-    spans = [(max(start, settled), end) for start, end in spans if end > settled]
-    window = last - settled
+    kernels = [(name, max(start, settled), end) for name, start, end in kernels if end > settled]
     return {
         "steps_per_second": steps / seconds,
         "images_per_second": steps * 64 * 15 / seconds,
-        "idle_share": 1 - covered(spans) / window,
+        "idle_share": 1 - covered([(start, end) for _, start, end in kernels]) / (last - settled),
+        "slowest_kernels": slowest(kernels, SLOWEST),
     }
 
 
@@ -96,6 +121,10 @@ def main() -> None:
             f"graphs {graphs:<5} {of['steps_per_second']:8.1f} steps/s {of['images_per_second']:12,.0f} images/s "
             f"idle {of['idle_share']:.1%}"
         )
+        for kernel in of["slowest_kernels"]:
+            print(
+                f"  {kernel['share']:6.1%} {kernel['calls']:7} x {kernel['microseconds']:8.1f} us  {kernel['name']}"
+            )
     write_result(options.out, {"rows": rows}, choose_compute("cuda", "auto").describe())
 
 

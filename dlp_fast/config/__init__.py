@@ -18,7 +18,13 @@ from dlp_fast.config.reading import (
 )
 from dlp_fast.config.run import RunConfig
 from dlp_fast.config.section import InvalidSection, Section
-from dlp_fast.config.stages import DataConfig, FinetuningConfig, SupervisedConfig, UnlearningConfig
+from dlp_fast.config.stages import (
+    DataConfig,
+    FinetuningConfig,
+    ScheduleName,
+    SupervisedConfig,
+    UnlearningConfig,
+)
 
 __all__ = [
     "NOT_COMPARED",
@@ -29,6 +35,7 @@ __all__ = [
     "InvalidSection",
     "LearningCurvesConfig",
     "RunConfig",
+    "ScheduleName",
     "Section",
     "StaticPatternsConfig",
     "SupervisedConfig",

@@ -105,8 +105,11 @@ class DetectionConfig(Section):
     """learning_curves: groups of learning curves, see docs/detection.md. entropy: at epoch E1, as published. The others
     are those that the paper compares with."""
     rate: float = Field(0.01, gt=0, le=0.5)
-    """γ, share of all images that is unlearnt, and again of the suspected clean (balanced over classes). With methods
-    that only rank, it is the share of the suspected poisoned too."""
+    """γ, share of all n images that is unlearnt, and again of the suspected clean, see `clean_of`. With methods that
+    only rank, it is the share of the suspected poisoned too."""
+    clean_of: Literal["all", "class"] = "all"
+    """How many suspected clean images, in which the paper can be read in two ways. all: nγ in all, the same number of
+    each class. class: nγ of each class, 500 on CIFAR-10."""
     min_images: int = Field(10, ge=1)
     """Least number of suspected clean and of trusted images a class, and of suspected poisoned ones in all."""
     min_separation: float = Field(2.1, gt=0)

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from dlp_fast.config.section import Section
 
+ScheduleName = Literal["constant", "linear", "cosine", "fixmatch_cosine"]
+
 
 class DataConfig(Section):
     image_size: int | None = Field(None, ge=8, le=256)
@@ -34,7 +36,14 @@ class SupervisedConfig(Section):
     batch: int = Field(128, ge=2)
     """Images a step."""
     learning_rate: float = Field(0.05, gt=0)
-    """Step size of SGD, constant. The paper's 0.01 learns a backdoor later, measured in steps."""
+    """Peak step size of SGD. The paper's 0.01 learns a backdoor later, measured in steps."""
+    schedule: ScheduleName = "constant"
+    """How the step size falls, as in `finetuning.schedule`. Detection was measured on learning curves at a constant one
+    (as published)."""
+    warmup: float = Field(0.0, ge=0, le=1)
+    """Share of the steps over which the step size rises to `learning_rate`."""
+    final_share: float = Field(0.0, ge=0, le=1)
+    """Of `learning_rate`, where the schedules linear and cosine end."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
@@ -100,13 +109,21 @@ class FinetuningConfig(Section):
     """λ_u, weight of the unlabeled loss (α in DLP Eq. 7): of its mean where μ ≥ 1, else of each image beside a labeled
     one."""
     learning_rate: float = Field(0.1, gt=0)
-    """Step size of SGD with Nesterov momentum, falling by cos(7πk/16K). FixMatch's 0.03 is for 2²⁰ steps."""
+    """Peak step size of SGD with Nesterov momentum. FixMatch's 0.03 is for 2²⁰ steps."""
+    schedule: ScheduleName = "fixmatch_cosine"
+    """How the step size falls after the rise. linear, cosine: to `final_share` of its peak. fixmatch_cosine: by
+    cos(7πk/16K), to 0.195 of it (as published). constant: not at all."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps over which the step size rises to `learning_rate`; 0: none, as in FixMatch."""
+    final_share: float = Field(0.0, ge=0, le=1)
+    """Of `learning_rate`, where the schedules linear and cosine end."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Nesterov momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
     """L2 penalty (R in DLP Eq. 7, weight β)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Probability spread over all classes in the targets of labeled images (Szegedy et al. 2016); 0: none. It lowers
+    every confidence: at 0.05 few reach `tau` and `reinstate_edge`."""
     logit_adjustment: float = Field(2.0, ge=1)
     """Most that the odds of a class are raised by at the end, where suspicion took labels from it: up to those of the
     median class. 1: never."""

@@ -116,7 +116,7 @@ def write_run(
         model.predict,
         finding_members(found, data.labels),
         found.demonstrations,
-        torch.tensor(sorted(labels), dtype=torch.int64),
+        torch.tensor(sorted(run.overrides.labels()), dtype=torch.int64),
     )
     exhibits.save(folder.path)
     folder.write_json("results.json", results)

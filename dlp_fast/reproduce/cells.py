@@ -39,15 +39,17 @@ MOST_OF_TEST = 0.25  # share of the test set that may become the clean images th
 VERSION = 11  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
-OURS = ("dlp_fast", "dlp")
+PRESET_OF = {"dlp": "paper", "dlp_per_class": "paper-per-class"}
+OURS = ("dlp_fast", *PRESET_OF)
 FROM_SCRATCH = ("abl",)  # trains its own network, so the victim's training is not its cost
 
 
 @dataclass(frozen=True)
 class Cell:
-    """method: dlp_fast (our default), dlp (as published), none (no defence), clean (trained on the clean set), or a
-    rival; attack: or "none"; rate: of all images, or of the target class for clean-label attacks; gamma: filtering
-    rate; order: of the stages; model: network, none: the scale's.
+    """method: dlp_fast (our default), dlp or dlp_per_class (as published, read in either way, see
+    `detection.clean_of`), none (no defence), clean (trained on the clean set), or a rival; attack: or "none"; rate: of
+    all images, or of the target class for clean-label attacks; gamma: filtering rate; order: of the stages; model:
+    network, none: the scale's.
     """
 
     method: str
@@ -211,11 +213,13 @@ class Bench:
 
     def configured(self, cell: Cell) -> dict[str, Any]:
         """RunConfig values of our method for `cell`."""
-        values = merge(read_preset("paper"), {"finetuning": {"steps": self.scale.paper_steps}})
-        if cell.method == "dlp_fast":
-            values = dict(self.scale.config)
-        elif "supervised" in self.scale.config:  # smoke: as few epochs, for either
-            values = merge(values, {k: self.scale.config[k] for k in ("supervised", "unlearning")})
+        values = dict(self.scale.config)
+        if cell.method in PRESET_OF:
+            steps = {"finetuning": {"steps": self.scale.paper_steps}}
+            short = {
+                k: v for k, v in self.scale.config.items() if k != "finetuning"
+            }  # smoke: as few epochs, for either
+            values = merge(merge(read_preset(PRESET_OF[cell.method]), steps), short)
         over = {
             "data": "reproduction",
             "attack": cell.attack,

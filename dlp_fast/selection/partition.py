@@ -10,6 +10,7 @@ from torch import Tensor
 from dlp_fast import ops
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.suspicion import Suspicion
+from dlp_fast.errors import ConfigError
 
 
 def _nobody() -> Tensor:
@@ -69,9 +70,21 @@ def places(order: Tensor) -> Tensor:
 
 
 def counts(n: int, classes: int, config: DetectionConfig) -> tuple[int, int]:
-    """(suspected poisoned in all, suspected clean a class): γ of the images, with a least number for small sets."""
+    """(suspected poisoned in all, suspected clean a class): γ of the images, with a least number for small sets.
+
+    Raises ConfigError where nγ images of each class would be more than half of a class.
+    """
     poisoned = max(round(config.rate * n), config.min_images)
-    clean = max(round(config.rate * n / classes), config.min_images)
+    if config.clean_of == "class":
+        clean = max(round(config.rate * n), config.min_images)
+        if clean > n / classes / 2:
+            raise ConfigError(
+                f"detection.clean_of class asks for {clean} suspected clean images of each class (detection.rate "
+                f"{config.rate:g} of {n} images), more than half of a class of {n / classes:.0f}. Lower "
+                "detection.rate, or use --detection.clean-of all."
+            )
+    else:
+        clean = max(round(config.rate * n / classes), config.min_images)
     return min(poisoned, n // 2), clean
 
 

@@ -14,6 +14,7 @@ from dlp_fast.config import FinetuningConfig
 from dlp_fast.engine.batches import Cycle, TrainingData
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.engine.inference import refit_batch_norm, score
+from dlp_fast.engine.schedule import Schedule
 from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 from dlp_fast.selection.labels import Labels
@@ -110,7 +111,8 @@ def fixmatch_loss(
     ones; target: int64 [b]; allowed: int64 [u], the only pseudo-label that counts for each, or ANY.
     """
     batch = len(target)
-    Lx = F.cross_entropy(logits[:batch], target)  # first term of DLP Eq. 7
+    # first term of DLP Eq. 7
+    Lx = F.cross_entropy(logits[:batch], target, label_smoothing=config.label_smoothing)
     if not len(allowed):
         return Lx, None
     logits_weak, logits_strong = logits[batch:].chunk(2)
@@ -118,12 +120,6 @@ def fixmatch_loss(
     mask = ((max_probs >= config.tau) & ((allowed == ANY) | (allowed == targets_u))).float()
     Lu = unlabeled_loss(logits_strong, targets_u, mask, batch)
     return Lx + config.lambda_u * Lu, mask
-
-
-def step_size(step: int, steps: int, config: FinetuningConfig) -> float:
-    """FixMatch's cosine. The rise before it keeps deep networks from diverging in their first steps."""
-    rise = min(1.0, (step + 1) / max(1.0, config.warmup * steps))
-    return config.learning_rate * rise * math.cos(7 * math.pi * step / (16 * steps))
 
 
 def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> torch.optim.SGD:
@@ -135,6 +131,10 @@ def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> 
         momentum=config.momentum,
         nesterov=config.momentum > 0,
     )
+
+
+def _schedule(steps: int, config: FinetuningConfig) -> Schedule:
+    return Schedule(config.schedule, steps, config.learning_rate, config.warmup, config.final_share)
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -244,9 +244,10 @@ def finetuning(
     )
     batches = _Batches(data, policy, labels.unlabeled, planned)
     one_step = _step(session, stage, model, optimizer, average, mask_sum, config)
+    schedule = _schedule(steps, config)
     model.train()
     for step in stage.steps():
-        set_rate(optimizer, step_size(step, steps, config))
+        set_rate(optimizer, schedule.at(step))
         average.begin(step)
         inputs = batches.at(step)
         seed_step(model, data.seed, LABELED, step)
@@ -261,8 +262,7 @@ def finetuning(
                 batches.choose_labeled()
     model.load_state_dict(average.state_dict())
     odds = _finalize(session, model, data, batches, config)
-    rate = steps * stage.images / stage.seconds
-    kept = policy.used.nonzero().flatten()
+    rate, kept = steps * stage.images / stage.seconds, policy.used.nonzero().flatten()
     return Finetuned(steps, progress["mask"], stage.seconds, rate, kept, odds, entropy, loss)
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dlp_fast.config import SupervisedConfig
 from dlp_fast.engine.batches import TrainingData, training_order
 from dlp_fast.engine.inference import Scores, score
+from dlp_fast.engine.schedule import Schedule
 from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 
@@ -74,7 +75,7 @@ def supervised(
         prediction=prediction,
         progress=progress,
     )
-    set_rate(optimizer, config.learning_rate)  # as given, also where a checkpoint brought its own
+    schedule = Schedule(config.schedule, stage.total, config.learning_rate, config.warmup, config.final_share)
     batches = _Batches(data, used, config, per_epoch, batch)
     one_step = _step(session, stage, model, optimizer)
     model.train()
@@ -84,6 +85,7 @@ def supervised(
         epoch, k = divmod(step, per_epoch)
         inputs = batches.at(epoch, k)
         stage.note = f"epoch {epoch + 1}/{epochs}"
+        set_rate(optimizer, schedule.at(step))
         seed_step(model, data.seed, STREAM, step)
         one_step(*inputs)
         if k == per_epoch - 1:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny import command, threads_kept
 
+from dlp_fast.config import merge
 from dlp_fast.defenses.registry import DEFENSES
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import ConfigError, NumericError
@@ -93,8 +94,10 @@ class TestCells:
 
     def test_as_published(self, bench):
         values = bench.configured(Cell("dlp", "badnets", 0, gamma=0.05))
-        assert values["detection"] == {"method": "entropy", "rate": 0.05, "min_images": 1}
+        assert values["detection"] == {"method": "entropy", "rate": 0.05, "clean_of": "all", "min_images": 1}
         assert values["finetuning"]["labeled"] == "hardest"
+        other = bench.configured(Cell("dlp_per_class", "badnets", 0, gamma=0.05))
+        assert other == merge(values, {"detection": {"clean_of": "class"}})
         assert bench.configured(Cell("dlp_fast", "badnets", 0))["detection"] == {"rate": 0.01}
 
     @pytest.mark.parametrize("precision", ["auto", "fp32"])

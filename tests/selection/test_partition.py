@@ -13,7 +13,7 @@ from dlp_fast.detection.decide import separation_score
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.suspicion import Suspicion
-from dlp_fast.errors import NumericError
+from dlp_fast.errors import ConfigError, NumericError
 from dlp_fast.selection.partition import counts, select
 
 N, CLASSES = 2000, 4
@@ -68,6 +68,16 @@ class TestCounts:
     def test_least(self):
         assert counts(600, 10, DetectionConfig()) == (10, 10)
 
+    def test_of_each_class(self):
+        """The paper's other reading: 500 clean images of each class of CIFAR-10, and 500 suspects in all."""
+        assert counts(50_000, 10, DetectionConfig(clean_of="class")) == (500, 500)
+        assert counts(600, 10, DetectionConfig(clean_of="class")) == (10, 10)
+
+    def test_of_each_class_never_more_than_half_of_it(self):
+        assert counts(1000, 10, DetectionConfig(clean_of="class", rate=0.05)) == (50, 50)
+        with pytest.raises(ConfigError, match=r"51 suspected clean images of each class .* class of 100"):
+            counts(1000, 10, DetectionConfig(clean_of="class", rate=0.051))
+
     def test_never_more_than_half(self):
         assert counts(12, 2, DetectionConfig())[0] == 6
 
@@ -78,6 +88,11 @@ class TestLastEntropy:
         expected = entropy[-1].argsort(stable=True)[:100]
         assert torch.equal(found.suspected_poisoned, expected)
         assert torch.equal(found.rank[expected], torch.arange(100))
+
+    def test_as_many_of_each_class_as_are_suspected_in_all(self):
+        found, _, labels = chosen(rate=0.05, clean_of="class")
+        assert len(found.suspected_poisoned) == 100
+        assert torch.bincount(labels[found.suspected_clean], minlength=CLASSES).tolist() == [100] * CLASSES
 
     def test_highest_entropy_of_each_class_is_clean(self):
         found, entropy, labels = chosen(rate=0.05)

@@ -10,17 +10,20 @@ import torch
 from tiny import session, training_data
 
 from dlp_fast.config import FinetuningConfig, build, read_preset
+from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.models.registry import build_model
+from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
 from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import (
     finetuning,
+    fixmatch_loss,
     plan,
     planned_steps,
-    step_size,
     unlabeled_batch,
     unlabeled_loss,
 )
+from dlp_fast.stages.label_policy import ANY
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
 NOBODY, EVERYBODY = torch.zeros(96, dtype=torch.bool), torch.ones(96, dtype=torch.bool)
@@ -30,10 +33,11 @@ def config(**over):
     return FinetuningConfig(**{"steps": 6, "batch": 16, "ema": 0.9, **over})
 
 
-def run(config, unlabeled=UNLABELED, snapshots=0, log=None, suspected=NOBODY, data=None):
+def run(config, unlabeled=UNLABELED, snapshots=0, log=None, suspected=NOBODY, data=None, among=None):
     model = build_model("wrn-10-1", 3, 8, seed=0)
     labels = Labels(LABELED, unlabeled, suspected)
-    return model, finetuning(session(log=log), model, data or training_data(), labels, config, snapshots)
+    among = among or session(log=log)
+    return model, finetuning(among, model, data or training_data(), labels, config, snapshots)
 
 
 class TestSteps:
@@ -190,26 +194,67 @@ class TestSuspected:
         assert torch.equal(barred.labeled, LABELED)
 
 
-def test_cosine_schedule(monkeypatch):
-    rates = []
-    step = torch.optim.SGD.step
+@pytest.fixture
+def rates(monkeypatch):
+    """A list to which each optimizer step adds its step size."""
+    noted, step = [], torch.optim.SGD.step
 
-    def noted(self, *args, **kwargs):
-        rates.append(self.param_groups[0]["lr"])
+    def watched(self, *args, **kwargs):
+        noted.append(self.param_groups[0]["lr"])
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", noted)
-    run(config(steps=8, learning_rate=0.03, warmup=0))
-    assert rates[0] == 0.03
-    assert rates == [pytest.approx(0.03 * math.cos(7 * math.pi * k / 128)) for k in range(8)]
-    assert rates[-1] > 0.03 * math.cos(7 * math.pi / 16) > 0  # it never reaches zero
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    return noted
 
 
-def test_the_step_size_rises_first():
-    of = FinetuningConfig(learning_rate=0.2, warmup=0.25)
-    rates = [step_size(k, 16, of) / math.cos(7 * math.pi * k / 256) for k in range(16)]
-    assert rates == [pytest.approx(0.2 * min(1, (k + 1) / 4)) for k in range(16)]
-    assert step_size(0, 1, of) == 0.2
+class TestStepSize:
+    def test_as_published(self, rates):
+        run(config(steps=8, schedule="fixmatch_cosine", learning_rate=0.03, warmup=0))
+        assert rates == [pytest.approx(0.03 * math.cos(7 * math.pi * k / 128)) for k in range(8)]
+
+    def test_rises_and_falls_to_the_given_end(self, rates):
+        run(config(steps=8, schedule="linear", learning_rate=0.2, warmup=0.5, final_share=0.5))
+        assert rates == [pytest.approx(v) for v in (0.05, 0.1, 0.15, 0.2, 0.2, 0.175, 0.15, 0.125)]
+
+    @pytest.mark.parametrize("schedule", ["linear", "fixmatch_cosine"])
+    def test_an_interrupted_stage_ends_as_one_that_was_not(self, tmp_path, monkeypatch, schedule):
+        of = config(steps=9, schedule=schedule, warmup=0.4)
+        whole = run(of, snapshots=2)[0]
+        begin = WeightAverage.begin
+
+        def until_the_sixth(self, step):
+            if step == 5:
+                raise KeyboardInterrupt
+            begin(self, step)
+
+        kept = session(checkpoints=Checkpoints(tmp_path))
+        kept.every = 0
+        monkeypatch.setattr(WeightAverage, "begin", until_the_sixth)
+        with pytest.raises(KeyboardInterrupt):
+            run(of, snapshots=2, among=kept)
+        monkeypatch.undo()
+        again = session(checkpoints=Checkpoints(tmp_path))
+        assert again.resumed
+        resumed = run(of, snapshots=2, among=again)[0]
+        assert all(
+            torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values())
+        )
+
+
+def test_smoothed_targets():
+    """Of three classes, 0.3 spread: 0.8 for the label and 0.1 for each other, in the labeled part alone."""
+    logits, target = torch.tensor([[2.0, 0.0, -1.0]]), torch.tensor([1])
+    found, mask = fixmatch_loss(
+        logits, target, torch.empty(0, dtype=torch.int64), config(label_smoothing=0.3)
+    )
+    wanted = -(torch.tensor([[0.1, 0.8, 0.1]]) * logits.log_softmax(1)).sum()
+    assert mask is None
+    assert float(found) == pytest.approx(float(wanted))
+    views = torch.cat([logits, 9 * logits, logits])
+    some = torch.tensor([ANY])
+    plain, smooth = (fixmatch_loss(views, target, some, config(label_smoothing=v))[0] for v in (0.0, 0.3))
+    one = fixmatch_loss(logits, target, some[:0], config(label_smoothing=0.0))[0]
+    assert float(plain - one) == pytest.approx(float(smooth - found), rel=1e-5)
 
 
 def test_only_weights_decay(monkeypatch):

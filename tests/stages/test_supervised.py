@@ -79,3 +79,27 @@ def test_a_loss_that_is_not_finite_ends_before_the_weights():
     ):
         supervised(session(), model, training_data(), config())
     assert torch.equal(model.stem[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    ("over", "wanted"),
+    [
+        ({}, [0.05] * 6),
+        ({"schedule": "linear"}, [0.05 * (1 - k / 6) for k in range(6)]),
+        (
+            {"schedule": "cosine", "warmup": 0.5, "final_share": 1},
+            [0.05 * min(1, (k + 1) / 3) for k in range(6)],
+        ),
+    ],
+)
+def test_step_sizes(monkeypatch, over, wanted):
+    rates, step = [], torch.optim.SGD.step
+
+    def watched(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    model = build_model("wrn-10-1", 3, 8, seed=0)
+    supervised(session(), model, training_data(), config(epochs=2, **over))
+    assert rates == [pytest.approx(v) for v in wanted]
