@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import warnings
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import CONFIG, command, image_folder, picture
+from tiny import CONFIG, command, image_folder, options, picture
 
 import dlp_fast
 from dlp_fast.commands import predict
@@ -63,15 +62,14 @@ class TestPredict:
 
         def killed(model, paths, options):
             if len(done) == 2:
-                raise KeyboardInterrupt
+                raise RuntimeError("killed")
             done.append(paths)
             return real(model, paths, options)
 
         monkeypatch.setattr(predict, "CHUNK", 3)
         monkeypatch.setattr(predict, "predicted", killed)
-        with monkeypatch.context() as patch:
-            patch.setitem(vars(os), "_exit", lambda code: (_ for _ in ()).throw(SystemExit(code)))
-            assert command(*words).code == 130
+        with pytest.raises(RuntimeError, match="killed"):
+            command(*words)
         assert not out.exists()
         with (tmp_path / "x.csv.part").open("ab") as file:
             file.write(b'["half a li')
@@ -121,6 +119,19 @@ class TestScanNew:
             assert float(row["label_probability"]) == pytest.approx(
                 float(odds[model.classes.index(row["label"])]), abs=1e-4
             )
+
+    def test_a_copy_of_a_suspect(self, tmp_path):
+        data = image_folder(tmp_path / "data", each=40)
+        assert command("run", "--data", data, "--out", tmp_path / "run", *options()).code == 0
+        with (tmp_path / "run" / "samples.csv").open(newline="") as file:
+            suspects = [r["path"] for r in csv.DictReader(file) if r["decision"] == "suspected_poisoned"]
+        assert suspects
+        new = image_folder(tmp_path / "new", each=2, side=15)
+        shutil.copy(data / suspects[0], new / "dog" / "again.png")
+        done = command("scan_new", tmp_path / "run", "--data", new, "--out", tmp_path / "new.csv")
+        assert done.code == 0, done.text
+        first = rows_of(tmp_path / "new.csv")[0]
+        assert (first["path"], first["reason"], first["score"]) == ("dog/again.png", "copy of a suspect", "1")
 
     def test_without_checkpoints(self, tiny_run, tmp_path):
         run = tmp_path / "run"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -69,7 +71,7 @@ def main() -> None:
     one, other = probabilities([clean, first], images, log)
     log.close()
     targets = [t["label"] for t in results["verdict"]["targets"] if not t["likely_benign"]]
-    scores = score_new(one, other, images.labels, targets)
+    scores = score_new(one, other, images.labels, targets, copies(config.run, images.sha256))
     rows = table(images, scores, one, other, clean.classes)
     write_atomic(config.out, rows)
     if refused:
@@ -79,6 +81,30 @@ def main() -> None:
     for line in summary(images, scores.reason, scores.order.tolist(), targets, clean.classes):
         tell(line)
     tell(f"written to {config.out}: every image, the most suspicious first")
+
+
+def copies(run: Path, hashes: tuple[str, ...]) -> torch.Tensor:
+    """bool [n]: which images have the bytes of one that the run suspects, by the hashes in its scan.jsonl (none where
+    its images came from no folder).
+    """
+    import torch
+
+    from dlp_fast.runs.reader import read_samples
+
+    samples = read_samples(run)
+    suspected = {
+        path
+        for path, said in zip(samples["path"], samples["decision"], strict=True)
+        if said == "suspected_poisoned"
+    }
+    known = set()
+    with contextlib.suppress(OSError):
+        for line in (run / "scan.jsonl").read_bytes().splitlines()[1:]:
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                path, *_, answer = json.loads(line)
+                if csv_cell(path) in suspected and answer[0] == "ok":
+                    known.add(answer[7])
+    return torch.tensor([digest in known for digest in hashes], dtype=torch.bool)
 
 
 def stage1_network(run: Path, like: Classifier) -> Classifier:
@@ -152,12 +178,13 @@ def summary(
     images: ImageSet, reason: list[str], order: list[int], targets: list[int], classes: tuple[str, ...]
 ) -> list[str]:
     """For a terminal: how many to look at, why, the first of them, and what this cannot say."""
-    from dlp_fast.detection.new_images import LABEL, MARK, MARK_RIGHT_LABEL
+    from dlp_fast.detection.new_images import COPY, LABEL, MARK, MARK_RIGHT_LABEL, REASONS
 
     counted = Counter(reason)
-    look = sum(counted[one] for one in (MARK, MARK_RIGHT_LABEL, LABEL))
+    look = sum(counted[one] for one in REASONS)
     aimed = ", ".join(printable(classes[t]) for t in targets)
     why = {
+        COPY: "the same bytes as an image that the run suspects",
         MARK: f"stage 1's network, which learnt the mark that the run found (class {aimed}), gives the label; the "
         "clean model sees another class",
         MARK_RIGHT_LABEL: f"stage 1's network says {aimed}, as where it sees the mark; the clean model does not: a "

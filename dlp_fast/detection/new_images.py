@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COPY = "copy of a suspect"
 MARK = "mark"
 MARK_RIGHT_LABEL = "mark, label plausible"
 LABEL = "label"
 NOTHING = ""
-REASONS = (MARK, MARK_RIGHT_LABEL, LABEL)
+REASONS = (COPY, MARK, MARK_RIGHT_LABEL, LABEL)
 TOLD = 0.5  # of a score
 DOUBT = (
     0.9  # of 1 - probability of the label: an honest model is wrong now and then, and seldom so sure of it
@@ -38,14 +39,18 @@ class NewScores:
     order: Tensor
 
 
-def score_new(clean: Tensor, first: Tensor, labels: Tensor, targets: Sequence[int]) -> NewScores:
+def score_new(
+    clean: Tensor, first: Tensor, labels: Tensor, targets: Sequence[int], copies: Tensor | None = None
+) -> NewScores:
     """Score images by the class probabilities fp32 [n, classes] of the clean model and of stage 1's network.
 
     MARK: the label is a class that the run found poisoned, stage 1's network gives it and the clean model does not:
     P1(label) (1 - Pc(label)). MARK_RIGHT_LABEL: the same for another class than the label: whoever marked the picture
-    left its label alone. LABEL: the clean model is sure that the label is wrong, 1 - Pc(label), mark or not.
+    left its label alone. LABEL: the clean model is sure that the label is wrong, 1 - Pc(label), mark or not. COPY: as
+    `copies` says, with score 1.
 
-    Args: labels: int64 [n]; targets: classes that the run found poisoned; without any, only LABEL is given.
+    Args: labels: int64 [n]; targets: classes that the run found poisoned; without any, no mark is told; copies: bool
+    [n], images with the same bytes as one that the run suspects.
     """
     rows = torch.arange(len(labels))
     parted = first * (1 - clean)
@@ -61,7 +66,9 @@ def score_new(clean: Tensor, first: Tensor, labels: Tensor, targets: Sequence[in
     level[doubt >= DOUBT] = 1
     level[(elsewhere >= TOLD) & (level < 1)] = 2
     level[under_label >= TOLD] = 3
-    score = torch.stack([doubt, doubt, elsewhere, under_label])[level, rows]
-    reason = [(NOTHING, LABEL, MARK_RIGHT_LABEL, MARK)[one] for one in level.tolist()]
+    if copies is not None:
+        level[copies] = 4
+    score = torch.stack([doubt, doubt, elsewhere, under_label, torch.ones(len(labels))])[level, rows]
+    reason = [(NOTHING, LABEL, MARK_RIGHT_LABEL, MARK, COPY)[one] for one in level.tolist()]
     order = torch.argsort(level + score.clamp(0, 1) * 0.999, descending=True, stable=True)
     return NewScores(reason, score, order)

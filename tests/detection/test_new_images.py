@@ -1,6 +1,6 @@
 import torch
 
-from dlp_fast.detection.new_images import LABEL, MARK, MARK_RIGHT_LABEL, NOTHING, score_new
+from dlp_fast.detection.new_images import COPY, LABEL, MARK, MARK_RIGHT_LABEL, NOTHING, score_new
 
 #                              clean model            stage 1's network      label
 CASES = [
@@ -30,6 +30,13 @@ def test_reasons():
 def test_without_a_found_class_only_labels_are_compared():
     assert set(scored([]).reason) <= {LABEL, NOTHING}
     assert scored([]).reason[0] == LABEL
+
+
+def test_copies_come_first():
+    clean, first = (torch.tensor([case[k] for case in CASES]) for k in (1, 2))
+    copies = torch.tensor([False] * 5 + [True])
+    found = score_new(clean, first, torch.tensor([case[3] for case in CASES]), [0], copies)
+    assert found.order.tolist()[0] == 5 and found.reason[5] == COPY
 
 
 def test_no_image():
