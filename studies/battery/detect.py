@@ -65,7 +65,7 @@ def told(cell: Path) -> dict[str, Any]:
             Networks(
                 lambda x: predict(model, x, data),
                 lambda: entropy,
-                lambda ids: known_without(session, ids, data, options),
+                lambda ids: known_without(session, ids, data, options, len(loss)),
             ),
             options.detection,
         )

@@ -17,6 +17,7 @@ from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify import Evidence
+from dlp_fast.detection.verify.hold_out import with_support
 from dlp_fast.detection.verify.label_support import (
     HeldOut,
     LabelSupport,
@@ -324,3 +325,27 @@ def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
     right = found(0.9)
     assert not right.suspicion.suspected.any()  # a mark under right labels is shown
     assert len(right.decision.marks) == 1
+
+
+def test_a_class_keeps_most_of_its_labels():
+    """Groups that together are most of a class are not all held out; who is not asked keeps the evidence it had."""
+    labels = np.arange(200) % 2
+    seen = Observed(
+        ResidentImages(pictures(n=200)),
+        torch.from_numpy(labels),
+        2,
+        *(torch.rand(10, 200, generator=torch.Generator().manual_seed(i)) for i in (0, 1)),
+    )
+    ids = np.flatnonzero(labels == 0)
+    parts = [
+        Group("static_patterns.principal", 0, part, np.ones(len(part)), {}) for part in (ids[:50], ids[50:])
+    ]
+    kept = []
+
+    def train(with_labels):
+        kept.append(with_labels)
+        return np.full(200, 0.5)
+
+    told = with_support(parts, [Evidence(None, None, 50)] * 2, [], seen, train, DetectionConfig())
+    assert [of.support is not None for of in told] == [True, False]
+    assert not np.isin(ids[:50], kept[0]).any() and np.isin(ids[50:], kept[0]).sum() > 40

@@ -45,9 +45,7 @@ def with_support(
     """
     labels = seen.labels.numpy()
     placebos = [_part(group) for group in others]
-    held = np.zeros(len(labels), dtype=bool)
-    for group in groups:
-        held[group.ids[group.membership > EDGE]] = True
+    held, asked = _held(groups, labels)
     for placebo in placebos:
         held[placebo.core] = True
     controls = draw_controls(labels, held, CONTROLS, SEED)
@@ -59,11 +57,30 @@ def with_support(
     spread = float((held_out.usual - probability)[ids].std()) if len(ids) else 1.0
     null = [label_support(seen.images, placebo, labels, held_out).gap for placebo in placebos]
     told = []
-    for group, known in zip(groups, evidence, strict=True):
+    for group, known, fits in zip(groups, evidence, asked, strict=True):
+        if not fits:
+            told.append(known)
+            continue
         support = label_support(seen.images, group, labels, held_out)
         p = gap_p_value(support.gap, null, spread / max(support.distinct, 1) ** 0.5)
         told.append(replace(known, support=support, gap_p=p))
     return told
+
+
+def _held(groups: Sequence[Group], labels: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+    """(bool [n], whose labels are held out with the `groups`; which of the groups). A group that would leave less than
+    MOST of a class's labels is not asked about: the network is to know the class.
+    """
+    held = np.zeros(len(labels), dtype=bool)
+    sizes = np.maximum(np.bincount(labels), 1)
+    asked = []
+    for group in groups:
+        more = held.copy()
+        more[group.ids[group.membership > EDGE]] = True
+        fits = bool((np.bincount(labels[more], minlength=len(sizes)) <= MOST * sizes).all())
+        held = more if fits else held
+        asked.append(fits)
+    return held, asked
 
 
 def _part(group: Group) -> Group:
