@@ -24,10 +24,9 @@ Train = Callable[[np.ndarray], np.ndarray]
 """int64 ids of the images whose labels may be used -> float64 [n], probability of the given label of every image."""
 
 CONTROLS = 0.1  # of the other images of each class
-PLACEBO = 0.1  # of its class that a placebo group has at most: the network is to learn the class all the same
-EDGE = (
-    0.1  # membership from which an image is held out with its group: one that is left in teaches its trigger
-)
+PLACEBO = 0.1  # of its class that a placebo group has at most
+MOST = 0.6  # of a class whose labels are held out with groups in question
+EDGE = 0.1  # membership from which an image is held out: one that is left in teaches its trigger
 SEED = 28
 
 
@@ -68,8 +67,8 @@ def with_support(
 
 
 def _held(groups: Sequence[Group], labels: np.ndarray) -> tuple[np.ndarray, list[bool]]:
-    """(bool [n], whose labels are held out with the `groups`; which of the groups). A group that would leave less than
-    MOST of a class's labels is not asked about: the network is to know the class.
+    """(bool [n], whose labels are held out with the `groups`; which of the groups). A group with which more
+    than MOST of a class would be is not asked about: the network is to know the class.
     """
     held = np.zeros(len(labels), dtype=bool)
     sizes = np.maximum(np.bincount(labels), 1)
