@@ -68,17 +68,16 @@ def with_support(
 
 def _held(groups: Sequence[Group], labels: np.ndarray) -> tuple[np.ndarray, list[bool]]:
     """(bool [n], whose labels are held out with the `groups`; which of the groups). A group with which more
-    than MOST of a class would be is not asked about: the network is to know the class.
+    than MOST of a class would be is not asked about: the network is to know the class. Marks come first, the purest.
     """
     held = np.zeros(len(labels), dtype=bool)
     sizes = np.maximum(np.bincount(labels), 1)
-    asked = []
-    for group in groups:
+    asked = [False] * len(groups)
+    for k in sorted(range(len(groups)), key=lambda k: -groups[k].statistics.get("purity", 0.0)):
         more = held.copy()
-        more[group.ids[group.membership > EDGE]] = True
-        fits = bool((np.bincount(labels[more], minlength=len(sizes)) <= MOST * sizes).all())
-        held = more if fits else held
-        asked.append(fits)
+        more[groups[k].ids[groups[k].membership > EDGE]] = True
+        asked[k] = bool((np.bincount(labels[more], minlength=len(sizes)) <= MOST * sizes).all())
+        held = more if asked[k] else held
     return held, asked
 
 
