@@ -136,7 +136,7 @@ class DetectionConfig(Section):
     verify_from: float = Field(0.4, ge=0)
     """Score of learning curves from which a group that does not count as found is put to a network that was not given
     its labels."""
-    max_label_support: float = Field(0.4, ge=0, le=1)
+    max_label_support: float = Field(0.5, ge=0, le=1)
     """Marked images are under wrong labels where a network that was not given these labels knows them only so well, as
     a share of how well it knows those of the class's other images, held out alike."""
     max_support_p: float = Field(1e-3, gt=0, lt=1)

@@ -73,20 +73,19 @@ def with_evidence(
     for group, told in zip(asked, of_asked, strict=True):
         if taught_by_itself(told, tests, config):
             kept.append((_by_gap(group, told, config), group))
-    taken = np.concatenate([group.core for _, group in kept] or [np.zeros(0, dtype=np.int64)])
-    for group, told in convicted:
-        for part in _of_each_class(group, taken):
-            kept.append((_mark(part, told, config), part))
-            taken = np.concatenate([taken, part.core])
+    for group, told in sorted(convicted, key=lambda entry: -entry[0].statistics["purity"]):
+        _add_mark(kept, group, told, config)
     findings, found = tuple(finding for finding, _ in kept), tuple(group for _, group in kept)
     return Decision(decision.scored, findings, found, tuple(shown))
 
 
 def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
-    """Whether what a group's images have in common sends other images to its class, and that of placebos does not."""
-    if evidence.attack_success is None:
+    """Whether what a group's images have in common sends other images to its class, and that of placebos does not.
+    Without a placebo nothing is said: a picture with the mean of a class's pictures in it becomes one of that class.
+    """
+    if evidence.attack_success is None or evidence.placebo_success is None:
         return False
-    lead = evidence.attack_success - (evidence.placebo_success or 0.0)
+    lead = evidence.attack_success - evidence.placebo_success
     return evidence.attack_success >= config.min_attack_success and lead >= config.min_lead
 
 
@@ -120,19 +119,42 @@ def _contradicts(mark: Group, group: Group) -> bool:
     return mark.label == group.label and np.isin(mark.core, group.core).mean() < 0.5
 
 
-def _of_each_class(mark: Group, taken: np.ndarray) -> list[Group]:
-    """`mark` as one group a class, without images that are suspected already where it is of several classes."""
-    if mark.label is not None:
+def _add_mark(
+    kept: list[tuple[Finding, Group]], mark: Group, evidence: Evidence, config: DetectionConfig
+) -> None:
+    """Add a convicted mark to what is found, class by class; where a group that has most of it is found already, that
+    group grows by the rest.
+    """
+    for part in _of_each_class(mark):
+        inside = [np.isin(part.core, group.core).mean() for _, group in kept]
+        first = next((k for k, share in enumerate(inside) if share > 0.5), None)
+        if first is None:
+            kept.append((_mark(part, evidence, config), part))
+            continue
+        finding, group = kept[first]
+        group = _union(group, part)
+        kept[first] = replace(finding, images=len(group.core)), group
+
+
+def _union(group: Group, other: Group) -> Group:
+    ids = np.union1d(group.ids, other.ids)
+    membership = np.zeros(len(ids))
+    for of in (group, other):
+        at = np.searchsorted(ids, of.ids)
+        membership[at] = np.maximum(membership[at], of.membership)
+    return replace(group, ids=ids, membership=membership)
+
+
+def _of_each_class(mark: Group) -> list[Group]:
+    """`mark` as one group a class."""
+    if mark.label is not None or mark.labels is None:
         return [mark]
     parts = []
     for label in np.unique(mark.labels):
-        own = (mark.labels == label) & ~np.isin(mark.ids, taken)
-        if own.any():
-            parts.append(
-                replace(
-                    mark, label=int(label), ids=mark.ids[own], membership=mark.membership[own], labels=None
-                )
-            )
+        own = mark.labels == label
+        ids, membership = mark.ids[own], mark.membership[own]
+        if (membership > 0.5).any():
+            parts.append(replace(mark, label=int(label), ids=ids, membership=membership, labels=None))
     return parts
 
 

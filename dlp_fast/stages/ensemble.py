@@ -49,22 +49,28 @@ def observe(
     asked = Networks(
         lambda images: predict(model, images, data),
         lambda: features(session, model, data),
-        lambda ids: known_without(session, ids, data, config),
+        lambda ids: known_without(session, ids, data, config, first),
     )
     kept = partial(_kept_groups, session)
     detection = detect(_observed(first, data), decision, asked, config.detection, kept)
+    held_out = session.completed("held_out")
+    if held_out:
+        first = replace(first, seconds=first.seconds + held_out["seconds"])
     return first, detection, networks
 
 
-def known_without(session: Session, ids: np.ndarray, data: TrainingData, config: RunConfig) -> np.ndarray:
+def known_without(
+    session: Session, ids: np.ndarray, data: TrainingData, config: RunConfig, first: Supervised
+) -> np.ndarray:
     """float64 [n]: probability of its label that a fresh network gives to each image (geometric mean over its last
-    epochs) when it is trained as in stage 1, but with weak augmentation, and on the images `ids` alone.
+    epochs) when it is trained as long as stage 1, but with weak augmentation and on the images `ids` alone.
     """
 
     def train() -> dict[str, Any]:
         session.log.say("one more network is trained, without the labels in question")
         own = replace(data, seed=data.seed + HELD_OUT_SEED)
-        options = config.supervised.model_copy(update={"augment": "weak"})
+        as_long = {"augment": "weak", "epochs": len(first.loss), "min_steps": first.steps}
+        options = config.supervised.model_copy(update=as_long)
         model = new_model(config.model, own, own.seed)
         seen = supervised(session, model, own, options, only=torch.from_numpy(ids))
         return {"loss": seen.loss[-HELD_OUT_EPOCHS:].mean(0), "seconds": seen.seconds}

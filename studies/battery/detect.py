@@ -29,6 +29,7 @@ from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
 from dlp_fast.runs.log import RunLog
 from dlp_fast.stages.ensemble import known_without
+from dlp_fast.stages.supervised import Supervised
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +59,7 @@ def told(cell: Path) -> dict[str, Any]:
         supervised=facts["supervised"], detection={"proposals": ("learning_curves", "static_patterns")}
     )
     compute = choose_compute("cpu", "fp32")
+    first = Supervised(facts["steps"], entropy, loss, loss[-1].long(), 0.0, 0.0)
     with Session(compute, RunLog(None, quiet=True)) as session:
         found = detect(
             seen,
@@ -65,7 +67,7 @@ def told(cell: Path) -> dict[str, Any]:
             Networks(
                 lambda x: predict(model, x, data),
                 lambda: entropy,
-                lambda ids: known_without(session, ids, data, options),
+                lambda ids: known_without(session, ids, data, options, first),
             ),
             options.detection,
         )

@@ -17,6 +17,7 @@ from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify import Evidence
+from dlp_fast.detection.verify.hold_out import with_support
 from dlp_fast.detection.verify.label_support import (
     HeldOut,
     LabelSupport,
@@ -210,6 +211,7 @@ class TestMarks:
         [
             (evidence(success=0.9, placebo=0.3), True),  # acts as a trigger
             (evidence(success=0.45, placebo=0.0), False),
+            (evidence(success=1.0), False),  # with nothing to compare with: a digit's shape makes a digit
             (evidence(success=0.7, placebo=0.6), False),  # as harmless groups do
             (evidence(success=0.0, placebo=0.3, ratio=0.2, p=1e-9), True),  # under wrong labels
             (evidence(success=0.0, placebo=0.3, ratio=0.2, p=0.01), False),  # too few to say
@@ -235,12 +237,22 @@ class TestMarks:
         assert [finding.label for finding in decision.findings] == [0, 1, 2]
         assert sum(finding.images for finding in decision.findings) == 30
 
+    def test_marks_that_overlap_are_one_finding(self):
+        ids = POISON.numpy()
+        window = Group("static_patterns.windows", 0, ids[2:], np.ones(28), {"purity": 0.9, "nats": 90.0})
+        told = evidence(ratio=0.1, p=1e-9)
+        decision = with_evidence(NOTHING, [window, group()], [told, told], self.config)
+        assert [finding.images for finding in decision.findings] == [30]
+        assert np.array_equal(decision.found[0].core, ids)
+
     def test_the_wrong_side_of_a_class_is_let_go(self):
         """Learning curves took the clean images of the class, the mark has the poisoned ones."""
         clean = np.setdiff1d(np.flatnonzero(LABELS.numpy() == 0), POISON.numpy())
         wrong = Group("learning_curves", 0, clean, np.ones(len(clean)), {"separation": 9.0, "rare": 0.0})
         first = Decision((), (finding_of(wrong),), (wrong,))
-        decision = with_evidence(first, [group()], [evidence(), evidence(success=0.9)], self.config)
+        decision = with_evidence(
+            first, [group()], [evidence(), evidence(success=0.9, placebo=0.0)], self.config
+        )
         assert [finding.proposal for finding in decision.findings] == ["static_patterns.principal"]
         assert np.array_equal(decision.found[0].core, POISON.numpy())
 
@@ -296,8 +308,10 @@ class TestGap:
         nothing = Decision((Scored(curves_of(None), 0.1),), ())
         assert not ask_held_out(nothing, [], [], self.config)
         assert ask_held_out(self.asked, [], [evidence()], self.config)
-        assert ask_held_out(nothing, [group()], [evidence(success=0.1)], self.config)
-        assert not ask_held_out(nothing, [group()], [evidence(success=0.9)], self.config)  # its trigger acts
+        assert ask_held_out(nothing, [group()], [evidence(success=0.1, placebo=0.0)], self.config)
+        assert not ask_held_out(
+            nothing, [group()], [evidence(success=0.9, placebo=0.0)], self.config
+        )  # its trigger acts
 
 
 def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
@@ -324,3 +338,28 @@ def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
     right = found(0.9)
     assert not right.suspicion.suspected.any()  # a mark under right labels is shown
     assert len(right.decision.marks) == 1
+
+
+def test_a_class_keeps_most_of_its_labels():
+    """Groups that together are most of a class are not all held out; who is not asked keeps the evidence it had."""
+    labels = np.arange(200) % 2
+    seen = Observed(
+        ResidentImages(pictures(n=200)),
+        torch.from_numpy(labels),
+        2,
+        *(torch.rand(10, 200, generator=torch.Generator().manual_seed(i)) for i in (0, 1)),
+    )
+    ids = np.flatnonzero(labels == 0)
+    parts = [
+        Group("static_patterns.principal", 0, part, np.ones(len(part)), {"purity": 0.9 - len(part)})
+        for part in (ids[:50], ids[50:])
+    ]
+    kept = []
+
+    def train(with_labels):
+        kept.append(with_labels)
+        return np.full(200, 0.5)
+
+    told = with_support(parts, [Evidence(None, None, 50)] * 2, [], seen, train, DetectionConfig())
+    assert [of.support is not None for of in told] == [True, False]
+    assert not np.isin(ids[:50], kept[0]).any() and np.isin(ids[50:], kept[0]).sum() > 40

@@ -24,10 +24,9 @@ Train = Callable[[np.ndarray], np.ndarray]
 """int64 ids of the images whose labels may be used -> float64 [n], probability of the given label of every image."""
 
 CONTROLS = 0.1  # of the other images of each class
-PLACEBO = 0.1  # of its class that a placebo group has at most: the network is to learn the class all the same
-EDGE = (
-    0.1  # membership from which an image is held out with its group: one that is left in teaches its trigger
-)
+PLACEBO = 0.1  # of its class that a placebo group has at most
+MOST = 0.6  # of a class whose labels are held out with groups in question
+EDGE = 0.1  # membership from which an image is held out: one that is left in teaches its trigger
 SEED = 28
 
 
@@ -45,9 +44,7 @@ def with_support(
     """
     labels = seen.labels.numpy()
     placebos = [_part(group) for group in others]
-    held = np.zeros(len(labels), dtype=bool)
-    for group in groups:
-        held[group.ids[group.membership > EDGE]] = True
+    held, asked = _held(groups, labels)
     for placebo in placebos:
         held[placebo.core] = True
     controls = draw_controls(labels, held, CONTROLS, SEED)
@@ -59,11 +56,29 @@ def with_support(
     spread = float((held_out.usual - probability)[ids].std()) if len(ids) else 1.0
     null = [label_support(seen.images, placebo, labels, held_out).gap for placebo in placebos]
     told = []
-    for group, known in zip(groups, evidence, strict=True):
+    for group, known, fits in zip(groups, evidence, asked, strict=True):
+        if not fits:
+            told.append(known)
+            continue
         support = label_support(seen.images, group, labels, held_out)
         p = gap_p_value(support.gap, null, spread / max(support.distinct, 1) ** 0.5)
         told.append(replace(known, support=support, gap_p=p))
     return told
+
+
+def _held(groups: Sequence[Group], labels: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+    """(bool [n], whose labels are held out with the `groups`; which of the groups). A group with which more
+    than MOST of a class would be is not asked about: the network is to know the class. Marks come first, the purest.
+    """
+    held = np.zeros(len(labels), dtype=bool)
+    sizes = np.maximum(np.bincount(labels), 1)
+    asked = [False] * len(groups)
+    for k in sorted(range(len(groups)), key=lambda k: -groups[k].statistics.get("purity", 0.0)):
+        more = held.copy()
+        more[groups[k].ids[groups[k].membership > EDGE]] = True
+        asked[k] = bool((np.bincount(labels[more], minlength=len(sizes)) <= MOST * sizes).all())
+        held = more if asked[k] else held
+    return held, asked
 
 
 def _part(group: Group) -> Group:
