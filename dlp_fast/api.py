@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlp_fast.config import RunConfig, at_real_places, build, merge, read_preset, refuse_overlaps, resolve
+from dlp_fast.config import (
+    RunConfig,
+    at_real_places,
+    build,
+    merge,
+    read_preset,
+    refuse_overlaps,
+    refuse_test_options,
+    resolve,
+)
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute, cpu_has_fast_bf16
 from dlp_fast.engine.inference import score
@@ -88,6 +97,8 @@ def execute(
     check_name(config.model)
     if dataset is None:
         config = at_real_places(config)
+    else:
+        refuse_test_options(f"the {config.data} that was given", config.dataset)
     settings = resolve(config)
     folder = RunFolder(config.out or default_out(settings)) if keep else None
     with contextlib.ExitStack() as stack:

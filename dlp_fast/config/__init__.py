@@ -12,6 +12,7 @@ from dlp_fast.config.places import (
     real_places,
     refuse_overlap,
     refuse_overlaps,
+    refuse_test_options,
 )
 from dlp_fast.config.reading import (
     NOT_COMPARED,
@@ -52,5 +53,6 @@ __all__ = [
     "real_places",
     "refuse_overlap",
     "refuse_overlaps",
+    "refuse_test_options",
     "resolve",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from dlp_fast.config.reading import merge
 from dlp_fast.config.run import RunConfig
+from dlp_fast.config.stages import DataConfig
 from dlp_fast.errors import ConfigError
 
 IN_MEMORY = ("array", "dataset")
@@ -35,6 +36,13 @@ def real_places(settings: dict[str, Any]) -> dict[str, Any]:
     if test is not None:
         over["dataset"] = {"test": os.path.realpath(test)}
     return merge(settings, over)
+
+
+def refuse_test_options(source: str, options: DataConfig) -> None:
+    """ConfigError where options say what the test set is, and `source` is no folder."""
+    if options.test is not None or options.test_split is not None:
+        option = "test" if options.test is not None else "test_split"
+        raise ConfigError(f"dataset.{option}: {source} has its own test set; give this option with a folder")
 
 
 def at_real_places(config: RunConfig) -> RunConfig:

@@ -289,7 +289,7 @@ def other_case(here: Path) -> None:
 
 
 def odd_names(here: Path) -> None:
-    names = ("猫 🐱", 'a,b;"c"', "[red]x[/red]", "trailing ", "=cmd|x", "-dash", "n\nl")
+    names = ("猫 🐱", 'a,b;"c"', "[red]x[bold]", "trailing ", "=cmd|x", "-dash", "n\nl")
     images(here / "data", names, each=4)
     ran(here / "data", here / "r").ended(0, "28 training images, 7 classes")
     with (here / "r/samples.csv").open(encoding="utf-8", newline="") as file:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlp_fast.config import DataConfig, is_folder
+from dlp_fast.config import DataConfig, is_folder, refuse_test_options
 from dlp_fast.data.scan import Progress
 from dlp_fast.data.sources.cifar import cifar10
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.digits import digits
 from dlp_fast.data.sources.folder import load_folder
-from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.errors import DataError
 from dlp_fast.runs.names import printable
 
 
@@ -43,11 +43,7 @@ def load(
     options = options or DataConfig()
     name = str(data)
     if not is_folder(name):
-        given = [key for key in ("test", "test_split") if getattr(options, key) is not None]
-        if given:
-            raise ConfigError(
-                f"dataset.{given[0]}: {name} has its own test set; give this option with a folder"
-            )
+        refuse_test_options(name, options)
     if "://" in name:
         raise DataError(
             f"{printable(name)}: an address; download the images, and give the folder that they are in"
