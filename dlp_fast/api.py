@@ -9,13 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlp_fast.config import RunConfig, build, merge, read_preset, resolve
+from dlp_fast.config import (
+    RunConfig,
+    at_real_places,
+    build,
+    merge,
+    read_preset,
+    refuse_overlaps,
+    refuse_test_options,
+    resolve,
+)
 from dlp_fast.data import sources
 from dlp_fast.engine.device import choose_compute, cpu_has_fast_bf16
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, load
+from dlp_fast.models.registry import check_name
 from dlp_fast.pipeline import defend as run_stages
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
@@ -48,7 +58,7 @@ def defend(
             uint8 images [n, H, W, 3] or [n, H, W] with `labels` [n].
         out: run folder; None keeps nothing on disk.
         preset: name of a shipped configuration, e.g. "paper".
-        test, test_labels: a test set in the same form as `data`, to measure clean accuracy.
+        test, test_labels: a test set in the same form as `data`, to measure clean accuracy; unset: the folder's own.
         classes: names, for arrays; flip: whether a mirrored picture keeps its class (digits do not).
         config: fields of RunConfig; sections as dicts, e.g. ``supervised={"epochs": 5}``.
 
@@ -56,8 +66,12 @@ def defend(
     """
     values = merge(read_preset(preset) if preset else {}, config)
     named = isinstance(data, (str, Path))
-    if named and test is not None:
-        raise ConfigError("defend(): a folder brings its own test set, as FOLDER/test; leave `test` out.")
+    if named and test is not None:  # another folder
+        if not isinstance(test, (str, Path)):
+            raise ConfigError(
+                "defend(): the test set of a folder is a folder too; give `test` as a path, or leave it out."
+            )
+        values = merge(values, {"dataset": {"test": str(test)}})
     values["data"] = str(data) if named else "array" if labels is not None else "dataset"
     values.setdefault("attack", "none")
     values["out"] = str(out) if out is not None else None
@@ -80,10 +94,17 @@ def execute(
     if config.threads:
         torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision, config.graphs)
+    check_name(config.model)
+    if dataset is None:
+        config = at_real_places(config)
+    else:
+        refuse_test_options(f"the {config.data} that was given", config.dataset)
     settings = resolve(config)
     folder = RunFolder(config.out or default_out(settings)) if keep else None
     with contextlib.ExitStack() as stack:
         if folder:
+            if dataset is None:
+                refuse_overlaps(config, folder.path)
             folder.open(settings)
             stack.callback(folder.close)
         log = RunLog(folder.path / "metrics.jsonl" if folder else None, quiet=quiet)

@@ -10,12 +10,13 @@ import tyro
 
 from dlp_fast.attacks.poisoning import find_target
 from dlp_fast.commands.options import tell
-from dlp_fast.config import Section
+from dlp_fast.config import DataConfig, Section
 from dlp_fast.data import sources
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, load
 from dlp_fast.report.text import percent
 from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.names import counted
 from dlp_fast.runs.writer import RunFolder
 
 
@@ -30,15 +31,25 @@ class EvaluateConfig(Section):
     """The same kind of folder with the trigger on each image, under true labels."""
     target: str | None = None
     """Class that the trigger aims at; needed with --triggered."""
+    follow_links: Annotated[bool, tyro.conf.arg(aliases=["--dataset.follow-links"])] = False
+    """Read what links to files and folders lead to, each folder once."""
 
 
-def predictions(model: Classifier, folder: Path, log: RunLog) -> tuple[torch.Tensor, torch.Tensor]:
+def predictions(
+    model: Classifier, folder: Path, log: RunLog, follow_links: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(predicted class, true class), int64 [n], of the images in `folder`."""
     images, left_out = sources.load_split(
-        folder, classes=model.classes, size=model.size, progress=log.counter()
+        folder,
+        DataConfig(follow_links=follow_links),
+        classes=model.classes,
+        size=model.size,
+        progress=log.counter(),
+        tell=log.warn,
     )
     if left_out:
-        log.warn(f"{len(left_out)} files of {folder} cannot be used and are not counted")
+        told = "is not counted" if len(left_out) == 1 else "are not counted"
+        log.warn(f"{counted(len(left_out), 'file')} of {folder} cannot be used and {told}")
     parts = []
     log.start(f"predicting {folder}", len(images.labels), unit="images")
     for ids in torch.arange(len(images.labels)).split(512):
@@ -57,7 +68,7 @@ def main() -> None:
     model = load(config.run)
     target = find_target(config.target, model.classes) if config.target is not None else None
     log = RunLog(None)
-    predicted, labels = predictions(model, config.data, log)
+    predicted, labels = predictions(model, config.data, log, config.follow_links)
     figures = {
         "schema": 1,
         "data": str(config.data),
@@ -70,7 +81,7 @@ def main() -> None:
         "attack_success_rate": None,
     }
     if target is not None:
-        became, true = predictions(model, config.triggered, log)
+        became, true = predictions(model, config.triggered, log, config.follow_links)
         others = true != target
         if not bool(others.any()):
             raise ConfigError(

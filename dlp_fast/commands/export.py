@@ -16,7 +16,7 @@ import tyro
 from PIL import Image
 
 from dlp_fast.commands.options import tell
-from dlp_fast.config import Section, build, read_yaml
+from dlp_fast.config import Section, build, is_folder, read_yaml, refuse_overlap
 from dlp_fast.data import sources
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.models.classifier import load
@@ -24,7 +24,7 @@ from dlp_fast.preparation.prepare import attack_of
 from dlp_fast.report.text import notes, percent
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
 from dlp_fast.runs.log import RunLog
-from dlp_fast.runs.names import csv_cell
+from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_predictions, read_results, read_samples
 from dlp_fast.runs.writer import fingerprint
 from dlp_fast.selection.overrides import OVERRIDES, shorten
@@ -112,6 +112,13 @@ class Originals:
         # absolute, so that a folder called digits is not taken for the embedded set
         place = str(config.data.absolute()) if config.data else settings["data"]
         options = build(settings, str(run / "config.resolved.yaml")).dataset
+        if not config.data and is_folder(place) and not Path(place).is_dir():
+            raise DataError(
+                f"{printable(place)}, where the run found its images, is no longer there; say where they are now: "
+                "--data DIR"
+            )
+        if settings["attack"] == "none":  # then files are handed on, and nobody asks for the test set
+            options = options.model_copy(update={"test": None})
         self.dataset = sources.load(place, options, loader=settings["loader"], progress=log.counter())
         attack = attack_of(settings, self.dataset)
         train = self.dataset.train
@@ -267,7 +274,8 @@ FORMATS = {
 def main() -> None:
     config = tyro.cli(ExportConfig, prog="python -m dlp_fast.export", description=__doc__)
     refuse_full(config.out)
-    read_results(config.run)
+    results = read_results(config.run)
+    refuse_overlap(config.data or results["config"]["data"], config.out)
     samples = read_samples(config.run)
     with new_folder(config.out) as folder:
         told = FORMATS[config.format](config.run, folder, samples, config)

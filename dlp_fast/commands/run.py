@@ -7,14 +7,16 @@ import sys
 from dlp_fast.api import execute
 from dlp_fast.commands.dry_run import dry_run
 from dlp_fast.commands.options import read_options, tell
-from dlp_fast.config import resolve
+from dlp_fast.config import at_real_places, refuse_overlaps, resolve
 from dlp_fast.preparation.place import default_out
 from dlp_fast.report.text import duration, notes, percent, results_table, verdict_lines
 from dlp_fast.runs.writer import RunFolder
 
 
 def main() -> None:
-    config = read_options(sys.argv[1:])
+    config = at_real_places(read_options(sys.argv[1:]))
+    out = config.out or default_out(resolve(config))
+    refuse_overlaps(config, out)  # also where nothing is written yet: the run itself would be refused
     if config.dry_run:
         told = dry_run(config)
         for stage, seconds in told.seconds.items():
@@ -22,7 +24,6 @@ def main() -> None:
         tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
         tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
         return
-    out = config.out or default_out(resolve(config))
     before = RunFolder(out).results
     result = execute(config.model_copy(update={"out": out}))
     tell("")

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
+import tyro
 from pydantic import Field
 
 from dlp_fast.config.section import Section
 
 
 class DataConfig(Section):
+    test: Annotated[Path | None, tyro.conf.arg(aliases=["--test"])] = None
+    """Another folder, with a folder a class, as the test set; unset: the test split of the image set."""
+    test_split: str | None = None
+    """Name of the folder beside train that is the test set; unset: test, testing, eval or evaluation, else val, valid,
+    validation or dev."""
+    splits: Literal["auto", "none"] = "auto"
+    """auto: folders named train and test (or like them) are splits; none: every folder is a class."""
+    follow_links: bool = False
+    """Read what links to files and folders lead to, each folder once, though it may lie outside of the image set."""
     image_size: int | None = Field(None, ge=8, le=256)
     """Side in pixels that images are resized to; unset: their own where all are equal and at most 96, else 224."""
     max_megapixels: float = Field(64, gt=0, le=89)

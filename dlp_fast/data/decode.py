@@ -95,11 +95,14 @@ class Picture:
     mode: str
 
 
-def read_regular(root: str, relative: str, *, max_bytes: int) -> tuple[bytes, os.stat_result]:
+def read_regular(
+    root: str, relative: str, *, max_bytes: int, follow_links: bool = False
+) -> tuple[bytes, os.stat_result]:
     """The bytes and the status of one regular file under `root` (a real path, no link in it).
 
     Anything else (FIFO, device, socket, folder) is never opened; a file that a link places outside of
-    `root` is refused after opening, by where it really lies, so that no race can slip another one in.
+    `root` is refused after opening, by where it really lies, so that no race can slip another one in; unless
+    `follow_links`, where a person said that links may lead anywhere.
 
     Raises ImageRejected: unreadable, not_a_regular_file, link_leaves_folder, empty, too_large.
     """
@@ -114,7 +117,7 @@ def read_regular(root: str, relative: str, *, max_bytes: int) -> tuple[bytes, os
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ImageRejected("not_a_regular_file", "not a regular file")
-        if not _location(fd, path).startswith(root.rstrip(os.sep) + os.sep):
+        if not follow_links and not _location(fd, path).startswith(root.rstrip(os.sep) + os.sep):
             raise ImageRejected("link_leaves_folder", "a link leads out of the folder")
         if status.st_size == 0:
             raise ImageRejected("empty", "0 bytes")

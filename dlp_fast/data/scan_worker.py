@@ -27,7 +27,10 @@ _spec.loader.exec_module(decode)
 def examine(settings: dict, relative: str) -> list:
     """`["ok", width, height, format, mode, bytes, mtime_ns, sha256, inode]` or `["no", reason, detail]`."""
     try:
-        data, status = decode.read_regular(settings["root"], relative, max_bytes=settings["max_bytes"])
+        follow = settings["follow_links"]
+        data, status = decode.read_regular(
+            settings["root"], relative, max_bytes=settings["max_bytes"], follow_links=follow
+        )
         picture = decode.decode_picture(data, max_pixels=settings["max_pixels"])
     except decode.ImageRejected as rejected:
         return ["no", rejected.reason, rejected.detail]

@@ -196,7 +196,9 @@ class FileImages:
         path, size = self.index.paths[i], int(self.index.byte_sizes[i])
         where = printable(f"{self.index.root}/{path}")
         try:
-            data, status = read_regular(self.index.root, path, max_bytes=size)
+            data, status = read_regular(
+                self.index.root, path, max_bytes=size, follow_links=self.index.follow_links
+            )
             if status.st_size == size and status.st_mtime_ns == int(self.index.mtimes_ns[i]):
                 return use(data)
         except ImageRejected as rejected:

@@ -14,6 +14,7 @@ from dlp_fast.engine.device import Compute
 from dlp_fast.errors import DataError
 from dlp_fast.runs.environment import environment
 from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.names import counted
 from dlp_fast.runs.writer import RunFolder, fingerprint
 
 
@@ -74,6 +75,10 @@ def load_images(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sou
         log.finish()
         if folder and getattr(error, "quarantine", None):
             write_quarantine(folder.path / "quarantine.csv", error.quarantine)
+            count = counted(len(error.quarantine), "file")
+            raise DataError(
+                f"{error}. {folder.path / 'quarantine.csv'} lists the {count} that cannot be used"
+            ) from None
         raise
 
 
@@ -92,7 +97,7 @@ def announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) ->
         write_quarantine(folder.path / "quarantine.csv", dataset.quarantine)
     if dataset.quarantine:
         where = f", listed in {folder.path / 'quarantine.csv'}" if folder else ""
-        log.warn(f"{len(dataset.quarantine)} files cannot be used{where}")
+        log.warn(f"{counted(len(dataset.quarantine), 'file')} cannot be used{where}")
 
 
 def attack_of(

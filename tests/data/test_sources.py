@@ -102,10 +102,39 @@ class TestFolder:
         data = load(tmp_path)
         ((first, second),) = data.train.conflicts
         assert [data.train.paths[i] for i in (first, second)] == ["cat/twin.jpg", "dog/twin.jpg"]
-        assert any(
-            "1 image with the same bytes under different labels, such as cat/twin.jpg and" in w
-            for w in data.warnings
+        told = (
+            "2 images with the same bytes under different labels (1 picture), such as cat/twin.jpg and dog/"
         )
+        assert any(told in w for w in data.warnings)
+
+    def test_the_two_that_are_named_have_different_labels(self, tmp_path):
+        two_classes(tmp_path)
+        for seed, many in ((98, 4), (99, 2)):
+            write(
+                tmp_path,
+                {f"{c}/{seed}-{i}.jpg": jpeg(seed=seed) for c in ("cat", "dog") for i in range(many)},
+            )
+        (told,) = [w for w in load(tmp_path).warnings if "same bytes" in w]
+        assert "12 images with the same bytes under different labels (2 pictures)" in told
+        assert "such as cat/98-0.jpg and dog/98-0.jpg" in told
+
+    def test_test_images_that_are_training_images(self, tmp_path):
+        two_classes(tmp_path / "train")
+        two_classes(tmp_path / "test")
+        (told,) = [w for w in load(tmp_path).warnings if "training images too" in w]
+        assert told.startswith(
+            "test: all 4 images are training images too, byte for byte, such as test/cat/0.jpg: acc"
+        )
+        write(
+            tmp_path,
+            {
+                "test/dog/new.jpg": jpeg(seed=77),
+                "test/dog/9.jpg": (tmp_path / "train/cat/0.jpg").read_bytes(),
+            },
+        )
+        (told,) = [w for w in load(tmp_path).warnings if "training images too" in w]
+        assert "test: 5 of 6 images are" in told
+        assert "such as test/dog/9.jpg; 1 of them under another label there" in told
 
     def test_progress(self, tmp_path):
         two_classes(tmp_path)

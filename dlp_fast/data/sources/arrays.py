@@ -11,7 +11,7 @@ from PIL import Image
 
 from dlp_fast.data.decode import ImageRejected, fit, to_rgb
 from dlp_fast.data.index import find_conflicts
-from dlp_fast.data.sources.dataset import Dataset, ImageSet, target_size, tell_conflicts
+from dlp_fast.data.sources.dataset import Dataset, ImageSet, target_size, tell_twins
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.errors import DataError
 
@@ -137,9 +137,7 @@ def from_numpy(
         f"labels: only one image in class {classes[label]!r}"
         for label in np.flatnonzero(np.bincount(train[1], minlength=len(classes)) == 1)
     ]
-    for split, images in (("train", train_set), ("test", test_set)):
-        if images is not None and images.conflicts:
-            warnings.append(tell_conflicts(split, images))
+    warnings += tell_twins({"train": train_set} | ({"test": test_set} if test_set else {}))
     return Dataset(name, train_set, test_set, warnings=tuple(warnings), flip=flip)
 
 

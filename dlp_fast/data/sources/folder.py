@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 
 from dlp_fast.config import DataConfig
 from dlp_fast.data import dali
-from dlp_fast.data.index import ImageIndex, find_conflicts, find_splits, index_splits
+from dlp_fast.data.index import ImageIndex, find_conflicts, index_splits
 from dlp_fast.data.scan import Progress, Quarantined
-from dlp_fast.data.sources.dataset import Dataset, Images, ImageSet, target_size, tell_conflicts
+from dlp_fast.data.sources.dataset import Dataset, Images, ImageSet, target_size, tell_twins
+from dlp_fast.data.splits import find_splits, is_split_name
 from dlp_fast.data.storage import FileImages, ResidentImages
-from dlp_fast.runs.names import printable
+from dlp_fast.data.walk import look
+from dlp_fast.errors import DataError
+from dlp_fast.runs.names import listing, printable
 
 
 def load_folder(
@@ -26,27 +30,58 @@ def load_folder(
     progress: Progress | None = None,
 ) -> Dataset:
     """Load `folder`, whose splits are found by their names. Arguments and errors as in `load`."""
-    indices, quarantine = index_splits(
-        folder, find_splits(folder), **_scanning(options), cache=cache, progress=progress
+    if options.test is not None and not options.test.is_dir():
+        shown = printable(str(options.test))
+        raise DataError(f"dataset.test {shown}: no such folder; give one with a folder a class")
+    layout = find_splits(
+        folder, **options.model_dump(include={"splits", "test_split", "test", "follow_links"})
     )
+    indices, quarantine = index_splits(
+        folder, layout.splits, left_out=layout.left_out, **_scanning(options), cache=cache, progress=progress
+    )
+    if options.test is not None:
+        classes = indices["train"].classes
+        indices["test"], more = _other_folder(options.test, classes, options, cache, progress)
+        quarantine += more
     height, width = _common_size(list(indices.values()), options.image_size)
     pixels = sum(len(index) for index in indices.values()) * height * width * 3
     kind, why = choose_loader(loader, pixels, options.resident_megabytes)
     sets = {
         split: _image_set(index, (height, width), kind, options, progress) for split, index in indices.items()
     }
-    warnings = [warning for index in indices.values() for warning in index.warnings]
-    for split, images in sets.items():
-        if images.conflicts:
-            warnings.append(tell_conflicts(split, images))
+    warnings = [*layout.warnings, *(warning for index in indices.values() for warning in index.warnings)]
     return Dataset(
         name=printable(Path(folder).resolve().name) or "images",
         train=sets["train"],
         test=sets.get("test"),
         quarantine=tuple(quarantine),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *tell_twins(sets)),
         loader=f"{kind}: {why}",
     )
+
+
+def _other_folder(
+    folder: Path,
+    classes: tuple[str, ...],
+    options: DataConfig,
+    cache: str | Path | None,
+    progress: Progress | None,
+) -> tuple[ImageIndex, list[Quarantined]]:
+    """The index of a test set in a folder of its own, whose scan has a cache of its own; quarantined by whole paths."""
+    names = look(str(folder)).folders
+    splits = [name for name in names if is_split_name(name)]
+    if splits and len(splits) == len(names) and not set(names) & set(classes):
+        shown = printable(str(folder))
+        raise DataError(
+            f"dataset.test {shown}: it holds {listing(splits)}, which are splits; give the one to test on, such as "
+            f"{shown}/{splits[0]}"
+        )
+    own_cache = None if cache is None else Path(cache).with_name("scan_test.jsonl")
+    indices, quarantine = index_splits(
+        folder, {"": ""}, classes=classes, **_scanning(options), cache=own_cache, progress=progress
+    )
+    root = indices[""].root
+    return indices[""], [replace(item, path=f"{root}/{item.path}") for item in quarantine]
 
 
 def load_split(
@@ -56,15 +91,18 @@ def load_split(
     classes: Sequence[str],
     size: int | tuple[int, int],
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[ImageSet, list[Quarantined]]:
     """Load `folder/<class>/...` for a model that is trained: labels are positions in `classes`, of which
     some may have no folder; images are brought to `size` (side, or height and width), whatever the image size
-    in `options`. Else as `load`.
+    in `options`. `tell` is given each warning. Else as `load`.
     """
     options = options or DataConfig()
     indices, quarantine = index_splits(
         folder, {"": ""}, classes=classes, **_scanning(options), progress=progress
     )
+    for warning in indices[""].warnings if tell else ():
+        tell(warning)
     height, width = (size, size) if isinstance(size, int) else size
     pixels = len(indices[""]) * height * width * 3
     kind, _ = choose_loader("auto", pixels, options.resident_megabytes)
@@ -86,7 +124,7 @@ def choose_loader(loader: str, pixels: int, limit_mb: float) -> tuple[str, str]:
 
 def _scanning(options: DataConfig) -> dict[str, object]:
     """The arguments of the scan that are options."""
-    return options.model_dump(include={"max_megapixels", "max_megabytes", "workers"})
+    return options.model_dump(include={"max_megapixels", "max_megabytes", "workers", "follow_links"})
 
 
 def _image_set(
