@@ -10,8 +10,9 @@ import tyro
 
 from dlp_fast.attacks.poisoning import find_target
 from dlp_fast.commands.options import tell
-from dlp_fast.config import Section
+from dlp_fast.config import DataConfig, Section
 from dlp_fast.data import sources
+from dlp_fast.data.quarantine import cannot_be_used
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, load
 from dlp_fast.report.text import percent
@@ -34,11 +35,12 @@ class EvaluateConfig(Section):
 
 def predictions(model: Classifier, folder: Path, log: RunLog) -> tuple[torch.Tensor, torch.Tensor]:
     """(predicted class, true class), int64 [n], of the images in `folder`."""
+    reading = DataConfig(fit=model.fit, bit_depth=model.bit_depth)
     images, left_out = sources.load_split(
-        folder, classes=model.classes, size=model.size, progress=log.counter()
+        folder, reading, classes=model.classes, size=model.size, progress=log.counter()
     )
     if left_out:
-        log.warn(f"{len(left_out)} files of {folder} cannot be used and are not counted")
+        log.warn(f"{folder}: {cannot_be_used(left_out)}. They are not counted")
     parts = []
     log.start(f"predicting {folder}", len(images.labels), unit="images")
     for ids in torch.arange(len(images.labels)).split(512):

@@ -1,54 +1,21 @@
-"""What an image set is: every usable image once, with its id, its label and what its file looked like."""
+"""From a folder to an index of its usable images: which files belong to which class, and what is left out."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from dlp_fast.data.formats import NAMES
+from dlp_fast.data.image_index import ImageIndex, image_index
+from dlp_fast.data.quarantine import reasons_told
 from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, list_files, scan_files
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.runs.names import csv_cell, printable
 
 _SPLIT_NAMES = frozenset({"train", "test", "val", "valid", "validation"})
-
-
-@dataclass(frozen=True, eq=False)
-class ImageIndex:
-    """The usable images of one split; position is id. Arrays are read-only and as long as `paths`.
-
-    Attributes:
-        root: real path of the folder that `paths` are relative to.
-        paths: POSIX paths; bytes that are not UTF-8 are held by surrogate escapes (`os.fsencode` gives them).
-        labels: int64, positions in `classes`.
-        widths, heights: int32, pixels, after EXIF orientation.
-        formats, modes: Pillow's names of the file's format and pixel layout.
-        byte_sizes, mtimes_ns: int64, of the file when it was scanned.
-        sha256: hex digest of the file's bytes.
-        classes: names of the class folders, in the order of their bytes.
-        warnings: what a person should know about the set.
-    """
-
-    root: str
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    widths: np.ndarray
-    heights: np.ndarray
-    formats: tuple[str, ...]
-    modes: tuple[str, ...]
-    byte_sizes: np.ndarray
-    mtimes_ns: np.ndarray
-    sha256: tuple[str, ...]
-    classes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
 
 def index_folder(
@@ -178,14 +145,14 @@ def _index_split(
     if not any(by_class.values()):
         raise _error(
             f"{where}: no usable image in it{_because(folder, found, quarantine)}; give a folder of "
-            "JPEG, PNG, BMP, WebP, TIFF or PPM files, one folder a class",
+            f"{NAMES} files, one folder a class",
             quarantine,
         )
     if known is None:
         warnings += _check_own_classes(where, folder, by_class, quarantine)
     else:
         warnings += _check_known_classes(where, by_class, known, quarantine)
-    return _image_index(root, by_class, known or tuple(by_class), warnings)
+    return image_index(root, by_class, known or tuple(by_class), warnings)
 
 
 def _check_own_classes(
@@ -228,28 +195,6 @@ def _check_known_classes(
     if missing:
         warnings.append(f"{where}: no folder for class {_listing(missing)}")
     return tuple(warnings)
-
-
-def _image_index(
-    root: str, by_class: dict[str, list[ScanRecord]], classes: tuple[str, ...], warnings: tuple[str, ...]
-) -> ImageIndex:
-    position = {name: i for i, name in enumerate(classes)}
-    records = [record for group in by_class.values() for record in group]
-    labels = [position[name] for name, group in by_class.items() for _ in group]
-    return ImageIndex(
-        root=root,
-        paths=tuple(r.path for r in records),
-        labels=_frozen(labels, np.int64),
-        widths=_frozen([r.width for r in records], np.int32),
-        heights=_frozen([r.height for r in records], np.int32),
-        formats=tuple(r.format for r in records),
-        modes=tuple(r.mode for r in records),
-        byte_sizes=_frozen([r.bytes for r in records], np.int64),
-        mtimes_ns=_frozen([r.mtime_ns for r in records], np.int64),
-        sha256=tuple(r.sha256 for r in records),
-        classes=classes,
-        warnings=warnings,
-    )
 
 
 def find_conflicts(sha256: Sequence[str], labels: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -325,11 +270,8 @@ def _loose_files(top: Path) -> int:
 def _because(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) -> str:
     """` (3 files: 2 truncated, 1 empty)`: what became of the files of these classes."""
     inside = tuple(f"{_join(folder, name)}/" for name in classes)
-    reasons = Counter(item.reason for item in quarantine if f"{item.path}/".startswith(inside))
-    if not reasons:
-        return " (no file)"
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f" ({reasons.total()} file{'s' * (reasons.total() > 1)}: {told})"
+    lost = [item for item in quarantine if f"{item.path}/".startswith(inside)]
+    return f" ({reasons_told(lost)})" if lost else " (no file)"
 
 
 def _error(message: str, quarantine: list[Quarantined]) -> DataError:
@@ -342,9 +284,3 @@ def _listing(names: Iterable[str], most: int = 8) -> str:
     names = [printable(name) for name in names]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _frozen(values: list, dtype: type) -> np.ndarray:
-    array = np.array(values, dtype=dtype)
-    array.flags.writeable = False
-    return array

@@ -32,6 +32,7 @@ SIDE = 32
 MEAN_DIFFERENCE = 0.5
 SHAPES = [(64, 48), (40, 90), (32, 32), (200, 33), (33, 200), (120, 121)]
 FORMATS = ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM"]
+FITS = ["squash", "pad", "crop"]
 MODES = ["RGB", "L", "RGBA", "P", "LA", "1", "I;16"]
 
 
@@ -56,20 +57,21 @@ def folder(tmp_path_factory):
     return root
 
 
-def load(folder, loader, workers=2):
-    return sources.load(folder, DataConfig(image_size=SIDE, workers=workers), loader=loader)
+def load(folder, loader, workers=2, fit="squash"):
+    return sources.load(folder, DataConfig(image_size=SIDE, workers=workers, fit=fit), loader=loader)
 
 
 @pytest.fixture(scope="module")
-def reference(folder):
-    images = load(folder, "resident").train.images
-    return images.get(torch.arange(len(images)))
+def references(folder):
+    images = {fit: load(folder, "resident", fit=fit).train.images for fit in FITS}
+    return {fit: of.get(torch.arange(len(of))) for fit, of in images.items()}
 
 
 @pytest.mark.parametrize("loader", LOADERS)
 class TestEveryLoader:
-    def test_same_ids_same_images(self, folder, reference, loader):
-        dataset = load(folder, loader)
+    @pytest.mark.parametrize("fit", FITS)
+    def test_same_ids_same_images(self, folder, references, loader, fit):
+        dataset, reference = load(folder, loader, fit=fit), references[fit]
         found = dataset.train.images.get(torch.arange(len(reference)))
         assert (found.dtype, found.shape) == (torch.uint8, reference.shape)
         difference = (found.int() - reference.int()).abs().float()

@@ -29,7 +29,9 @@ CONFIG = {
     "model": "wrn-10-1",
     "supervised": {"min_steps": 400},
     "finetuning": {"epochs": 4.0, "min_steps": 100},
-    "detection": {"proposals": ("learning_curves",)},  # static patterns would find the poison before stage 3 does
+    "detection": {
+        "proposals": ("learning_curves",)
+    },  # static patterns would find the poison before stage 3 does
 }
 
 
