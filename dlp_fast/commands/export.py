@@ -117,8 +117,7 @@ class Originals:
         train = self.dataset.train
         self.images = attack.poison(train.images) if attack else train.images
         self.labels = attack.labels if attack else train.labels
-        embedded = place == "digits" or place.partition(":")[0] == "cifar10"
-        self.root = None if attack or embedded else Path(place)
+        self.root = Path(self.dataset.root) if self.dataset.root and not attack else None
         self.copies = config.copies
         kept_hash = run / "data.sha256"
         now = fingerprint(train.paths, self.labels, train.sha256)

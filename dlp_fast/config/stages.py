@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -18,6 +19,8 @@ class DataConfig(Section):
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = "auto"
     """Bits used in files of 16-bit samples, of which the highest 8 count. auto: the fewest that nearly all training
     files make do with."""
+    images: Path | None = None
+    """Folder that the paths of a table (`--data table.csv`) start from; unset: the table's own."""
     max_megapixels: float = Field(64, gt=0, le=89)
     """Larger pictures are quarantined, megapixels."""
     max_megabytes: float = Field(64, gt=0)

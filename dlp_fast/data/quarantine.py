@@ -13,7 +13,7 @@ MANY = 0.02
 MOST_OF_CLASS = 0.5
 """Share of a class's image files whose loss is told by itself."""
 # What people and cameras call images; a readme that is no image is no loss.
-_SUFFIXES = (
+IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(
         ".ppm",
@@ -63,7 +63,7 @@ def cannot_be_used(items: Sequence[Quarantined]) -> str:
 
 def is_loss(item: Quarantined) -> bool:
     """Whether what is left out was an image, or meant to be one."""
-    return item.reason not in ("not_an_image", "empty") or item.path.lower().endswith(_SUFFIXES)
+    return item.reason not in ("not_an_image", "empty") or item.path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def losses_told(split: str, kept: Mapping[str, int], lost: Iterable[str]) -> str | None:

@@ -42,3 +42,13 @@ def numbered(labels: Any, name: str, classes: Sequence[str] | None) -> tuple[Any
 def by_bytes(names: Sequence[str]) -> tuple[str, ...]:
     """Each name once, in the order of the bytes, as class folders come."""
     return tuple(sorted(set(map(str, names)), key=os.fsencode))
+
+
+def refuse_unusable_names(names: Sequence[str], where: str) -> None:
+    """DataError where a label cannot be the name of a folder, which `export` makes of each."""
+    for name in names:
+        if name.startswith(".") or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
+            raise DataError(
+                f"{where}: label {printable(name[:80])!r} cannot be the name of a folder (no leading dot, no slash, "
+                "at most 255 bytes); rename it"
+            )
