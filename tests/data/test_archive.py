@@ -142,6 +142,14 @@ def test_a_name_that_is_there_twice(tmp_path):
     assert same_as_folder(data, tmp_path)
 
 
+def test_a_file_and_a_folder_of_one_name(tmp_path):
+    data = sources.load(
+        tarred(tmp_path / "s.tar", {"dog": b"x", **IMAGES, "cat/0.png/x.png": png(), "owl/0.png": png()})
+    )
+    assert data.train.classes == ("cat", "owl")
+    assert len(data.quarantine) == 4
+
+
 def test_sizes_are_bounded(tmp_path, monkeypatch):
     files = {**IMAGES, "cat/big.png": bytes(2_000_000)}
     data = sources.load(zipped(tmp_path / "s.zip", files), DataConfig(max_megabytes=1))

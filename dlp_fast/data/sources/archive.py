@@ -234,9 +234,16 @@ class Unpacking:
             self._write_one(member, content(), self.folder / path)
 
     def _write_one(self, member: Member, content: IO[bytes], target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            self.refused.append(
+                Quarantined(member.name, "not_a_regular_file", "a file and a folder of one name")
+            )
+            return
         size = 0
-        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as file:
+        with open(handle, "wb") as file:
             while block := content.read(_BLOCK):
                 size += len(block)
                 self.left -= len(block)
