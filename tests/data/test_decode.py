@@ -349,7 +349,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 
 
 def test_heif_without_its_library(monkeypatch):
-    monkeypatch.setattr("dlp_fast.data.formats._heif", ["pillow-heif is not installed"])
+    monkeypatch.setattr("dlp_fast.data.formats.heif_missing", lambda: "pillow-heif is not installed")
     error = rejected(HEIC)
     assert (error.reason, error.detail) == (
         "unsupported_format",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tiny import command, options, picture
 
 from dlp_fast.config import DataConfig
@@ -236,3 +237,30 @@ class TestChoice:
         ) as caught:
             load(folder, "dali")
         assert caught.value.exit_code == 5
+
+
+@needs_dali
+def test_dali_writes_nothing_to_the_terminal(tmp_path, capfd):
+    """Its decoders have lines of their own for what they do not know, by no name, in colour."""
+    image = picture(48, seed=1)
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        image.convert("CMYK").save(tmp_path / label / "cmyk.tif")
+        image.save(tmp_path / label / "profile.png", icc_profile=b"junk")
+        image.save(tmp_path / label / "text.png", pnginfo=_long_text())
+        image.convert("CMYK").save(tmp_path / label / "cmyk.jpg")
+        for form in ("gif", "avif", "jp2", "webp"):
+            image.save(tmp_path / label / f"a.{form}")
+        plain = (tmp_path / label / "cmyk.jpg").read_bytes()
+        (tmp_path / label / "more.jpg").write_bytes(plain + bytes(100))
+    images, expected = load(tmp_path, "dali").train.images, load(tmp_path, "resident").train.images
+    ids = torch.arange(len(images))
+    difference = (images.get(ids).int() - expected.get(ids).int()).abs().float()
+    assert float(difference.flatten(1).mean(1).max()) < 2.5
+    assert capfd.readouterr().err == ""
+
+
+def _long_text() -> PngInfo:
+    text = PngInfo()
+    text.add_text("Comment", "x" * 5_000_000, zip=True)
+    return text
