@@ -54,8 +54,9 @@ def defend(
     """Train a clean model on images that are not trusted.
 
     Args:
-        data: a folder or source name, a torchvision-style dataset of (picture, class number), or an array of
-            uint8 images [n, H, W, 3] or [n, H, W] with `labels` [n].
+        data: a folder, archive, table or source name; a dataset of (picture, label) or {"image": ..., "label": ...}, as
+            torchvision and Hugging Face have them; or an array of uint8 images [n, H, W, 3] or [n, H, W] with `labels`
+            [n]. A label is a whole number from 0 or a name.
         out: run folder; None keeps nothing on disk.
         preset: name of a shipped configuration, e.g. "paper".
         test, test_labels: a test set in the same form as `data`, to measure clean accuracy; unset: the folder's own.
@@ -83,7 +84,7 @@ def defend(
             data = data.numpy(force=True)
         dataset = sources.from_arrays(np.asarray(data), labels, test, test_labels, classes, flip=flip)
     else:
-        dataset = sources.from_torchvision(data, test, image_size=settings.dataset.image_size, flip=flip)
+        dataset = sources.from_torchvision(data, test, options=settings.dataset, flip=flip)
     return execute(settings, dataset, quiet=quiet, keep=out is not None)
 
 
@@ -131,7 +132,9 @@ def execute(
             results = results_of(finished, config)
         size = (data.images.height, data.images.width)
         mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-        model = Classifier(found.model, config.model, train.classes, size, mean, std).to(compute.device)
+        reading = {"fit": prepared.dataset.fit, "bit_depth": prepared.dataset.bit_depth}
+        model = Classifier(found.model, config.model, train.classes, size, mean, std, **reading)
+        model = model.to(compute.device)
         if folder:
             write_run(folder, finished, model, results, log)
         selection = found.selection

@@ -29,7 +29,7 @@ PACKAGE = Path(dlp_fast.__file__).parent
 # An option is a promise: one more to test, to document and to keep. Change the number with the model.
 OPTIONS = {
     "": 19,
-    "dataset": 9,
+    "dataset": 12,
     "supervised": 8,
     "detection": 34,
     "detection.learning_curves": 13,

@@ -12,11 +12,11 @@ from dlp_fast.attacks.poisoning import find_target
 from dlp_fast.commands.options import tell
 from dlp_fast.config import DataConfig, Section
 from dlp_fast.data import sources
+from dlp_fast.data.quarantine import cannot_be_used
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, load
 from dlp_fast.report.text import percent
 from dlp_fast.runs.log import RunLog
-from dlp_fast.runs.names import counted
 from dlp_fast.runs.writer import RunFolder
 
 
@@ -39,17 +39,13 @@ def predictions(
     model: Classifier, folder: Path, log: RunLog, follow_links: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(predicted class, true class), int64 [n], of the images in `folder`."""
+    reading = DataConfig(fit=model.fit, bit_depth=model.bit_depth)
     images, left_out = sources.load_split(
-        folder,
-        DataConfig(follow_links=follow_links),
-        classes=model.classes,
-        size=model.size,
-        progress=log.counter(),
-        tell=log.warn,
+        folder, reading, classes=model.classes, size=model.size, progress=log.counter(), tell=log.warn
     )
     if left_out:
-        told = "is not counted" if len(left_out) == 1 else "are not counted"
-        log.warn(f"{counted(len(left_out), 'file')} of {folder} cannot be used and {told}")
+        told = "It is not counted" if len(left_out) == 1 else "They are not counted"
+        log.warn(f"{folder}: {cannot_be_used(left_out)}. {told}")
     parts = []
     log.start(f"predicting {folder}", len(images.labels), unit="images")
     for ids in torch.arange(len(images.labels)).split(512):

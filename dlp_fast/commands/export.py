@@ -18,6 +18,7 @@ from PIL import Image
 from dlp_fast.commands.options import tell
 from dlp_fast.config import Section, build, is_folder, read_yaml, refuse_overlap
 from dlp_fast.data import sources
+from dlp_fast.data.sources.archive import shards
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.models.classifier import load
 from dlp_fast.preparation.prepare import attack_of
@@ -112,7 +113,7 @@ class Originals:
         # absolute, so that a folder called digits is not taken for the embedded set
         place = str(config.data.absolute()) if config.data else settings["data"]
         options = build(settings, str(run / "config.resolved.yaml")).dataset
-        if not config.data and is_folder(place) and not Path(place).is_dir():
+        if not config.data and is_folder(place) and not (Path(place).exists() or shards(place)):
             raise DataError(
                 f"{printable(place)}, where the run found its images, is no longer there; say where they are now: "
                 "--data DIR"
@@ -124,8 +125,7 @@ class Originals:
         train = self.dataset.train
         self.images = attack.poison(train.images) if attack else train.images
         self.labels = attack.labels if attack else train.labels
-        embedded = place == "digits" or place.partition(":")[0] == "cifar10"
-        self.root = None if attack or embedded else Path(place)
+        self.root = Path(self.dataset.root) if self.dataset.root and not attack else None
         self.copies = config.copies
         kept_hash = run / "data.sha256"
         now = fingerprint(train.paths, self.labels, train.sha256)

@@ -16,39 +16,55 @@ IN_MEMORY = ("array", "dataset")
 
 
 def is_folder(data: str) -> bool:
-    """Whether `data` names a folder of images, and no source that has a name of its own."""
+    """Whether `data` names a folder of images, a table or an archive, and no source that has a name of its own."""
     return data not in ("digits", "cifar10") and not data.startswith("cifar10:")
 
 
 def real_data(data: str) -> str:
-    """`data` with the real path of its folder; a name of a source, or an address, as it is."""
+    """`data` with the real path of its folder; a name of a source, or an address, as it is. The name of a table or an
+    archive stays, since its ending says what it is, and stores of files link to names without one.
+    """
     if data.startswith("cifar10:"):
         return f"cifar10:{os.path.realpath(data.partition(':')[2])}"
-    return os.path.realpath(data) if is_folder(data) and "://" not in data else data
+    if not is_folder(data) or "://" in data:
+        return data
+    if os.path.isfile(data):
+        return os.path.join(os.path.realpath(os.path.dirname(data)), os.path.basename(data))
+    return os.path.realpath(data)
+
+
+def _real_options(dataset: dict[str, Any]) -> dict[str, str]:
+    """The real paths of the folders that options of the image set name."""
+    return {
+        name: os.path.realpath(dataset[name]) for name in ("test", "images") if dataset.get(name) is not None
+    }
 
 
 def real_places(settings: dict[str, Any]) -> dict[str, Any]:
     """A resolved configuration with the real paths of its image sets; images that were given in Python stay."""
-    data, test = settings.get("data"), (settings.get("dataset") or {}).get("test")
+    data, places = settings.get("data"), _real_options(settings.get("dataset") or {})
     over: dict[str, Any] = {}
     if data is not None and data not in IN_MEMORY:
         over["data"] = real_data(str(data))
-    if test is not None:
-        over["dataset"] = {"test": os.path.realpath(test)}
+    if places:
+        over["dataset"] = places
     return merge(settings, over)
 
 
 def refuse_test_options(source: str, options: DataConfig) -> None:
     """ConfigError where options say what the test set is, and `source` is no folder."""
-    if options.test is not None or options.test_split is not None:
-        option = "test" if options.test is not None else "test_split"
+    unset = DataConfig()
+    given = [
+        name for name in ("test", "test_split", "splits") if getattr(options, name) != getattr(unset, name)
+    ]
+    for option in given:
         raise ConfigError(f"dataset.{option}: {source} has its own test set; give this option with a folder")
 
 
 def at_real_places(config: RunConfig) -> RunConfig:
     """`config`, whose images are not in memory, with the real paths of its image sets."""
-    test = config.dataset.test
-    dataset = config.dataset.model_copy(update={"test": test and Path(os.path.realpath(test))})
+    places = _real_options(config.dataset.model_dump())
+    dataset = config.dataset.model_copy(update={name: Path(path) for name, path in places.items()})
     return config.model_copy(update={"data": real_data(config.data), "dataset": dataset})
 
 

@@ -1,57 +1,23 @@
-"""What an image set is: every usable image once, with its id, its label and what its file looked like."""
+"""From a folder to an index of its usable images: which files belong to which class, and what is left out."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from dlp_fast.data.classes import match_names, near_name, tell_alike
+from dlp_fast.data.formats import NAMES
+from dlp_fast.data.image_index import ImageIndex, image_index
+from dlp_fast.data.quarantine import reasons_and_remedy
 from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, scan_files
 from dlp_fast.data.splits import inner_folder
 from dlp_fast.data.walk import Walk, join, look, no_folder
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.runs.names import counted, csv_cell, listing, printable
-
-
-@dataclass(frozen=True, eq=False)
-class ImageIndex:
-    """The usable images of one split; position is id. Arrays are read-only and as long as `paths`.
-
-    Attributes:
-        root: real path of the folder that `paths` are relative to.
-        paths: POSIX paths; bytes that are not UTF-8 are held by surrogate escapes (`os.fsencode` gives them).
-        labels: int64, positions in `classes`.
-        widths, heights: int32, pixels, after EXIF orientation.
-        formats, modes: Pillow's names of the file's format and pixel layout.
-        byte_sizes, mtimes_ns: int64, of the file when it was scanned.
-        sha256: hex digest of the file's bytes.
-        classes: names of the class folders, in the order of their bytes.
-        warnings: what a person should know about the set.
-        follow_links: whether files may lie outside of `root`, where links lead to them.
-    """
-
-    root: str
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    widths: np.ndarray
-    heights: np.ndarray
-    formats: tuple[str, ...]
-    modes: tuple[str, ...]
-    byte_sizes: np.ndarray
-    mtimes_ns: np.ndarray
-    sha256: tuple[str, ...]
-    classes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-    follow_links: bool = False
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
 
 def index_folder(
@@ -152,15 +118,14 @@ def _index_split(
     if not any(by_class.values()):
         raise _error(
             f"{where}: no usable image in it{_because(folder, found, quarantine)}; give a folder of "
-            f"JPEG, PNG, BMP, WebP, TIFF or PPM files, one folder a class"
-            f"{inner_folder(os.path.join(root, folder), found)}",
+            f"{NAMES} files, one folder a class{inner_folder(os.path.join(root, folder), found)}",
             quarantine,
         )
     if known is None:
         by_class, warnings = _own_classes(root, folder, by_class, quarantine)
     else:
         by_class, warnings = _known_classes(where, by_class, known, quarantine)
-    return _image_index(root, by_class, known or tuple(by_class), warnings)
+    return image_index(root, by_class, known or tuple(by_class), warnings)
 
 
 Classes = dict[str, list[ScanRecord]]
@@ -175,7 +140,7 @@ def _own_classes(
     top = os.path.join(root, folder).rstrip(os.sep)
     where = printable(top)
     lost = [name for name, records in by_class.items() if not records]
-    empty = [name for name in lost if not _reasons(folder, [name], quarantine)]
+    empty = [name for name in lost if not _lost(folder, [name], quarantine)]
     lost = [name for name in lost if name not in empty]
     if lost:
         raise _error(
@@ -220,28 +185,6 @@ def _known_classes(
     return by_class, tuple(warnings)
 
 
-def _image_index(
-    root: str, by_class: dict[str, list[ScanRecord]], classes: tuple[str, ...], warnings: tuple[str, ...]
-) -> ImageIndex:
-    position = {name: i for i, name in enumerate(classes)}
-    records = [record for group in by_class.values() for record in group]
-    labels = [position[name] for name, group in by_class.items() for _ in group]
-    return ImageIndex(
-        root=root,
-        paths=tuple(r.path for r in records),
-        labels=_frozen(labels, np.int64),
-        widths=_frozen([r.width for r in records], np.int32),
-        heights=_frozen([r.height for r in records], np.int32),
-        formats=tuple(r.format for r in records),
-        modes=tuple(r.mode for r in records),
-        byte_sizes=_frozen([r.bytes for r in records], np.int64),
-        mtimes_ns=_frozen([r.mtime_ns for r in records], np.int64),
-        sha256=tuple(r.sha256 for r in records),
-        classes=classes,
-        warnings=warnings,
-    )
-
-
 def find_conflicts(sha256: Sequence[str], labels: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Groups of ids whose bytes are the same and whose labels are not: mistakes, or a sign of poison."""
     groups: dict[str, list[int]] = defaultdict(list)
@@ -274,29 +217,19 @@ def _loose_files(root: str, folder: str) -> list[str]:
     return [f"{printable(top)}: {counted(loose, 'file')} outside of class folders not read"] if loose else []
 
 
-def _reasons(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) -> Counter[str]:
-    """How many files of these classes were left out, by reason."""
+def _lost(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) -> list[Quarantined]:
+    """The files of these classes that were left out."""
     inside = tuple(f"{join(folder, name)}/" for name in classes)
-    return Counter(item.reason for item in quarantine if f"{item.path}/".startswith(inside))
+    return [item for item in quarantine if f"{item.path}/".startswith(inside)]
 
 
 def _because(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) -> str:
     """` (3 files: 2 truncated, 1 empty)`: what became of the files of these classes."""
-    reasons = _reasons(folder, classes, quarantine)
-    if not reasons:
-        return " (no file)"
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    links = "; --dataset.follow-links allows such links" if "link_leaves_folder" in reasons else ""
-    return f" ({counted(reasons.total(), 'file')}: {told}{links})"
+    lost = _lost(folder, classes, quarantine)
+    return f" ({reasons_and_remedy(lost)})" if lost else " (no file)"
 
 
 def _error(message: str, quarantine: list[Quarantined]) -> DataError:
     error = DataError(message)
     error.quarantine = quarantine
     return error
-
-
-def _frozen(values: list, dtype: type) -> np.ndarray:
-    array = np.array(values, dtype=dtype)
-    array.flags.writeable = False
-    return array

@@ -58,7 +58,8 @@ def scan_files(
         raise ConfigError(f"workers: expected at least 1, got {workers}")
     results: dict[str, ScanRecord | Quarantined] = {}
     tell = progress or (lambda *_: None)
-    with ScanCache(cache, settings["root"], (settings["max_pixels"], settings["max_bytes"])) as known:
+    limits = (settings["max_pixels"], settings["max_bytes"], int(follow_links))
+    with ScanCache(cache, settings["root"], limits) as known:
 
         def found(path: str, answer: list) -> None:
             results[path] = parse(path, answer)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dlp_fast.data.scan_answers import Quarantined
+from dlp_fast.data.quarantine import IMAGE_SUFFIXES
+from dlp_fast.data.scan_answers import LINK_OUT, Quarantined
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import listing, printable
 
@@ -63,23 +64,7 @@ def _holds_only_runs(path: str) -> bool:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is likely to be a picture; only what is in it decides whether it is one."""
-    return name.lower().endswith(
-        (
-            ".jpg",
-            ".jpeg",
-            ".jfif",
-            ".png",
-            ".bmp",
-            ".webp",
-            ".tif",
-            ".tiff",
-            ".ppm",
-            ".pgm",
-            ".gif",
-            ".heic",
-            ".avif",
-        )
-    )
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def join(folder: str, name: str) -> str:
@@ -308,7 +293,7 @@ class Walk:
         """(reason, detail) where the link `path` cannot count as a file."""
         target = os.path.realpath(path)
         if not self.follow_links and not f"{target}/".startswith(self._inside):
-            return "link_leaves_folder", "a link leads out of the folder"
+            return "link_leaves_folder", LINK_OUT
         try:
             os.stat(path)
         except OSError as error:

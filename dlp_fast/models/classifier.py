@@ -18,7 +18,8 @@ from dlp_fast.runs.files import write_atomic
 class Classifier(nn.Module):
     """A trained network for uint8 pictures.
 
-    Attributes: classes: names in the order of the outputs; size: (height, width) in pixels that it was trained at.
+    Attributes: classes: names in the order of the outputs; size: (height, width) in pixels that it was trained at; fit,
+    bit_depth: how pictures were brought there (`DataConfig.fit`), and the bits of 16-bit samples that counted.
     """
 
     def __init__(
@@ -29,8 +30,11 @@ class Classifier(nn.Module):
         size: tuple[int, int],
         mean: Tensor,
         std: Tensor,
+        fit: str = "crop",
+        bit_depth: int = 16,
     ):
         super().__init__()
+        self.fit, self.bit_depth = fit, bit_depth
         self.net, self.name, self.classes, self.size = net, name, tuple(classes), tuple(size)
         self.register_buffer("mean", mean.float().reshape(3))
         self.register_buffer("std", std.float().reshape(3))
@@ -61,6 +65,7 @@ class Classifier(nn.Module):
         """Write model.safetensors and classes.json into `folder`, each atomically."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
         facts = {"schema": 1, "model": self.name, "size": list(self.size), "classes": list(self.classes)}
+        facts |= {"fit": self.fit, "bit_depth": self.bit_depth}
         write_atomic(folder / "model.safetensors", save(tensors))
         write_atomic(folder / "classes.json", json.dumps(facts, indent=1).encode() + b"\n")
 
@@ -79,9 +84,10 @@ def load(run: str | Path, device: str = "cpu") -> Classifier:
         facts = json.loads((run / "classes.json").read_text())
         tensors = load_file(run / "model.safetensors")
         net = build_model(facts["model"], len(facts["classes"]), max(facts["size"]), seed=0)
-        model = Classifier(
-            net, facts["model"], facts["classes"], facts["size"], tensors["mean"], tensors["std"]
-        )
+        # runs of before these were kept cropped, and took 16 bits for used
+        reading = {"fit": facts.get("fit", "crop"), "bit_depth": facts.get("bit_depth", 16)}
+        size, mean, std = facts["size"], tensors["mean"], tensors["std"]
+        model = Classifier(net, facts["model"], facts["classes"], size, mean, std, **reading)
         model.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"the model in {run} is damaged ({error}). Run again into another folder.") from None

@@ -35,9 +35,9 @@ def bad_worker(tmp_path, monkeypatch):
             "def pipes():\n"
             "    return [fd for fd in range(3, 20) if os.path.exists(f'/proc/self/fd/{fd}')\n"
             "            and 'pipe' in os.readlink(f'/proc/self/fd/{fd}')]\n"
-            "def decode_picture(data, *, max_pixels):\n"
+            "def decode_picture(data, **limits):\n"
             f"{actions}"
-            "    return good(data, max_pixels=max_pixels)\n"
+            "    return good(data, **limits)\n"
             "worker.decode.decode_picture = decode_picture\n"
             "worker.main()\n"
         )
@@ -160,7 +160,10 @@ def test_chatter_on_the_standard_streams_does_no_harm(tmp_path, bad_worker):
         "b'x' * 9_999_999",
         """b'["ok"]'""",
         """b'["ok", 1, 1, 1, 1, 1, 1, 1, 1]'""",
-        """b'["ok", 99999999999, 1, "PNG", "RGB", 1, 1, "", 1]'""",
+        """b'["ok", 99999999999, 1, "PNG", "RGB", 1, 1, "", 1, [-1, 0, 0, 0]]'""",
+        """b'["ok", 1, 1, "PNG", "RGB", 1, 1, "", 1, [-1, 0, NaN, 0]]'""",
+        """b'["ok", 1, 1, "PNG", "RGB", 1, 1, "", 1, [-1, 0]]'""",
+        """b'["ok", 1, 1, "PNG", "RGB", 1, 1, "", 1, [70000, 0, 0, 0]]'""",
         """b'["no", "fine", ""]'""",
     ],
 )

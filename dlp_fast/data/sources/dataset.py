@@ -53,6 +53,9 @@ class Dataset:
         warnings: what a person should know, one sentence each.
         flip: whether a mirrored image shows the same class (digits do not).
         loader: which one reads the images, and why.
+        fit, bit_depth: how pictures of another shape get their size (`DataConfig.fit`), and the bits that files of
+            16-bit samples use; what other pictures have to be read by, for the same network.
+        root: folder that paths are relative to; None where the images are no files.
     """
 
     name: str
@@ -62,6 +65,9 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     flip: bool = True
     loader: str = "resident: all images are in memory"
+    fit: str = "squash"
+    bit_depth: int = 16
+    root: str | None = None
 
 
 def target_size(sizes: set[tuple[int, int]], image_size: int | None) -> tuple[int, int]:

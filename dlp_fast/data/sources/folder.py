@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from dlp_fast.config import DataConfig
-from dlp_fast.data import dali
-from dlp_fast.data.index import ImageIndex, find_conflicts, index_splits
+from dlp_fast.data import appearance
+from dlp_fast.data.classes import match_names
+from dlp_fast.data.image_index import ImageIndex
+from dlp_fast.data.index import index_splits
 from dlp_fast.data.scan import Progress, Quarantined
-from dlp_fast.data.sources.dataset import Dataset, Images, ImageSet, target_size, tell_twins
+from dlp_fast.data.sources.dataset import Dataset, ImageSet
+from dlp_fast.data.sources.indexed import ClassOf, choose_loader, data_set, image_set
 from dlp_fast.data.splits import find_splits, is_split_name
-from dlp_fast.data.storage import FileImages, ResidentImages
 from dlp_fast.data.walk import look
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import listing, printable
@@ -39,24 +38,21 @@ def load_folder(
     indices, quarantine = index_splits(
         folder, layout.splits, left_out=layout.left_out, **_scanning(options), cache=cache, progress=progress
     )
+    folders = dict(layout.splits)
     if options.test is not None:
         classes = indices["train"].classes
         indices["test"], more = _other_folder(options.test, classes, options, cache, progress)
+        folders["test"] = indices["test"].root
         quarantine += more
-    height, width = _common_size(list(indices.values()), options.image_size)
-    pixels = sum(len(index) for index in indices.values()) * height * width * 3
-    kind, why = choose_loader(loader, pixels, options.resident_megabytes)
-    sets = {
-        split: _image_set(index, (height, width), kind, options, progress) for split, index in indices.items()
-    }
-    warnings = [*layout.warnings, *(warning for index in indices.values() for warning in index.warnings)]
-    return Dataset(
-        name=printable(Path(folder).resolve().name) or "images",
-        train=sets["train"],
-        test=sets.get("test"),
-        quarantine=tuple(quarantine),
-        warnings=(*warnings, *tell_twins(sets)),
-        loader=f"{kind}: {why}",
+    return data_set(
+        printable(Path(folder).resolve().name) or "images",
+        indices,
+        quarantine,
+        options,
+        class_of=_class_of(folders, indices["train"].classes),
+        warnings=layout.warnings,
+        loader=loader,
+        progress=progress,
     )
 
 
@@ -84,6 +80,21 @@ def _other_folder(
     return indices[""], [replace(item, path=f"{root}/{item.path}") for item in quarantine]
 
 
+def _class_of(folders: dict[str, str], classes: Sequence[str]) -> ClassOf:
+    """By the folders that a path leads through: split, then class, by the name that it has in training."""
+    inner_first = sorted(folders.items(), key=lambda item: len(item[1]), reverse=True)
+
+    def of(path: str) -> tuple[str, str] | None:
+        for split, folder in inner_first:
+            inside = path.removeprefix(f"{folder}/") if folder else path
+            if "/" in inside and (inside != path or not folder):
+                name = inside.split("/", 1)[0]
+                return split, match_names("", [name], classes)[0].get(name, name)
+        return None
+
+    return of
+
+
 def load_split(
     folder: str | Path,
     options: DataConfig | None = None,
@@ -106,63 +117,10 @@ def load_split(
     height, width = (size, size) if isinstance(size, int) else size
     pixels = len(indices[""]) * height * width * 3
     kind, _ = choose_loader("auto", pixels, options.resident_megabytes)
-    return _image_set(indices[""], (height, width), kind, options, progress), quarantine
-
-
-def choose_loader(loader: str, pixels: int, limit_mb: float) -> tuple[str, str]:
-    """(resident | dali | torchvision, why) for `pixels` bytes of decoded images."""
-    if loader != "auto":
-        return loader, "as asked for"
-    size, limit = f"{pixels / (1 << 20):,.0f} MiB of pixels", f"{limit_mb:,.0f} MiB"
-    if pixels <= limit_mb * (1 << 20):
-        return "resident", f"{size} fit in {limit} (--dataset.resident-megabytes)"
-    missing = dali.available()
-    if missing:
-        return "torchvision", f"{size} do not fit in {limit}, and {missing}"
-    return "dali", f"{size} do not fit in {limit}"
+    bits = appearance.depth_of(indices[""], options.bit_depth)
+    return image_set(indices[""], (height, width), kind, options, bits, progress), quarantine
 
 
 def _scanning(options: DataConfig) -> dict[str, object]:
     """The arguments of the scan that are options."""
     return options.model_dump(include={"max_megapixels", "max_megabytes", "workers", "follow_links"})
-
-
-def _image_set(
-    index: ImageIndex,
-    size: tuple[int, int],
-    kind: str,
-    options: DataConfig,
-    progress: Progress | None,
-) -> ImageSet:
-    reader = dali.DaliImages if kind == "dali" else FileImages
-    images: Images = reader(index, size, options.workers, max_megapixels=options.max_megapixels)
-    if kind == "resident":
-        images = _read_all(images, progress)
-    return ImageSet(
-        images=images,
-        labels=torch.from_numpy(index.labels.copy()),
-        paths=index.paths,
-        classes=index.classes,
-        sha256=index.sha256,
-        conflicts=find_conflicts(index.sha256, index.labels),
-    )
-
-
-def _read_all(files: FileImages, progress: Progress | None) -> ResidentImages:
-    pixels = torch.empty((len(files), files.height, files.width, 3), dtype=torch.uint8)
-    done = 0
-    for batch in files.prefetch(torch.arange(len(files)).split(256)):
-        pixels[done : done + len(batch)] = batch
-        done += len(batch)
-        if progress:
-            progress("reading images", done, len(files))
-    return ResidentImages(pixels)
-
-
-def _common_size(indices: list[ImageIndex], image_size: int | None) -> tuple[int, int]:
-    sizes = {
-        (int(width), int(height))
-        for index in indices
-        for width, height in np.unique(np.stack([index.widths, index.heights]), axis=1).T
-    }
-    return target_size(sizes, image_size)
