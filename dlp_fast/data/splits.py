@@ -81,7 +81,9 @@ class _Finder:
         self.folders.sort(key=os.fsencode)
         self.broken = entries.broken
         self.outside = None if test is None else os.path.realpath(test)
-        own = [name for name in self.folders if self.outside == os.path.realpath(root / name)]
+        own = [
+            name for name in self.folders if self.outside and self.outside == os.path.realpath(root / name)
+        ]
         self.left_out = tuple(own)
         self.folders = [name for name in self.folders if name not in own]
 

@@ -141,6 +141,7 @@ class TestLookAlikes:
             ("latest", "eval"),
             ("test_positive", "test_negative"),
             ("contest", "strain"),
+            ("train test rig", "test rig"),
         ],
     )
     def test_ordinary_classes_are_classes(self, tmp_path, names):
