@@ -45,7 +45,7 @@ class TestFolders:
 
     def test_a_file(self, tmp_path):
         (tmp_path / "x.zip").write_bytes(b"PK")
-        assert_refused(run(tmp_path / "x.zip", tmp_path / "run"), 3, "not a folder")
+        assert_refused(run(tmp_path / "x.zip", tmp_path / "run"), 3, "damaged, or no archive")
 
     def test_no_images(self, tmp_path):
         (tmp_path / "data" / "cat").mkdir(parents=True)

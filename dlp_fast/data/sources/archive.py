@@ -185,7 +185,8 @@ class Unpacking:
             labels = self._labels() if any(name.endswith(LABEL_SUFFIXES) for name in members) else None
             self._write(members, labels)
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise DataError(f"{self.where}: damaged, or no archive ({error}); copy it again") from None
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(f"{self.where}: damaged, or no archive ({reason}); copy it again") from None
         except RuntimeError as error:  # zipfile's word for a password
             raise DataError(f"{self.where}: cannot be read ({error}); unpack it yourself") from None
         return self.refused
