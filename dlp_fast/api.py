@@ -9,13 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlp_fast.config import RunConfig, build, merge, read_preset, refuse_address, resolve
+from dlp_fast.config import (
+    RunConfig,
+    at_real_places,
+    build,
+    merge,
+    read_preset,
+    refuse_address,
+    refuse_overlaps,
+    refuse_test_options,
+    resolve,
+)
 from dlp_fast.data import sources
-from dlp_fast.engine.device import choose_compute, cpu_has_fast_bf16
+from dlp_fast.engine.device import SLOW_BF16, choose_compute, slow_bf16
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, load
+from dlp_fast.models.registry import check_name
 from dlp_fast.pipeline import defend as run_stages
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
@@ -45,11 +56,12 @@ def defend(
     """Train a clean model on images that are not trusted.
 
     Args:
-        data: a folder or source name, a torchvision-style dataset of (picture, class number), or an array of
-            uint8 images [n, H, W, 3] or [n, H, W] with `labels` [n].
+        data: a folder, archive, table or source name; a dataset of (picture, label) or {"image": ..., "label": ...}, as
+            torchvision and Hugging Face have them; or an array of uint8 images [n, H, W, 3] or [n, H, W] with `labels`
+            [n]. A label is a whole number from 0 or a name.
         out: run folder; None keeps nothing on disk.
         preset: name of a shipped configuration, e.g. "paper".
-        test, test_labels: a test set in the same form as `data`, to measure clean accuracy.
+        test, test_labels: a test set in the same form as `data`, to measure clean accuracy; unset: the folder's own.
         classes: names, for arrays; flip: whether a mirrored picture keeps its class (digits do not).
         config: fields of RunConfig; sections as dicts, e.g. ``supervised={"epochs": 5}``.
 
@@ -57,10 +69,14 @@ def defend(
     """
     values = merge(read_preset(preset) if preset else {}, config)
     named = isinstance(data, (str, Path))
-    if named and test is not None:
-        raise ConfigError("defend(): a folder brings its own test set, as FOLDER/test; leave `test` out.")
     if named:
         refuse_address(str(data))
+    if named and test is not None:  # another folder
+        if not isinstance(test, (str, Path)):
+            raise ConfigError(
+                "defend(): the test set of a folder is a folder too; give `test` as a path, or leave it out."
+            )
+        values = merge(values, {"dataset": {"test": str(test)}})
     values["data"] = str(data) if named else "array" if labels is not None else "dataset"
     values.setdefault("attack", "none")
     values["out"] = str(out) if out is not None else None
@@ -72,7 +88,7 @@ def defend(
             data = data.numpy(force=True)
         dataset = sources.from_arrays(np.asarray(data), labels, test, test_labels, classes, flip=flip)
     else:
-        dataset = sources.from_torchvision(data, test, image_size=settings.dataset.image_size, flip=flip)
+        dataset = sources.from_torchvision(data, test, options=settings.dataset, flip=flip)
     return execute(settings, dataset, quiet=quiet, keep=out is not None)
 
 
@@ -83,19 +99,23 @@ def execute(
     if config.threads:
         torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision, config.graphs)
+    check_name(config.model)
+    if dataset is None:
+        config = at_real_places(config)
+    else:
+        refuse_test_options(f"the {config.data} that was given", config.dataset)
     settings = resolve(config)
     folder = RunFolder(config.out or default_out(settings)) if keep else None
     with contextlib.ExitStack() as stack:
         if folder:
+            if dataset is None:
+                refuse_overlaps(config, folder.path)
             folder.open(settings)
             stack.callback(folder.close)
         log = RunLog(folder.path / "metrics.jsonl" if folder else None, quiet=quiet)
         stack.callback(log.close)
-        if compute.device.type == "cpu" and compute.autocast and not cpu_has_fast_bf16():
-            log.warn(
-                "this CPU is slower in bf16 than in fp32, ten times where it has no such instructions; "
-                "--precision auto would take fp32."
-            )
+        if slow_bf16(compute):
+            log.warn(SLOW_BF16)
         log.trackers += start_trackers(config.track, folder.path if folder else None, settings, log.warn)
         prepared = prepare(config, settings, compute, dataset, folder, log)
         data, train = prepared.data, prepared.dataset.train
@@ -113,6 +133,7 @@ def execute(
             results = results_of(finished, config)
         size = (data.images.height, data.images.width)
         mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+        reading = {"fit": prepared.dataset.fit, "bit_depth": prepared.dataset.bit_depth}
         model = Classifier(
             found.model,
             config.model,
@@ -120,8 +141,8 @@ def execute(
             size,
             mean,
             std,
-            fit=settings["dataset"].get("fit", "crop"),
             holds=results["model"]["holds"],
+            **reading,
         ).to(compute.device)
         if folder:
             write_run(folder, finished, model, results, log)

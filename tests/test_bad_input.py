@@ -45,7 +45,7 @@ class TestFolders:
 
     def test_a_file(self, tmp_path):
         (tmp_path / "x.zip").write_bytes(b"PK")
-        assert_refused(run(tmp_path / "x.zip", tmp_path / "run"), 3, "not a folder")
+        assert_refused(run(tmp_path / "x.zip", tmp_path / "run"), 3, "damaged, or no archive")
 
     def test_no_images(self, tmp_path):
         (tmp_path / "data" / "cat").mkdir(parents=True)
@@ -67,8 +67,27 @@ class TestFolders:
     def test_an_empty_class(self, tmp_path):
         image_folder(tmp_path / "data", each=3)
         (tmp_path / "data" / "hen").mkdir()
+        done = run(tmp_path / "data", tmp_path / "run", "--dry-run")
+        assert done.code == 0, done.text
+        assert "6 training images, 2 classes" in done.text
+        assert "no file in hen, so that it is no class" in words(done.text)
+
+    def test_a_class_whose_files_all_cannot_be_used(self, tmp_path):
+        image_folder(tmp_path / "data", each=3)
+        (tmp_path / "data" / "hen").mkdir()
+        (tmp_path / "data" / "hen" / "1.png").write_bytes(b"text")
         done = run(tmp_path / "data", tmp_path / "run")
-        assert_refused(done, 3, "no usable image in class hen", "mend the files, or remove the folder")
+        told = (
+            "no usable image in class hen (1 file: 1 not_an_image)",
+            "mend the files, or remove the folder",
+        )
+        assert_refused(done, 3, *told, "quarantine.csv lists the 1 file that cannot be used")
+        assert "hen/1.png" in (tmp_path / "run" / "quarantine.csv").read_text()
+
+    def test_one_file_is_no_plural(self, tmp_path):
+        image_folder(tmp_path / "data", each=3)
+        (tmp_path / "data" / "cat" / "bad.png").write_bytes(b"text")
+        assert "1 file cannot be used" in run(tmp_path / "data", tmp_path / "run", "--dry-run").text
 
     def test_an_attack_on_files_in_quarantine_goes_on(self, tmp_path):
         image_folder(tmp_path / "data", each=20)
@@ -197,6 +216,12 @@ class TestDeviceAndModel:
     def test_unknown_model(self, tmp_path):
         done = command("run", "--out", tmp_path / "run", *QUICK, "--model", "torchvision:resnet81")
         assert_refused(done, 2, "perhaps you meant torchvision:resnet18")
+
+    @pytest.mark.parametrize("more", [[], ["--dry-run"]])
+    def test_unknown_model_is_told_before_the_scan(self, tmp_path, more):
+        done = run(tmp_path / "no_such_folder", tmp_path / "run", "--model", "resnet50", *more)
+        assert_refused(done, 2, "model 'resnet50' is unknown; perhaps you meant torchvision:resnet50")
+        assert not (tmp_path / "run").exists()
 
     def test_unknown_preset(self):
         assert_refused(command("run", "--preset", "papers"), 2, "perhaps you meant paper", "there are: ")

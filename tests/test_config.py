@@ -30,7 +30,7 @@ PACKAGE = Path(dlp_fast.__file__).parent
 # An option is a promise: one more to test, to document and to keep. Change the number with the model.
 OPTIONS = {
     "": 19,
-    "dataset": 5,
+    "dataset": 12,
     "supervised": 11,
     "detection": 35,
     "detection.learning_curves": 13,
@@ -132,7 +132,8 @@ class Reads:
                 self.found |= {(name, word) for name in self.of(node.func.value, known) for word in words}
             return self.of(node.func.value, known)
         if isinstance(node, ast.Call):
-            made = {"read_options": "", "build": "", "fit": "", "resolve": ""} | self.by_class
+            givers = ("read_options", "build", "fit", "resolve", "at_real_places")
+            made = dict.fromkeys(givers, "") | self.by_class
             called = ast.unparse(node.func)
             return {made[called]} if called in made else set()
         if isinstance(node, ast.Attribute):

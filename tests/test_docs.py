@@ -143,7 +143,9 @@ def options_of_a_command() -> set[str]:
     """`--name` of every option of every command."""
     found = {"--preset", "--config", "--help"}
     for module in sorted(CONSOLE | {"reproduce"}):
-        found |= {"--" + name.replace("_", "-") for name in fields(config_of(module))}
+        for name, field in fields(config_of(module)).items():
+            shorthands = (alias for one in field.metadata for alias in getattr(one, "aliases", None) or ())
+            found |= {"--" + name.replace("_", "-"), *shorthands}
     return found
 
 

@@ -45,6 +45,7 @@ OTHERS = {
     "help",
     "preset",
     "config",
+    "test",  # shorthand of dataset.test
     "only-done",
     "query-gpu",
 }

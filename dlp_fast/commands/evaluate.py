@@ -10,8 +10,9 @@ import tyro
 
 from dlp_fast.attacks.poisoning import find_target
 from dlp_fast.commands.options import parse, tell
-from dlp_fast.config import Section
+from dlp_fast.config import DataConfig, Section
 from dlp_fast.data import sources
+from dlp_fast.data.quarantine import cannot_be_used
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, read_model
 from dlp_fast.report.text import percent
@@ -31,15 +32,21 @@ class EvaluateConfig(Section):
     """The same kind of folder with the trigger on each image, under true labels."""
     target: str | None = None
     """Class that the trigger aims at; needed with --triggered."""
+    follow_links: Annotated[bool, tyro.conf.arg(aliases=["--dataset.follow-links"])] = False
+    """Read what links to files and folders lead to, each folder once."""
 
 
-def predictions(model: Classifier, folder: Path, log: RunLog) -> tuple[torch.Tensor, torch.Tensor]:
+def predictions(
+    model: Classifier, folder: Path, log: RunLog, follow_links: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(predicted class, true class), int64 [n], of the images in `folder`."""
+    reading = DataConfig(fit=model.fit, bit_depth=model.bit_depth)
     images, left_out = sources.load_split(
-        folder, classes=model.classes, size=model.size, progress=log.counter()
+        folder, reading, classes=model.classes, size=model.size, progress=log.counter(), tell=log.warn
     )
     if left_out:
-        log.warn(f"{len(left_out)} files of {folder} cannot be used and are not counted")
+        told = "It is not counted" if len(left_out) == 1 else "They are not counted"
+        log.warn(f"{folder}: {cannot_be_used(left_out)}. {told}")
     parts = []
     log.start(f"predicting {folder}", len(images.labels), unit="images")
     for ids in torch.arange(len(images.labels)).split(512):
@@ -60,7 +67,7 @@ def main() -> None:
     log = RunLog(None)
     if caution(model.holds):
         log.warn(f"{config.run}: {caution(model.holds)}")
-    predicted, labels = predictions(model, config.data, log)
+    predicted, labels = predictions(model, config.data, log, config.follow_links)
     figures = {
         "schema": 1,
         "data": str(config.data),
@@ -74,7 +81,7 @@ def main() -> None:
         "attack_success_rate": None,
     }
     if target is not None:
-        became, true = predictions(model, config.triggered, log)
+        became, true = predictions(model, config.triggered, log, config.follow_links)
         others = true != target
         if not bool(others.any()):
             raise ConfigError(

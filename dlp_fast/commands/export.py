@@ -18,14 +18,15 @@ from pydantic import Field
 
 from dlp_fast.commands.export_model import as_onnx, as_torchvision
 from dlp_fast.commands.options import parse, tell
-from dlp_fast.config import Section, build, read_yaml
+from dlp_fast.config import Section, build, is_folder, read_yaml, refuse_overlap
 from dlp_fast.data import sources
+from dlp_fast.data.sources.archive import shards
 from dlp_fast.errors import ConfigError, DataError
 from dlp_fast.preparation.prepare import attack_of
 from dlp_fast.runs.contents import caution, holds_of
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
 from dlp_fast.runs.log import RunLog
-from dlp_fast.runs.names import csv_cell
+from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_predictions, read_results, read_samples
 from dlp_fast.runs.writer import fingerprint
 from dlp_fast.selection.overrides import OVERRIDES, shorten
@@ -118,13 +119,19 @@ class Originals:
         # absolute, so that a folder called digits is not taken for the embedded set
         place = str(config.data.absolute()) if config.data else settings["data"]
         options = build(settings, str(run / "config.resolved.yaml")).dataset
+        if not config.data and is_folder(place) and not (Path(place).exists() or shards(place)):
+            raise DataError(
+                f"{printable(place)}, where the run found its images, is no longer there; say where they are now: "
+                "--data DIR"
+            )
+        if settings["attack"] == "none":  # then files are handed on, and nobody asks for the test set
+            options = options.model_copy(update={"test": None})
         self.dataset = sources.load(place, options, loader=settings["loader"], progress=log.counter())
         attack = attack_of(settings, self.dataset)
         train = self.dataset.train
         self.images = attack.poison(train.images) if attack else train.images
         self.labels = attack.labels if attack else train.labels
-        embedded = place == "digits" or place.partition(":")[0] == "cifar10"
-        self.root = None if attack or embedded else Path(place)
+        self.root = Path(self.dataset.root) if self.dataset.root and not attack else None
         self.copies = config.copies
         kept_hash = run / "data.sha256"
         now = fingerprint(train.paths, self.labels, train.sha256)
@@ -214,6 +221,7 @@ def main() -> None:
         raise ConfigError("--resize and --opset are of --format onnx.")
     refuse_full(config.out)
     results = read_results(config.run)
+    refuse_overlap(config.data or results["config"]["data"], config.out)
     samples = read_samples(config.run)
     told = caution(holds_of(results["stages"])) if config.format in OF_THE_MODEL else None
     if told:

@@ -11,7 +11,7 @@ import torch
 from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.models.classifier import Classifier, read_model
 from dlp_fast.models.registry import TORCHVISION, difference_from_torchvision, torchvision_options
-from dlp_fast.models.resizing import ShorterSideCrop
+from dlp_fast.models.resizing import GRAPH_FITS, Resizing
 from dlp_fast.models.weights import serialised
 from dlp_fast.report.text import notes, percent
 from dlp_fast.runs.contents import CLEAN, holds_of, title
@@ -20,6 +20,8 @@ from dlp_fast.runs.install import advice
 from dlp_fast.runs.reader import read_results
 
 FITTING = {
+    "squash": "resize both sides on their own (bilinear with antialiasing)",
+    "pad": "resize by one factor until all of it fits (bilinear with antialiasing), and pad with black, centred,",
     "crop": "resize the shorter side to fit (bilinear with antialiasing), then crop the centre",
 }
 """dataset.fit in words, for a person who writes the preprocessing anew."""
@@ -45,10 +47,10 @@ def as_onnx(run: Path, out: Path, *, resize: bool, opset: int | None) -> str:
     except ModuleNotFoundError as error:
         raise ResourceError(f"ONNX needs the package {error.name}: {advice('onnx')}") from None
     model = read_model(run)
-    if resize and model.fit != "crop":
+    if resize and model.fit not in GRAPH_FITS:
         raise ConfigError(
-            f"--resize knows dataset.fit crop, and the run has {model.fit}. Leave --resize out, and give the graph "
-            "what dlp_fast.load(RUN).preprocess(pictures) gives."
+            f"--resize knows dataset.fit {' and '.join(GRAPH_FITS)}, and the run has {model.fit}. Leave --resize "
+            "out, and give the graph what dlp_fast.load(RUN).preprocess(pictures) gives."
         )
     height, width = model.size
     free = {0: torch.export.Dim("n")}
@@ -56,7 +58,7 @@ def as_onnx(run: Path, out: Path, *, resize: bool, opset: int | None) -> str:
         free |= {1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
     example = torch.zeros(2, height + 7 * resize, width + 3 * resize, 3, dtype=torch.uint8)
     program = torch.onnx.export(
-        _Probabilities(model, ShorterSideCrop(height, width) if resize else None).eval(),
+        _Probabilities(model, Resizing(height, width, model.fit) if resize else None).eval(),
         (example,),
         dynamo=True,
         input_names=["images"],
@@ -142,8 +144,8 @@ Image classifier ({model.name}): {title(holds)}, trained by dlp_fast {results["e
 were not trusted.
 
 - Preprocessing: apply the EXIF orientation, convert to RGB, {FITTING[model.fit]} to {width} x {height} pixels.
-  In Python `dlp_fast.preprocess(pictures, ({height}, {width}), "{model.fit}")` does it for paths, Pillow images
-  and arrays.
+  In Python `dlp_fast.preprocess(pictures, ({height}, {width}), "{model.fit}", {model.bit_depth})` does it for
+  paths, Pillow images and arrays.
 - Normalisation, part of the model in ONNX and dlp_fast: (x / 255 - mean) / std, mean {mean}, std {std}
 - Output: {len(model.classes)} classes, in the order below
 - Verdict on the training images: {verdict["kind"]} (score {verdict["score"]:.2f}; 1 counts as found)

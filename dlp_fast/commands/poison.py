@@ -6,15 +6,16 @@ import contextlib
 import csv
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+import tyro
 from PIL import Image
 from pydantic import Field
 
 from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.commands.options import parse, tell
-from dlp_fast.config import DataConfig, Section
+from dlp_fast.config import DataConfig, Section, refuse_overlap
 from dlp_fast.data import sources
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
 from dlp_fast.runs.log import RunLog
@@ -57,6 +58,8 @@ class PoisonConfig(Section):
     """Class that the attack aims at: its name or number."""
     seed: int = Field(0, ge=0)
     """Fixes which images are drawn, and patterns."""
+    follow_links: Annotated[bool, tyro.conf.arg(aliases=["--dataset.follow-links"])] = False
+    """Read what links to files and folders lead to, each folder once."""
     image_size: int | None = Field(None, ge=8, le=256)
     """Side in pixels; unset: the images' own where all are equal and at most 96, else 224."""
 
@@ -73,8 +76,12 @@ def write_png(folder: Path, classes: tuple[str, ...], label: int, number: int, p
 def main() -> None:
     config = parse(PoisonConfig, "poison", __doc__)
     refuse_full(config.out)
+    refuse_overlap(config.data, config.out)
     log = RunLog(None)
-    dataset = sources.load(config.data, DataConfig(image_size=config.image_size), progress=log.counter())
+    options = DataConfig(image_size=config.image_size, follow_links=config.follow_links)
+    dataset = sources.load(config.data, options, progress=log.counter())
+    for warning in dataset.warnings:
+        log.warn(warning)
     train, classes = dataset.train, dataset.train.classes
     attack = plan(
         config.attack,

@@ -58,7 +58,8 @@ def main() -> None:
     if caution(model.holds):
         log.warn(f"{run}: {caution(model.holds)}")
     files, refused = find_files(config.data)
-    kept = Kept(config.out, {"model": sha256(run / "model.safetensors"), "fit": model.fit})
+    reading = {"fit": model.fit, "bit_depth": model.bit_depth}
+    kept = Kept(config.out, {"model": sha256(run / "model.safetensors"), **reading})
     keys = {path: key_of(path) for path in files}
     todo = [path for path in files if keys[path] not in kept.answers]
     if len(todo) < len(files):
@@ -86,7 +87,7 @@ def predicted(model: Classifier, paths: list[str], options: DataConfig) -> dict[
     index, refused = index_files(
         paths, **options.model_dump(include={"max_megapixels", "max_megabytes", "workers"})
     )
-    images = file_images(index, model.size, model.fit, options.max_megapixels)
+    images = file_images(index, model.size, model.fit, model.bit_depth, options.max_megapixels)
     by_file: dict[str, Any] = {one.path: f"{one.reason}: {one.detail}" for one in refused}
     for ids in torch.arange(len(index)).split(64):
         best = model.predict(images.get(ids)).topk(min(TOP, len(model.classes)))

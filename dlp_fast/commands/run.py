@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from dlp_fast.commands.options import read_options, tell
-from dlp_fast.config import RunConfig, resolve
+from dlp_fast.config import RunConfig, at_real_places, refuse_overlaps, resolve
 from dlp_fast.preparation.place import default_out
 from dlp_fast.report.text import duration, notes, percent, results_table, verdict_lines
 from dlp_fast.runs.contents import CLEAN, holds_of, title
 
 
 def main() -> None:
-    config = read_options(sys.argv[1:])
+    config = at_real_places(read_options(sys.argv[1:]))
+    out = config.out or default_out(resolve(config))
+    refuse_overlaps(config, out)  # also where nothing is written yet: the run itself would be refused
     # what follows loads torch: not before the options are known to be right
     from dlp_fast.api import execute
     from dlp_fast.runs.writer import RunFolder
@@ -22,7 +24,6 @@ def main() -> None:
     if config.dry_run:
         _dry_run(config)
         return
-    out = config.out or default_out(resolve(config))
     before = RunFolder(out).results
     results = execute(config.model_copy(update={"out": out})).results
     tell("")

@@ -63,7 +63,7 @@ def main() -> None:
     log = RunLog(None)
     images, refused = sources.load_split(
         config.data,
-        options_of(config.run),
+        options_of(config.run).model_copy(update={"fit": clean.fit, "bit_depth": clean.bit_depth}),
         classes=clean.classes,
         size=clean.size,
         progress=log.counter(),
@@ -128,7 +128,8 @@ def stage1_network(run: Path, like: Classifier) -> Classifier:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"the checkpoint in {run} is of another network ({error}).") from None
-    network = Classifier(net, like.name, like.classes, like.size, like.mean, like.std, fit=like.fit)
+    reading = {"fit": like.fit, "bit_depth": like.bit_depth}
+    network = Classifier(net, like.name, like.classes, like.size, like.mean, like.std, **reading)
     return network.to(like.mean.device).eval()
 
 

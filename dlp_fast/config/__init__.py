@@ -1,9 +1,19 @@
 """Every knob of a run: frozen models, each field with its unit and the paper's symbol, each threshold with its source.
 
-section.py, stages.py, detection.py and run.py have the fields; reading.py makes them from files and options.
+section.py, stages.py, detection.py and run.py have the fields; reading.py makes them from files and options; places.py
+knows where images and results lie.
 """
 
 from dlp_fast.config.detection import DetectionConfig, LearningCurvesConfig, StaticPatternsConfig
+from dlp_fast.config.places import (
+    IN_MEMORY,
+    at_real_places,
+    is_folder,
+    real_places,
+    refuse_overlap,
+    refuse_overlaps,
+    refuse_test_options,
+)
 from dlp_fast.config.reading import (
     NOT_COMPARED,
     PRESETS,
@@ -27,6 +37,7 @@ from dlp_fast.config.stages import (
 )
 
 __all__ = [
+    "IN_MEMORY",
     "NOT_COMPARED",
     "PRESETS",
     "DataConfig",
@@ -40,12 +51,18 @@ __all__ = [
     "StaticPatternsConfig",
     "SupervisedConfig",
     "UnlearningConfig",
+    "at_real_places",
     "build",
     "differences",
+    "is_folder",
     "merge",
     "presets",
     "read_preset",
     "read_yaml",
+    "real_places",
     "refuse_address",
+    "refuse_overlap",
+    "refuse_overlaps",
+    "refuse_test_options",
     "resolve",
 ]

@@ -16,7 +16,8 @@ class RunConfig(Section):
     """One run: an image set goes in; a clean model, the suspected images and the figures come out."""
 
     data: str = "digits"
-    """digits | cifar10 | cifar10:DIR | DIR with a folder a class (or DIR/train and DIR/test)."""
+    """digits | cifar10 | cifar10:DIR | DIR with a folder a class (or DIR/train and DIR/test) | FILE.csv of paths and
+    labels | FILE.zip or FILE.tar of such a DIR | tar shards | a folder that Hugging Face's save_to_disk wrote."""
     out: Path | None = None
     """Run folder; unset: runs/<date>-<data>. The same command again goes on where it stopped."""
     loader: Literal["auto", "resident", "dali", "torchvision"] = "auto"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
+import tyro
 from pydantic import Field
 
 from dlp_fast.config.section import Section
@@ -12,8 +14,25 @@ ScheduleName = Literal["constant", "linear", "cosine", "fixmatch_cosine"]
 
 
 class DataConfig(Section):
+    test: Annotated[Path | None, tyro.conf.arg(aliases=["--test"])] = None
+    """Another folder, with a folder a class, as the test set; unset: the test split of the image set."""
+    test_split: str | None = None
+    """Name of the folder beside train that is the test set; unset: test, testing, eval or evaluation, else val, valid,
+    validation or dev."""
+    splits: Literal["auto", "none"] = "auto"
+    """auto: folders named train and test (or like them) are splits; none: every folder is a class."""
+    follow_links: bool = False
+    """Read what links to files and folders lead to, each folder once, though it may lie outside of the image set."""
     image_size: int | None = Field(None, ge=8, le=256)
     """Side in pixels that images are resized to; unset: their own where all are equal and at most 96, else 224."""
+    fit: Literal["squash", "pad", "crop"] = "squash"
+    """How a picture of another shape gets there. squash: both sides on their own, all of it is seen; pad: by one
+    factor, with black added; crop: the shorter side, and what the longer one has too much is cut off and never seen."""
+    bit_depth: Literal["auto", 8, 10, 12, 14, 16] = "auto"
+    """Bits used in files of 16-bit samples, of which the highest 8 count. auto: the fewest that nearly all training
+    files make do with."""
+    images: Path | None = None
+    """Folder that the paths of a table (`--data table.csv`) start from; unset: the table's own."""
     max_megapixels: float = Field(64, gt=0, le=89)
     """Larger pictures are quarantined, megapixels."""
     max_megabytes: float = Field(64, gt=0)

@@ -13,17 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from dlp_fast.data.decode import region
+from dlp_fast.data.fitting import placement
+from dlp_fast.data.formats import without_texts
 from dlp_fast.data.storage import FileImages, Pending
 from dlp_fast.errors import ResourceError
 from dlp_fast.runs.install import advice
 from dlp_fast.runs.names import printable
 
-MODES = (
-    "RGB",
-    "L",
-    "CMYK",
-)  # what DALI decodes as Pillow does (16 bits it scales otherwise); the rest goes to Pillow
+# What DALI decodes as Pillow does; all else goes to Pillow: other modes, samples of 16 bits (which DALI scales in
+# another way), and TIFF, whose decoder writes lines without a name to the terminal where a layout is not its own.
+MODES = ("RGB", "L", "CMYK")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 MOST = 512  # images a pipeline run; larger batches go in parts
 
 
@@ -39,10 +39,10 @@ def available() -> str | None:
 
 
 def build_pipeline(size: tuple[int, int], threads: int, device_id: int | None):
-    """Encoded bytes, and start and end of a region in pixels (y, x) -> uint8 [h, w, 3]: decode, then resize the region
-    to `size`, bilinear with antialiasing, as `fit` does.
+    """Encoded bytes, start and end of a region in pixels (y, x), size (h, w) that it gets and where that begins (y, x)
+    in the result -> uint8 [h, w, 3]: decode, resize the region, bilinear with antialiasing, add black, as `fit` does.
 
-    Args: size: (height, width); device_id: GPU to decode and resize on; None: CPU, which needs no driver.
+    Args: size: (height, width) of the result; device_id: GPU to decode and resize on; None: CPU, which needs no driver.
     """
     from nvidia.dali import fn, pipeline_def, types
 
@@ -60,16 +60,21 @@ def build_pipeline(size: tuple[int, int], threads: int, device_id: int | None):
         data = fn.external_source(name="files", dtype=types.UINT8, ndim=1, batch=True)
         start = fn.external_source(name="start", dtype=types.FLOAT, ndim=1, batch=True)
         end = fn.external_source(name="end", dtype=types.FLOAT, ndim=1, batch=True)
+        inner = fn.external_source(name="inner", dtype=types.FLOAT, ndim=1, batch=True)
+        origin = fn.external_source(name="origin", dtype=types.INT32, ndim=1, batch=True)
         pictures = fn.decoders.image(
             data, device="cpu" if device_id is None else "mixed", output_type=types.RGB, use_fast_idct=False
         )
-        return fn.resize(
+        resized = fn.resize(
             pictures,
-            size=list(size),
+            size=inner,
             roi_start=start,
             roi_end=end,
             interp_type=types.INTERP_LINEAR,
             antialias=True,
+        )
+        return fn.slice(
+            resized, start=origin, shape=list(size), axes=(0, 1), out_of_bounds_policy="pad", fill_values=0
         )
 
     pipeline = decoded()
@@ -105,7 +110,10 @@ class DaliImages(FileImages):
         return batch
 
     def _is_dalis(self, i: int) -> bool:
-        return self.index.modes[i] in MODES and i not in self._refused
+        plain = (
+            self.index.modes[i] in MODES and self.index.formats[i] in FORMATS and self.index.looks[i, 0] < 0
+        )
+        return plain and i not in self._refused
 
     def _decode_rows(self, batch: torch.Tensor, rows: list[int], wanted: list[int]) -> None:
         """Fill `rows` of `batch`. One bad file ends a pipeline: it is found by halving, and left to Pillow for good, so
@@ -138,16 +146,17 @@ class DaliImages(FileImages):
         if self._pipeline is None:
             device_id = self.device.index or 0 if self.device.type == "cuda" else None
             self._pipeline = build_pipeline((self.height, self.width), self.workers, device_id)
-        regions = []
-        for i in wanted:
-            left, top, right, bottom = region(
-                int(self.index.widths[i]), int(self.index.heights[i]), self.height, self.width
+        places = [
+            placement(
+                int(self.index.widths[i]), int(self.index.heights[i]), self.height, self.width, self.fit
             )
-            regions.append((np.float32([top, left]), np.float32([bottom, right])))
-        data = [self._checked(i, lambda content: np.frombuffer(content, dtype=np.uint8)) for i in wanted]
-        self._pipeline.feed_input("files", data)
-        self._pipeline.feed_input("start", [start for start, _ in regions])
-        self._pipeline.feed_input("end", [end for _, end in regions])
+            for i in wanted
+        ]
+        self._pipeline.feed_input("files", [self._checked(i, _plain) for i in wanted])
+        self._pipeline.feed_input("start", [np.float32([p.region[1], p.region[0]]) for p in places])
+        self._pipeline.feed_input("end", [np.float32([p.region[3], p.region[2]]) for p in places])
+        self._pipeline.feed_input("inner", [np.float32(p.size) for p in places])
+        self._pipeline.feed_input("origin", [-np.int32(p.offset) for p in places])
         (pictures,) = self._pipeline.run()
         tensor = pictures.as_tensor()
         if self.device.type == "cuda":
@@ -155,3 +164,9 @@ class DaliImages(FileImages):
             torch.cuda.current_stream().synchronize()  # before the next batch may be decoded into the same memory
             return kept
         return torch.from_numpy(np.array(tensor))
+
+
+def _plain(data: bytes) -> np.ndarray:
+    """A file's bytes; a PNG without texts and colour profile, of which libpng complains on the terminal, by no name."""
+    seen = without_texts(data, keep_orientation=True) if data.startswith(b"\x89PNG") else data
+    return np.frombuffer(seen, dtype=np.uint8)

@@ -1,54 +1,23 @@
-"""What an image set is: every usable image once, with its id, its label and what its file looked like."""
+"""From a folder to an index of its usable images: which files belong to which class, and what is left out."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, list_files, scan_files
+from dlp_fast.data.classes import match_names, near_name, tell_alike
+from dlp_fast.data.formats import NAMES
+from dlp_fast.data.image_index import ImageIndex, image_index
+from dlp_fast.data.quarantine import reasons_and_remedy
+from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, scan_files
+from dlp_fast.data.splits import inner_folder
+from dlp_fast.data.walk import Walk, join, look, no_folder
 from dlp_fast.errors import DataError, ResourceError
-from dlp_fast.runs.names import csv_cell, printable
-
-_SPLIT_NAMES = frozenset({"train", "test", "val", "valid", "validation"})
-
-
-@dataclass(frozen=True, eq=False)
-class ImageIndex:
-    """The usable images of one split; position is id. Arrays are read-only and as long as `paths`.
-
-    Attributes:
-        root: real path of the folder that `paths` are relative to.
-        paths: POSIX paths; bytes that are not UTF-8 are held by surrogate escapes (`os.fsencode` gives them).
-        labels: int64, positions in `classes`.
-        widths, heights: int32, pixels, after EXIF orientation.
-        formats, modes: Pillow's names of the file's format and pixel layout.
-        byte_sizes, mtimes_ns: int64, of the file when it was scanned.
-        sha256: hex digest of the file's bytes.
-        classes: names of the class folders, in the order of their bytes.
-        warnings: what a person should know about the set.
-    """
-
-    root: str
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    widths: np.ndarray
-    heights: np.ndarray
-    formats: tuple[str, ...]
-    modes: tuple[str, ...]
-    byte_sizes: np.ndarray
-    mtimes_ns: np.ndarray
-    sha256: tuple[str, ...]
-    classes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
+from dlp_fast.runs.names import counted, csv_cell, listing, printable
 
 
 def index_folder(
@@ -61,14 +30,17 @@ def index_folder(
     workers: int | None = None,
     cache: str | Path | None = None,
     progress: Progress | None = None,
+    follow_links: bool = False,
 ) -> tuple[ImageIndex, list[Quarantined]]:
     """Index the one split `root/<class>/...`: scan every file, give ids in the order of (class, path bytes).
 
     With `classes` the labels are positions in that tuple, and class folders may be missing; without, the
-    folders are the classes, and each must hold a usable image. Other arguments are those of `scan_files`.
+    folders are the classes, and each that holds files must hold a usable image. Other arguments are those of
+    `scan_files`.
 
     Raises:
-        DataError: no such folder, no image, one class, an empty class, a folder that is not in `classes`.
+        DataError: no such folder, no image, one class, a class whose files all cannot be used, a class that is a link
+            and not to be followed, a folder that is not in `classes`.
             Files that had been quarantined by then are in its attribute `quarantine`.
     """
     splits, quarantine = index_splits(
@@ -81,29 +53,9 @@ def index_folder(
         workers=workers,
         cache=cache,
         progress=progress,
+        follow_links=follow_links,
     )
     return splits[""], quarantine
-
-
-def find_splits(root: str | Path) -> dict[str, str]:
-    """`{"train": "train", "test": "test"}`, without test where there is none, or `{"train": ""}` where the
-    class folders lie in `root` itself.
-
-    Raises:
-        DataError: no such folder, or folders named like splits that hold no class folders.
-    """
-    root = Path(root)
-    folders = _subfolders(root)
-    if "train" in folders and _subfolders(root / "train"):
-        if "test" in folders and _subfolders(root / "test"):
-            return {"train": "train", "test": "test"}
-        return {"train": "train"}
-    if folders and _SPLIT_NAMES.issuperset(folders):
-        raise DataError(
-            f"{printable(str(root))}: {_listing(folders)} hold no class folders; "
-            f"expected {printable(str(root))}/train/<class>/... (and test/<class>/...)"
-        )
-    return {"train": ""}
 
 
 def index_splits(
@@ -111,52 +63,41 @@ def index_splits(
     splits: dict[str, str],
     *,
     classes: Sequence[str] | None = None,
+    left_out: Iterable[str] = (),
+    follow_links: bool = False,
     **scanning: object,
 ) -> tuple[dict[str, ImageIndex], list[Quarantined]]:
     """Index several splits of one folder with one scan, so that one cache and one progress bar serve them.
 
-    `splits` maps a name to a folder within `root` ("" for `root` itself). The first one sets the classes
-    unless `classes` is given; the classes of the others must be among them. Paths are relative to `root`.
-    Arguments and errors as in `index_folder`.
+    `splits` maps a name to a folder within `root` ("" for `root` itself), see `find_splits`. The first one sets the
+    classes unless `classes` is given; the classes of the others must be among them. `left_out`: names of folders that
+    are no classes; `follow_links`: whether links count as what they lead to. Paths are relative to `root`. Arguments
+    and errors as in `index_folder`.
     """
     if not Path(root).is_dir():
-        raise DataError(_no_folder(Path(root)))
+        raise no_folder(str(root))
     real = os.path.realpath(root)
-    quarantine: list[Quarantined] = []
-    found: dict[str, dict[str, list[str]]] = {}
-    warnings: list[str] = []
+    walk = Walk(real, follow_links)
+    found = {name: walk.classes(folder, left_out) for name, folder in splits.items()}
+    walk.follow()
     for name, folder in splits.items():
-        top = Path(real, folder)
-        found[name] = {}
-        for class_name in _subfolders(top):
-            files, refused = list_files(real, _join(folder, class_name))
-            found[name][class_name] = files
-            quarantine += refused
-        quarantine += _refused_at_top(real, top, folder)
-        loose = _loose_files(top)
-        if loose:
-            plural = "s" * (loose > 1)
-            warnings.append(f"{printable(str(top))}: {loose} file{plural} outside of class folders not read")
         if not found[name]:
-            raise _error(
-                f"{printable(str(top))}: no class folders; expected {printable(str(top))}/<class>/<image>",
-                quarantine,
-            )
-    unread = sorted(set(_subfolders(Path(real))) - set(splits.values())) if "" not in splits.values() else []
-    if unread:
-        warnings.append(f"{printable(str(real))}: beside the splits, not read: {_listing(unread)}")
+            top = printable(os.path.join(real, folder))
+            raise _error(f"{top}: no class folders; expected {top}/<class>/<image>", walk.quarantine)
+    warnings = [note for folder in splits.values() for note in _loose_files(real, folder)] + walk.notes()
 
     paths = [path for split in found.values() for files in split.values() for path in files]
-    records, rejected = scan_files(real, paths, **scanning)
-    quarantine = sorted(quarantine + rejected, key=lambda item: os.fsencode(item.path))
+    records, rejected = scan_files(real, paths, follow_links=follow_links, **scanning)
+    quarantine = sorted(walk.quarantine + rejected, key=lambda item: os.fsencode(item.path))
     usable = {record.path: record for record in records}
 
     known = None if classes is None else tuple(classes)
     indices = {}
     for name, folder in splits.items():
-        indices[name] = _index_split(real, folder, found[name], usable, known, quarantine, tuple(warnings))
+        index = _index_split(real, folder, found[name], usable, known, quarantine)
+        indices[name] = replace(index, warnings=(*warnings, *index.warnings), follow_links=follow_links)
         warnings = []
-        known = known or indices[name].classes
+        known = known or index.classes
     return indices, quarantine
 
 
@@ -167,10 +108,9 @@ def _index_split(
     usable: dict[str, ScanRecord],
     known: tuple[str, ...] | None,
     quarantine: list[Quarantined],
-    warnings: tuple[str, ...],
 ) -> ImageIndex:
     """One split; `known` is None where the split itself sets the classes."""
-    where = printable(str(Path(root, folder)))
+    where = printable(os.path.join(root, folder).rstrip(os.sep))
     by_class = {
         name: [usable[p] for p in sorted(paths, key=os.fsencode) if p in usable]
         for name, paths in sorted(found.items(), key=lambda item: os.fsencode(item[0]))
@@ -178,78 +118,71 @@ def _index_split(
     if not any(by_class.values()):
         raise _error(
             f"{where}: no usable image in it{_because(folder, found, quarantine)}; give a folder of "
-            "JPEG, PNG, BMP, WebP, TIFF or PPM files, one folder a class",
+            f"{NAMES} files, one folder a class{inner_folder(os.path.join(root, folder), found)}",
             quarantine,
         )
     if known is None:
-        warnings += _check_own_classes(where, folder, by_class, quarantine)
+        by_class, warnings = _own_classes(root, folder, by_class, quarantine)
     else:
-        warnings += _check_known_classes(where, by_class, known, quarantine)
-    return _image_index(root, by_class, known or tuple(by_class), warnings)
+        by_class, warnings = _known_classes(where, by_class, known, quarantine)
+    return image_index(root, by_class, known or tuple(by_class), warnings)
 
 
-def _check_own_classes(
-    where: str, folder: str, by_class: dict[str, list[ScanRecord]], quarantine: list[Quarantined]
-) -> tuple[str, ...]:
-    """Warnings about a split that sets the classes; DataError where there are fewer than two, or one is empty."""
-    if len(by_class) < 2:
+Classes = dict[str, list[ScanRecord]]
+
+
+def _own_classes(
+    root: str, folder: str, by_class: Classes, quarantine: list[Quarantined]
+) -> tuple[Classes, tuple[str, ...]]:
+    """The classes of a split that sets them, without empty folders, and warnings; DataError where there are fewer than
+    two, or no file of one can be used.
+    """
+    top = os.path.join(root, folder).rstrip(os.sep)
+    where = printable(top)
+    lost = [name for name, records in by_class.items() if not records]
+    empty = [name for name in lost if not _lost(folder, [name], quarantine)]
+    lost = [name for name in lost if name not in empty]
+    if lost:
         raise _error(
-            f"{where}: one class ({_listing(by_class)}); expected at least two class folders: "
-            f"{where}/<class>/<image>",
+            f"{where}: no usable image in class {listing(lost)}"
+            f"{_because(folder, lost, quarantine)}; mend the files, or remove the folder",
             quarantine,
         )
-    empty = [name for name, records in by_class.items() if not records]
-    if empty:
+    by_class = {name: records for name, records in by_class.items() if name not in empty}
+    left_out = f"{where}: no file in {listing(empty)}, so that it is no class" if empty else ""
+    if len(by_class) < 2:
         raise _error(
-            f"{where}: no usable image in class {_listing(empty)}"
-            f"{_because(folder, empty, quarantine)}; mend the files, or remove the folder",
+            f"{where}: one class ({listing(by_class)}); expected at least two class folders: "
+            f"{where}/<class>/<image>{inner_folder(top, by_class)}" + (f" ({left_out})" if empty else ""),
             quarantine,
         )
     single = [name for name, records in by_class.items() if len(records) == 1]
-    return (f"{where}: only one image in class {_listing(single)}",) if single else ()
+    told = (f"{where}: only one image in class {listing(single)}",) if single else ()
+    return by_class, (*((left_out,) if empty else ()), *tell_alike(where, by_class), *told)
 
 
-def _check_known_classes(
-    where: str, by_class: dict[str, list[ScanRecord]], known: tuple[str, ...], quarantine: list[Quarantined]
-) -> tuple[str, ...]:
-    """Warnings about a split whose classes are given; DataError where it has images of another one."""
+def _known_classes(
+    where: str, by_class: Classes, known: tuple[str, ...], quarantine: list[Quarantined]
+) -> tuple[Classes, tuple[str, ...]]:
+    """The classes of a split that are given, under their given names, and warnings; DataError where it has images of
+    another one.
+    """
+    names, warnings = match_names(where, by_class, known)
+    by_class = {names.get(name, name): records for name, records in by_class.items()}
     strange = [name for name, records in by_class.items() if name not in known and records]
     if strange:
         raise _error(
-            f"{where}: class {_listing(strange)} is not among the {len(known)} classes trained on "
-            f"({_listing(known)}); rename or remove the folder",
+            f"{where}: class {listing(strange)} is not among the {len(known)} classes trained on "
+            f"({listing(known)}); rename or remove the folder{near_name(strange, known)}",
             quarantine,
         )
-    warnings = []
     empty = [name for name, records in by_class.items() if not records]
     if empty:
-        warnings.append(f"{where}: no usable image in class {_listing(empty)}")
+        warnings.append(f"{where}: no usable image in class {listing(empty)}")
     missing = [name for name in known if name not in by_class]
     if missing:
-        warnings.append(f"{where}: no folder for class {_listing(missing)}")
-    return tuple(warnings)
-
-
-def _image_index(
-    root: str, by_class: dict[str, list[ScanRecord]], classes: tuple[str, ...], warnings: tuple[str, ...]
-) -> ImageIndex:
-    position = {name: i for i, name in enumerate(classes)}
-    records = [record for group in by_class.values() for record in group]
-    labels = [position[name] for name, group in by_class.items() for _ in group]
-    return ImageIndex(
-        root=root,
-        paths=tuple(r.path for r in records),
-        labels=_frozen(labels, np.int64),
-        widths=_frozen([r.width for r in records], np.int32),
-        heights=_frozen([r.height for r in records], np.int32),
-        formats=tuple(r.format for r in records),
-        modes=tuple(r.mode for r in records),
-        byte_sizes=_frozen([r.bytes for r in records], np.int64),
-        mtimes_ns=_frozen([r.mtime_ns for r in records], np.int64),
-        sha256=tuple(r.sha256 for r in records),
-        classes=classes,
-        warnings=warnings,
-    )
+        warnings.append(f"{where}: no folder for class {listing(missing)}")
+    return by_class, tuple(warnings)
 
 
 def find_conflicts(sha256: Sequence[str], labels: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -277,74 +210,26 @@ def write_quarantine(path: str | Path, quarantine: Iterable[Quarantined]) -> Non
         raise ResourceError(f"cannot write {printable(str(path))}: {error.strerror}") from error
 
 
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name
+def _loose_files(root: str, folder: str) -> list[str]:
+    """One warning where files lie beside the class folders."""
+    top = os.path.join(root, folder)
+    loose = look(top).loose
+    return [f"{printable(top)}: {counted(loose, 'file')} outside of class folders not read"] if loose else []
 
 
-def _no_folder(path: Path) -> str:
-    if path.exists():
-        return f"{printable(str(path))}: not a folder; give a folder of images, one folder a class"
-    return f"{printable(str(path))}: no such folder; give `digits`, `cifar10` or a folder of images"
-
-
-def _subfolders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            names = [
-                e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)
-            ]
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(_no_folder(folder)) from None
-    except OSError as error:
-        raise DataError(f"{printable(str(folder))}: cannot be read ({error.strerror})") from None
-    return sorted(names, key=os.fsencode)
-
-
-def _refused_at_top(root: str, top: Path, folder: str) -> list[Quarantined]:
-    """Links among the class folders: a whole class may be behind one, so it is told, not passed over."""
-    refused = []
-    inside = root.rstrip(os.sep) + os.sep
-    for entry in os.scandir(top):
-        if entry.name.startswith(".") or not entry.is_symlink():
-            continue
-        relative = _join(folder, entry.name)
-        if not f"{os.path.realpath(entry.path)}/".startswith(inside):
-            refused.append(Quarantined(relative, "link_leaves_folder", "a link leads out of the folder"))
-        elif entry.is_dir():
-            refused.append(
-                Quarantined(relative, "not_a_regular_file", "a link to a folder; such links are not followed")
-            )
-    return refused
-
-
-def _loose_files(top: Path) -> int:
-    with os.scandir(top) as entries:
-        return sum(e.is_file(follow_symlinks=False) and not e.name.startswith(".") for e in entries)
+def _lost(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) -> list[Quarantined]:
+    """The files of these classes that were left out."""
+    inside = tuple(f"{join(folder, name)}/" for name in classes)
+    return [item for item in quarantine if f"{item.path}/".startswith(inside)]
 
 
 def _because(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) -> str:
     """` (3 files: 2 truncated, 1 empty)`: what became of the files of these classes."""
-    inside = tuple(f"{_join(folder, name)}/" for name in classes)
-    reasons = Counter(item.reason for item in quarantine if f"{item.path}/".startswith(inside))
-    if not reasons:
-        return " (no file)"
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f" ({reasons.total()} file{'s' * (reasons.total() > 1)}: {told})"
+    lost = _lost(folder, classes, quarantine)
+    return f" ({reasons_and_remedy(lost)})" if lost else " (no file)"
 
 
 def _error(message: str, quarantine: list[Quarantined]) -> DataError:
     error = DataError(message)
     error.quarantine = quarantine
     return error
-
-
-def _listing(names: Iterable[str], most: int = 8) -> str:
-    names = [printable(name) for name in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _frozen(values: list, dtype: type) -> np.ndarray:
-    array = np.array(values, dtype=dtype)
-    array.flags.writeable = False
-    return array

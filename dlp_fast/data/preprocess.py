@@ -7,7 +7,7 @@ orientation, RGB, brought to the size by the run's own rule. Pictures in memory 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,13 @@ import torch
 from PIL import Image
 
 from dlp_fast.data import decode
-from dlp_fast.data.index import ImageIndex
-from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, scan_files
+from dlp_fast.data.fitting import FITS
+from dlp_fast.data.fitting import fit as fitted
+from dlp_fast.data.image_index import ImageIndex, image_index
+from dlp_fast.data.scan import Progress, Quarantined, scan_files
 from dlp_fast.data.storage import FileImages
 from dlp_fast.errors import ConfigError, DataError
 from dlp_fast.runs.names import printable
-
-FITS: dict[str, Callable[[Image.Image, int, int], Image.Image]] = {"crop": decode.fit}
-"""How a picture of another shape is brought to height x width, by the names of the option `dataset.fit`.
-
-crop: the shorter side is resized to fit (bilinear with antialiasing), and the centre cropped.
-"""
 
 
 def check_fit(fit: str) -> str:
@@ -37,20 +33,23 @@ def check_fit(fit: str) -> str:
     return fit
 
 
-def preprocess(pictures: Any, size: tuple[int, int], fit: str = "crop") -> torch.Tensor:
+def preprocess(
+    pictures: Any, size: tuple[int, int], fit: str = "squash", bit_depth: int = 16
+) -> torch.Tensor:
     """Pictures as a network takes them: uint8 [n, height, width, 3] RGB, on the CPU.
 
     Args:
         pictures: one picture or many, of any size: a path, a Pillow image, a uint8 array or tensor [h, w, 3] or (grey)
             [h, w], a list of such, or an array [n, h, w, 3]. An array of three dimensions whose last is 3 is one
             picture; any other of three dimensions is n grey ones.
-        size: (height, width) in pixels; fit: how a picture is brought to it, see `FITS`.
+        size: (height, width) in pixels; fit: how a picture is brought to it, see `DataConfig.fit`; bit_depth: bits of
+            16-bit samples that count, of which the highest 8 are taken.
 
     Raises:
         DataError: a file cannot be used, or something is no picture; the first such is named.
         ConfigError: an unknown `fit`.
     """
-    how = FITS[check_fit(fit)]
+    check_fit(fit)
     pictures = as_pictures(pictures)
     out = torch.empty((len(pictures), *size, 3), dtype=torch.uint8)
     rows = out.numpy()
@@ -60,10 +59,10 @@ def preprocess(pictures: Any, size: tuple[int, int], fit: str = "crop") -> torch
         if refused:
             more = f" ({len(refused)} such files)" if len(refused) > 1 else ""
             raise DataError(f"{printable(refused[0].path)}: {refused[0].reason}, {refused[0].detail}{more}")
-        out[files] = file_images(index, size, fit).get(torch.arange(len(files)))
+        out[files] = file_images(index, size, fit, bit_depth).get(torch.arange(len(files)))
     for i, one in enumerate(pictures):
         if not isinstance(one, (str, os.PathLike)):
-            rows[i] = np.asarray(how(_in_memory(one, i), *size))
+            rows[i] = np.asarray(fitted(_in_memory(one, i), *size, fit))
     return out
 
 
@@ -98,32 +97,16 @@ def index_files(
     """
     real = [os.path.realpath(os.fspath(path)).lstrip(os.sep) for path in paths]
     records, refused = scan_files(os.sep, real, progress=progress, **limits)
-    return _index(records), [Quarantined(os.sep + one.path, one.reason, one.detail) for one in refused]
+    index = image_index(os.sep, {"": records}, ("",), ())
+    return index, [Quarantined(os.sep + one.path, one.reason, one.detail) for one in refused]
 
 
-def _index(records: list[ScanRecord]) -> ImageIndex:
-    def numbers(name: str, dtype: type) -> np.ndarray:
-        return np.array([getattr(record, name) for record in records], dtype=dtype)
-
-    return ImageIndex(
-        root=os.sep,
-        paths=tuple(record.path for record in records),
-        labels=np.zeros(len(records), np.int64),
-        widths=numbers("width", np.int32),
-        heights=numbers("height", np.int32),
-        formats=tuple(record.format for record in records),
-        modes=tuple(record.mode for record in records),
-        byte_sizes=numbers("bytes", np.int64),
-        mtimes_ns=numbers("mtime_ns", np.int64),
-        sha256=tuple(record.sha256 for record in records),
-        classes=("",),
-    )
-
-
-def file_images(index: ImageIndex, size: tuple[int, int], fit: str, max_megapixels: float = 64) -> FileImages:
+def file_images(
+    index: ImageIndex, size: tuple[int, int], fit: str, bit_depth: int = 16, max_megapixels: float = 64
+) -> FileImages:
     """The pictures of checked files at `size`, by the reader that training uses."""
     check_fit(fit)
-    return FileImages(index, size, max_megapixels=max_megapixels)
+    return FileImages(index, size, max_megapixels=max_megapixels, fit=fit, bits=bit_depth)
 
 
 def _in_memory(one: Any, row: int) -> Image.Image:

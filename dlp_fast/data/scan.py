@@ -22,56 +22,6 @@ Progress = Callable[[str, int, int], None]
 MAX_MEGAPIXELS = 89.0
 
 
-def list_files(root: str, folder: str) -> tuple[list[str], list[Quarantined]]:
-    """All files under `root/folder`, recursively, as paths relative to `root`; names with a dot are hidden.
-
-    `root` is a real path. Links to files within `root` count as files; links to folders are never followed.
-    """
-    files: list[str] = []
-    quarantine: list[Quarantined] = []
-    inside = root.rstrip(os.sep) + os.sep
-    folders = [folder]
-    while folders:
-        here = folders.pop()
-        try:
-            with os.scandir(os.path.join(root, here)) as listing:
-                entries = [entry for entry in listing if not entry.name.startswith(".")]
-        except OSError as error:
-            quarantine.append(Quarantined(here, "unreadable", error.strerror or str(error)))
-            continue
-        for entry in entries:
-            relative = f"{here}/{entry.name}"
-            if entry.is_symlink():
-                problem = _refuse_link(entry.path, inside)
-            elif entry.is_dir(follow_symlinks=False):
-                folders.append(relative)
-                continue
-            else:
-                ordinary = entry.is_file(follow_symlinks=False)
-                problem = None if ordinary else ("not_a_regular_file", "a FIFO, socket or device")
-            if problem:
-                quarantine.append(Quarantined(relative, *problem))
-            else:
-                files.append(relative)
-    return files, quarantine
-
-
-def _refuse_link(path: str, inside: str) -> tuple[str, str] | None:
-    try:
-        target = os.path.realpath(path, strict=True)
-    except OSError as error:
-        if not f"{os.path.realpath(path)}/".startswith(inside):
-            return "link_leaves_folder", "a link leads out of the folder"
-        return "unreadable", f"a link that leads nowhere: {error.strerror or error}"
-    if not f"{target}/".startswith(inside):
-        return "link_leaves_folder", "a link leads out of the folder"
-    if os.path.isdir(target):
-        return "not_a_regular_file", "a link to a folder; such links are not followed"
-    if not os.path.isfile(target):
-        return "not_a_regular_file", "a link to something that is not a regular file"
-    return None
-
-
 def scan_files(
     root: str | Path,
     paths: Sequence[str],
@@ -83,11 +33,12 @@ def scan_files(
     workers: int | None = None,
     cache: str | Path | None = None,
     progress: Progress | None = None,
+    follow_links: bool = False,
 ) -> tuple[list[ScanRecord], list[Quarantined]]:
     """Examine `paths` (relative to `root`) in child processes; both lists come back in the order of `paths`.
 
     Args:
-        root: the folder; a file that really lies outside of it is refused.
+        root: the folder; a file that really lies outside of it is refused, unless `follow_links`.
         paths: POSIX paths relative to `root`, as `os.fsdecode` gives them.
         max_megapixels: larger pictures are `too_large`, told from the header, in millions of pixels (<= 89).
         max_megabytes: larger files are `too_large`, in millions of bytes.
@@ -102,11 +53,13 @@ def scan_files(
         ResourceError: the child processes cannot be started.
     """
     settings = _settings(os.path.realpath(root), max_megapixels, max_megabytes, memory_mb)
+    settings["follow_links"] = follow_links
     if workers is not None and workers < 1:
         raise ConfigError(f"workers: expected at least 1, got {workers}")
     results: dict[str, ScanRecord | Quarantined] = {}
     tell = progress or (lambda *_: None)
-    with ScanCache(cache, settings["root"], (settings["max_pixels"], settings["max_bytes"])) as known:
+    limits = (settings["max_pixels"], settings["max_bytes"], int(follow_links))
+    with ScanCache(cache, settings["root"], limits) as known:
 
         def found(path: str, answer: list) -> None:
             results[path] = parse(path, answer)

@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import PIL
-
+from dlp_fast.data.formats import readers
 from dlp_fast.data.scan_answers import Quarantined, ScanRecord, from_json, is_answer, parse
 from dlp_fast.errors import ResourceError
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 # What may be different at the next try is not remembered.
 _PASSING = frozenset({"unreadable", "decoder_crashed", "timeout", "link_leaves_folder", "not_a_regular_file"})
 
@@ -20,14 +19,14 @@ _PASSING = frozenset({"unreadable", "decoder_crashed", "timeout", "link_leaves_f
 class ScanCache:
     """Answers of earlier scans in a JSON-lines file; a line that cannot be used is a file scanned again."""
 
-    def __init__(self, path: str | Path | None, root: str, limits: tuple[int, int]):
+    def __init__(self, path: str | Path | None, root: str, limits: tuple[int, ...]):
         self.path = None if path is None else Path(path)
         self.root = root
         self.header = {
             "dlp_fast_scan_cache": _CACHE_VERSION,
             "root": root,
             "limits": list(limits),
-            "pillow": PIL.__version__,
+            "readers": readers(),
         }
         self.file = None
 

@@ -8,27 +8,34 @@ known, so that the parent can name the file at which this process died.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import resource
 import signal
 import sys
+import types
 import warnings
 
-_spec = importlib.util.spec_from_file_location(
-    "dlp_fast_decode", os.path.join(os.path.dirname(os.path.abspath(__file__)), "decode.py")
-)
-decode = importlib.util.module_from_spec(_spec)
-sys.modules["dlp_fast_decode"] = decode
-_spec.loader.exec_module(decode)
+_HERE = os.path.dirname(os.path.abspath(__file__))
+for _name, _folder in (("dlp_fast", os.path.dirname(_HERE)), ("dlp_fast.data", _HERE)):
+    # the packages by name alone: what they would import has torch in it
+    _package = types.ModuleType(_name)
+    _package.__path__ = [_folder]
+    sys.modules[_name] = _package
+
+from dlp_fast.data import decode  # noqa: E402
 
 
 def examine(settings: dict, relative: str) -> list:
-    """`["ok", width, height, format, mode, bytes, mtime_ns, sha256, inode]` or `["no", reason, detail]`."""
+    """`["ok", width, height, format, mode, bytes, mtime_ns, sha256, inode, look]` or `["no", reason, detail]`."""
     try:
-        data, status = decode.read_regular(settings["root"], relative, max_bytes=settings["max_bytes"])
-        picture = decode.decode_picture(data, max_pixels=settings["max_pixels"])
+        data, status = decode.read_regular(
+            settings["root"],
+            relative,
+            max_bytes=settings["max_bytes"],
+            follow_links=settings["follow_links"],
+        )
+        picture = decode.decode_picture(data, max_pixels=settings["max_pixels"], look=True)
     except decode.ImageRejected as rejected:
         return ["no", rejected.reason, rejected.detail]
     except MemoryError:
@@ -38,7 +45,7 @@ def examine(settings: dict, relative: str) -> list:
     width, height = picture.image.size
     digest = hashlib.sha256(data).hexdigest()
     size, mtime_ns, inode = status.st_size, status.st_mtime_ns, status.st_ino
-    return ["ok", width, height, picture.format, picture.mode, size, mtime_ns, digest, inode]
+    return ["ok", width, height, picture.format, picture.mode, size, mtime_ns, digest, inode, picture.look]
 
 
 def confine(settings: dict) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from dlp_fast.data.decode import ImageRejected, decode_picture, fit, read_regular
-from dlp_fast.data.index import ImageIndex
+from dlp_fast.data.image_index import ImageIndex
 from dlp_fast.data.scan import available_cores
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import printable
@@ -80,7 +80,7 @@ class ResidentImages:
 
 class FileImages:
     """Images that are decoded from their files when they are asked for, by threads (Pillow works without
-    the GIL), and resized: shorter side to the size, centre crop.
+    the GIL), and resized.
 
     A file whose size or mtime is not what the index says is an error: what was checked is what is trained on.
 
@@ -90,6 +90,8 @@ class FileImages:
         workers: threads; None: one a core.
         max_megapixels: a bound for a file that grew since the scan, in millions of pixels.
         device: where batches go.
+        fit: how pictures of another shape get to `size`, one of `fitting.FITS`.
+        bits: that the samples of 16-bit files use, see `decode_picture`.
     """
 
     def __init__(
@@ -100,7 +102,10 @@ class FileImages:
         *,
         max_megapixels: float = 64,
         device: torch.device | str = "cpu",
+        fit: str = "squash",
+        bits: int = 16,
     ):
+        self.fit, self.bits = fit, bits
         self.index = index
         self.height, self.width = (size, size) if isinstance(size, int) else size
         self.workers = workers or available_cores()
@@ -138,7 +143,13 @@ class FileImages:
             return self
         size = (self.height, self.width)
         return type(self)(
-            self.index, size, self.workers, max_megapixels=self._max_pixels / 1e6, device=device
+            self.index,
+            size,
+            self.workers,
+            max_megapixels=self._max_pixels / 1e6,
+            device=device,
+            fit=self.fit,
+            bits=self.bits,
         )
 
     def prefetch(self, batches: Iterable[torch.Tensor], depth: int = 2) -> Iterator[torch.Tensor]:
@@ -186,17 +197,21 @@ class FileImages:
 
     def _decode_into(self, rows: np.ndarray, ids: list[int]) -> None:
         for row, i in zip(rows, ids):
-            row[...] = np.asarray(fit(self._picture(i), self.height, self.width))
+            row[...] = np.asarray(fit(self._picture(i), self.height, self.width, self.fit))
 
     def _picture(self, i: int):  # a Pillow image
-        return self._checked(i, lambda data: decode_picture(data, max_pixels=self._max_pixels).image)
+        return self._checked(
+            i, lambda data: decode_picture(data, max_pixels=self._max_pixels, bits=self.bits).image
+        )
 
     def _checked(self, i: int, use: Callable[[bytes], Any]) -> Any:
         """`use` on the bytes of file `i`, which are those that were scanned."""
         path, size = self.index.paths[i], int(self.index.byte_sizes[i])
         where = printable(f"{self.index.root}/{path}")
         try:
-            data, status = read_regular(self.index.root, path, max_bytes=size)
+            data, status = read_regular(
+                self.index.root, path, max_bytes=size, follow_links=self.index.follow_links
+            )
             if status.st_size == size and status.st_mtime_ns == int(self.index.mtimes_ns[i]):
                 return use(data)
         except ImageRejected as rejected:

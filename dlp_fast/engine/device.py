@@ -59,3 +59,14 @@ def choose_compute(device: str, precision: str, graphs: str = "auto") -> Compute
     return Compute(
         torch.device(device), torch.bfloat16 if wanted else None, device == "cuda" and graphs == "auto"
     )
+
+
+SLOW_BF16 = (
+    "this CPU is slower in bf16 than in fp32, ten times where it has no such instructions; --precision auto would take "
+    "fp32."
+)
+
+
+def slow_bf16(compute: Compute) -> bool:
+    """Whether bf16 was asked for on a CPU that is slower in it."""
+    return compute.device.type == "cpu" and compute.autocast and not cpu_has_fast_bf16()

@@ -28,9 +28,9 @@ class NotACleanModel(UserWarning):
 class Classifier(nn.Module):
     """A trained network for pictures.
 
-    Attributes: classes: names in the order of the outputs; size: (height, width) in pixels that it was trained at;
-    fit: how pictures of another shape are brought to it (`dlp_fast.data.preprocess.FITS`); holds: whether it is a clean
-    model (`dlp_fast.runs.contents`), None where that is not known.
+    Attributes: classes: names in the order of the outputs; size: (height, width) in pixels that it was trained at; fit,
+    bit_depth: how pictures of another shape are brought to it (`DataConfig.fit`), and the bits of 16-bit samples that
+    count; holds: whether it is a clean model (`dlp_fast.runs.contents`), None where that is not known.
     """
 
     def __init__(
@@ -43,11 +43,12 @@ class Classifier(nn.Module):
         std: Tensor,
         *,
         fit: str = "crop",
+        bit_depth: int = 16,
         holds: str | None = None,
     ):
         super().__init__()
         self.net, self.name, self.classes, self.size = net, name, tuple(classes), tuple(size)
-        self.fit, self.holds = check_fit(fit), holds
+        self.fit, self.bit_depth, self.holds = check_fit(fit), bit_depth, holds
         self.register_buffer("mean", mean.float().reshape(3))
         self.register_buffer("std", std.float().reshape(3))
 
@@ -66,7 +67,7 @@ class Classifier(nn.Module):
 
     def preprocess(self, pictures: Any) -> Tensor:
         """What the network is given of `pictures`: uint8 [n, height, width, 3]; see dlp_fast.preprocess."""
-        return preprocess(pictures, self.size, self.fit)
+        return preprocess(pictures, self.size, self.fit, self.bit_depth)
 
     @torch.no_grad()
     def predict(self, pictures: Any, batch: int = 512) -> Tensor:
@@ -97,6 +98,7 @@ class Classifier(nn.Module):
             "model": self.name,
             "size": list(self.size),
             "fit": self.fit,
+            "bit_depth": self.bit_depth,
             "holds": self.holds,
             "classes": list(self.classes),
         }
@@ -111,6 +113,7 @@ class Classifier(nn.Module):
             "classes": json.dumps(list(self.classes)),
             "size": json.dumps(list(self.size)),
             "fit": self.fit,
+            "bit_depth": str(self.bit_depth),
             "input": "RGB, NCHW, (x / 255 - mean) / std",
             "mean": json.dumps([round(v, 6) for v in self.mean.tolist()]),
             "std": json.dumps([round(v, 6) for v in self.std.tolist()]),
@@ -151,15 +154,11 @@ def read_model(run: str | Path, device: str = "cpu") -> Classifier:
         facts = json.loads((run / "classes.json").read_text(encoding="utf-8"))
         tensors = load_file(run / "model.safetensors")
         net = build_model(facts["model"], len(facts["classes"]), max(facts["size"]), seed=0)
+        # runs of before these were kept cropped, and took 16 bits for used
+        reading = {"fit": facts.get("fit", "crop"), "bit_depth": facts.get("bit_depth", 16)}
+        size, mean, std = facts["size"], tensors["mean"], tensors["std"]
         model = Classifier(
-            net,
-            facts["model"],
-            facts["classes"],
-            facts["size"],
-            tensors["mean"],
-            tensors["std"],
-            fit=facts.get("fit", "crop"),
-            holds=holds_in(run, facts),
+            net, facts["model"], facts["classes"], size, mean, std, holds=holds_in(run, facts), **reading
         )
         model.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:

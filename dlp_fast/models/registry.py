@@ -60,20 +60,14 @@ def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
     Args: name: `wrn-D-K` or `torchvision:NAME`; classes: outputs; size: image side in pixels.
     Raises ConfigError for an unknown name or a network that cannot take images of that size.
     """
+    check_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
         if wide:
-            try:
-                net: nn.Module = WideResNet(int(wide[1]), int(wide[2]), classes, size)
-            except ValueError as error:
-                raise ConfigError(f"model {name}: {error}") from None
-        elif name.startswith(TORCHVISION):
-            net = _from_torchvision(name.removeprefix(TORCHVISION), classes, size)
+            net: nn.Module = WideResNet(int(wide[1]), int(wide[2]), classes, size)
         else:
-            raise ConfigError(
-                f"model {name!r} is unknown; expected wrn-16-1, any wrn-D-K, or torchvision:NAME"
-            )
+            net = _from_torchvision(name.removeprefix("torchvision:"), classes, size)
         net = net.to(memory_format=torch.channels_last)
         try:
             with torch.no_grad():
@@ -86,14 +80,44 @@ def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
     return net.train()
 
 
-def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
+def check_name(name: str) -> None:
+    """ConfigError, with the nearest name there is, where no network is called `name`; nothing is built."""
+    wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
+    if wide:
+        depth, width = int(wide[1]), int(wide[2])
+        if depth < 10 or (depth - 4) % 6 or not width:
+            near = 10 + 6 * max(0, round((depth - 10) / 6))
+            raise ConfigError(
+                f"model {name}: the depth of a wide ResNet must be 6n+4 and at least 10, and its width at least 1; "
+                f"perhaps you meant wrn-{near}-{max(1, width)}"
+            )
+        return
     import torchvision  # seconds that other networks need not pay
 
     known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; perhaps you meant torchvision:{near[0]}" if near else ""
-        raise ConfigError(f"model torchvision:{name} is unknown{hint}")
+    own = name.removeprefix("torchvision:")
+    if own in known and own != name:
+        return
+    near = own if own in known else _nearest(own.lower(), known)
+    hint = f"; perhaps you meant torchvision:{near}" if near else ""
+    if own == name:
+        raise ConfigError(
+            f"model {name!r} is unknown{hint}; expected wrn-16-1, any wrn-D-K, or torchvision:NAME"
+        )
+    raise ConfigError(f"model torchvision:{own} is unknown{hint}")
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """The known name that is most like `name`; of several that are equally like it, the smallest network."""
+    near = difflib.get_close_matches(name, known, n=10)
+    likeness = {one: difflib.SequenceMatcher(None, one, name).ratio() for one in near}
+    best = [one for one in near if likeness[one] == max(likeness.values())]
+    return min(best, key=lambda one: [int(n) for n in re.findall(r"\d+", one)], default=None)
+
+
+def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
+    import torchvision
+
     net = torchvision.models.get_model(name, weights=None, num_classes=classes, **torchvision_options(name))
     return _small_stem(name, net, size) if size <= SMALL else net
 

@@ -1,6 +1,6 @@
 """Resizing and cropping as tensor operations, for a graph that takes pictures of any size (ONNX).
 
-The result is that of `dlp_fast.data.decode.fit`, Pillow's bilinear filter with antialiasing, to within one of 255
+The result is that of `dlp_fast.data.fitting.fit`, Pillow's bilinear filter with antialiasing, to within one of 255
 levels: both round to whole levels after each of the two passes, and add up in another order.
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+GRAPH_FITS = ("squash", "crop")  # of dataset.fit, what can be a part of a graph
 
-class ShorterSideCrop(nn.Module):
+
+class Resizing(nn.Module):
     """uint8 [n, h, w, 3] of any size, n at least 1 -> fp32 [n, height, width, 3], whole levels 0 to 255."""
 
-    def __init__(self, height: int, width: int):
+    def __init__(self, height: int, width: int, fit: str):
         super().__init__()
-        self.height, self.width = height, width
+        self.height, self.width, self.fit = height, width, fit
 
     def forward(self, images: Tensor) -> Tensor:
         rows, columns = _places(images[0, :, 0, 0]), _places(images[0, 0, :, 0])
@@ -26,7 +28,10 @@ class ShorterSideCrop(nn.Module):
         return x.permute(0, 2, 3, 1)
 
     def region(self, h: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(top, bottom, left, right) in pixels of what is left of h x w; `decode.region` for tensors, in fp32."""
+        """(top, bottom, left, right) in pixels of what is left of h x w; `fitting.region` for tensors, in fp32."""
+        if self.fit == "squash":
+            none = torch.zeros_like(h).float()
+            return none, h.float(), none, w.float()
         height, width = torch.tensor(self.height), torch.tensor(self.width)
         wide = w * height >= h * width
         whole_h = torch.where(wide, height, torch.maximum(height, h * width // w)).double()

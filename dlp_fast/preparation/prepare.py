@@ -9,11 +9,13 @@ from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.config import RunConfig
 from dlp_fast.data import sources
 from dlp_fast.data.index import write_quarantine
+from dlp_fast.data.quarantine import cannot_be_used
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import Compute
 from dlp_fast.errors import DataError
 from dlp_fast.runs.environment import environment
 from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.names import counted
 from dlp_fast.runs.writer import RunFolder, fingerprint
 
 
@@ -73,7 +75,10 @@ def load_images(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sou
     except DataError as error:
         log.finish()
         if folder and getattr(error, "quarantine", None):
-            write_quarantine(folder.path / "quarantine.csv", error.quarantine)
+            listed = folder.path / "quarantine.csv"
+            write_quarantine(listed, error.quarantine)
+            count = counted(len(error.quarantine), "file")
+            raise DataError(f"{error}. {listed} lists the {count} that cannot be used") from None
         raise
 
 
@@ -91,8 +96,8 @@ def announce(log: RunLog, dataset: sources.Dataset, folder: RunFolder | None) ->
     if folder:
         write_quarantine(folder.path / "quarantine.csv", dataset.quarantine)
     if dataset.quarantine:
-        where = f", listed in {folder.path / 'quarantine.csv'}" if folder else ""
-        log.warn(f"{len(dataset.quarantine)} files cannot be used{where}")
+        where = f". Listed in {folder.path / 'quarantine.csv'}" if folder else ""
+        log.warn(f"{cannot_be_used(dataset.quarantine)}{where}")
 
 
 def attack_of(

@@ -99,7 +99,7 @@ class Bench:
 
     def _load(self, data: str) -> tuple[sources.Dataset, sources.ImageSet]:
         """(what is trained and tested on, the clean images that rivals are given)."""
-        options = DataConfig(image_size=self.scale.image_size)
+        options = DataConfig(image_size=self.scale.image_size, fit="crop")  # as it always was
         dataset = sources.load(data, options, progress=self.log.counter())
         if dataset.test is None:
             raise DataError(

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from dlp_fast.config import differences, read_yaml
+from dlp_fast.config import differences, read_yaml, real_places
 from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.reader import read_results
@@ -47,7 +47,7 @@ class RunFolder:
         # before the first checkpoint there is nothing to go on with: a mistyped option may be mended in place
         begun = (self.path / "checkpoints").is_dir() or self.finished
         if resolved.is_file() and begun:
-            different = differences(read_yaml(resolved), config)
+            different = differences(real_places(read_yaml(resolved)), real_places(config))
             if different:
                 raise ConfigError(
                     f"{self.path} holds a run with another configuration ({'; '.join(different)}). "

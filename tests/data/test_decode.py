@@ -10,8 +10,9 @@ from corpus import AVIF, bad_crc_png, bomb_png, encoded, jpeg, lying_png, noise,
 from PIL import Image
 from torchvision.transforms import v2
 
-import dlp_fast.data.decode as decode_module
 from dlp_fast.data.decode import ImageRejected, decode_image, decode_picture, fit, read_regular, to_rgb
+from dlp_fast.data.fitting import FITS
+from dlp_fast.data.scan_pool import WORKER
 
 MEGA = 64_000_000
 
@@ -206,16 +207,13 @@ def test_lab_is_converted():
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (encoded(noise(), "GIF"), "GIF"),
-        (AVIF, "AVIF"),
-        (bytes.fromhex("0000000c6a5020200d0a870a") + bytes(100), "JPEG 2000"),
-        (bytes.fromhex("ff4fff51") + bytes(100), "JPEG 2000"),
+        (b"\0\0\0\x18ftypqt  " + bytes(100), "a video"),
+        (encoded(Image.fromarray(np.full((4, 4), -5, np.int32)), "TIFF"), "negative"),
         (b"qoif" + bytes(100), "QOI"),
         (encoded(noise(), "ICO"), "ICO"),
         (b"8BPS" + bytes(100), "Photoshop"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
         (b"SIMPLE  =                    T", "FITS"),
-        (b"\0\0\0\x18ftypheic" + bytes(100), "HEIF"),
         (encoded(Image.fromarray(noise(channels=1)[..., 0].astype(np.float32)), "TIFF"), "floating-point"),
         (encoded(Image.fromarray(np.full((4, 4), 1 << 20, np.int32)), "TIFF"), "32-bit"),
     ],
@@ -248,24 +246,27 @@ def test_to_rgb_of_a_grey_image():
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (33, 33), (500, 31), (32, 32), (17, 90), (8, 8)])
 def test_fit_is_resize_and_centre_crop(shape):
     pixels = noise(*shape)
-    ours = np.asarray(fit(Image.fromarray(pixels), 32, 32)).astype(int)
+    ours = np.asarray(fit(Image.fromarray(pixels), 32, 32, "crop")).astype(int)
     peer = v2.Compose([v2.Resize(32, antialias=True), v2.CenterCrop(32)])
     theirs = np.asarray(peer(Image.fromarray(pixels))).astype(int)
     assert ours.shape == (32, 32, 3)
     assert np.abs(ours - theirs).max() <= 1
 
 
-def test_fit_to_a_rectangle():
-    assert fit(Image.fromarray(noise(100, 50)), 20, 30).size == (30, 20)
+@pytest.mark.parametrize("how", FITS)
+def test_fit_to_a_rectangle(how):
+    assert fit(Image.fromarray(noise(100, 50)), 20, 30, how).size == (30, 20)
 
 
-def test_fit_of_a_thread_of_pixels_costs_nothing():
-    assert fit(Image.new("RGB", (1_000_000, 1)), 224, 224).size == (224, 224)
+@pytest.mark.parametrize("how", FITS)
+def test_fit_of_a_thread_of_pixels_costs_nothing(how):
+    assert fit(Image.new("RGB", (1_000_000, 1)), 224, 224, how).size == (224, 224)
 
 
-def test_fit_leaves_the_right_size_alone():
+@pytest.mark.parametrize("how", FITS)
+def test_fit_leaves_the_right_size_alone(how):
     image = Image.fromarray(noise(32, 32))
-    assert fit(image, 32, 32) is image
+    assert fit(image, 32, 32, how) is image
 
 
 def test_read_regular(tmp_path):
@@ -287,6 +288,112 @@ def test_torch_is_not_needed():
     """The scan's children load the module alone: it must start fast and small."""
     code = (
         "import runpy, sys; runpy.run_path(sys.argv[1]); "
-        "assert not {'torch', 'dlp_fast'} & set(sys.modules), sorted(sys.modules)"
+        "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules), sorted(sys.modules)"
     )
-    subprocess.run([sys.executable, "-P", "-c", code, decode_module.__file__], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code, str(WORKER)], check=True)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "AVIF", "JPEG2000"])
+def test_formats_of_phones_and_browsers(file_format):
+    options = {"quality": 100, "subsampling": "4:4:4"} if file_format == "AVIF" else {}
+    picture = decode_picture(encoded(noise(), file_format, **options), max_pixels=MEGA)
+    assert picture.format == file_format
+    difference = np.abs(np.asarray(picture.image).astype(int) - noise())
+    assert difference.mean() < {"GIF": 6, "AVIF": 4, "JPEG2000": 0.1}[file_format]
+
+
+def test_first_picture_of_an_animated_gif():
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (decode(data) == [255, 0, 0]).all()
+
+
+def test_gif_with_transparency_counts_it():
+    image = Image.new("P", (8, 6), 1)
+    image.putpalette([0, 255, 0, 255, 0, 0])
+    image.paste(0, (0, 0, 4, 6))
+    look = decode_picture(encoded(image, "GIF", transparency=0), max_pixels=MEGA, look=True).look
+    assert look.transparent == 0.5
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "I;16"])
+def test_jpeg_2000_of_other_modes(mode):
+    image = Image.fromarray(noise(channels=1)[..., 0].astype(np.uint16) * 257) if mode == "I;16" else None
+    image = image or Image.fromarray(noise()).convert(mode)
+    expected = image if mode == "I;16" else image.convert("RGB")
+    expected = np.dstack([np.asarray(image) >> 8] * 3) if mode == "I;16" else np.asarray(expected)
+    np.testing.assert_array_equal(decode(encoded(image, "JPEG2000")), expected)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "AVIF", "JPEG2000"])
+def test_limits_hold_for_them_too(file_format):
+    data = encoded(noise(200, 200), file_format)
+    assert rejected(data, max_pixels=39_999).reason == "too_large"
+    assert rejected(data[: len(data) // 2]).reason in ("truncated", "unreadable")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (AVIF, "unreadable"),
+        (bytes.fromhex("0000000c6a5020200d0a870a") + bytes(100), "unreadable"),
+        (bytes.fromhex("ff4fff51") + bytes(100), "unreadable"),
+        (b"GIF89a" + bytes(3), "unreadable"),
+    ],
+)
+def test_damaged_headers_of_them(data, reason):
+    assert rejected(data).reason == reason
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
+
+
+def test_heif_without_its_library(monkeypatch):
+    monkeypatch.setattr("dlp_fast.data.formats.heif_missing", lambda: "pillow-heif is not installed")
+    error = rejected(HEIC)
+    assert (error.reason, error.detail) == (
+        "unsupported_format",
+        "HEIF; pillow-heif is not installed: install pillow-heif (pip install pillow-heif) or convert it",
+    )
+
+
+def test_heif():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pixels = np.kron(np.random.default_rng(0).integers(0, 256, (4, 6, 3)), np.ones((16, 16, 1))).astype(
+        np.uint8
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    made = pillow_heif.from_pillow(Image.fromarray(pixels))
+    made.save(buffer, quality=-1, exif=exif.tobytes())
+    picture = decode_picture(buffer.getvalue(), max_pixels=MEGA)
+    assert picture.format == "HEIF"
+    assert np.abs(np.asarray(picture.image).astype(int) - np.rot90(pixels, 3)).mean() < 4
+    assert rejected(buffer.getvalue(), max_pixels=100).reason == "too_large"
+    assert rejected(HEIC).reason == "unreadable"
+
+
+def long_text(kind: bytes, size: int = 5_000_000) -> bytes:
+    start = {b"zTXt": b"Comment\0\0", b"iTXt": b"Comment\0\1\0\0\0", b"iCCP": b"icc\0\0"}[kind]
+    return png_chunk(kind, start + zlib.compress(bytes(size)))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_png_with_a_long_text_or_profile(kind, place):
+    plain = png()
+    at = 33 if place == "before" else len(plain) - 12
+    np.testing.assert_array_equal(decode(plain[:at] + long_text(kind) + plain[at:]), decode(plain))
+
+
+def test_what_says_how_a_png_stands_is_kept():
+    plain = png()
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    turned = (
+        plain[:33]
+        + png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+        + long_text(b"zTXt")
+        + plain[33:]
+    )
+    np.testing.assert_array_equal(decode(turned), np.rot90(decode(plain), 3))

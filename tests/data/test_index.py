@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from corpus import jpeg, png, two_classes, write
 
-from dlp_fast.data.index import find_conflicts, find_splits, index_folder, index_splits, write_quarantine
+from dlp_fast.data.index import find_conflicts, index_folder, index_splits, write_quarantine
 from dlp_fast.data.scan import Quarantined
+from dlp_fast.data.splits import find_splits
 from dlp_fast.errors import DataError, ResourceError
 
 
@@ -94,30 +95,21 @@ class TestErrors:
         with pytest.raises(DataError, match=r"one class \(cat\); expected at least two class folders"):
             index_folder(tmp_path)
 
-    def test_empty_class(self, tmp_path):
-        two_classes(tmp_path)
-        (tmp_path / "eel").mkdir()
-        with pytest.raises(DataError, match=r"no usable image in class eel \(no file\); mend the files, or"):
-            index_folder(tmp_path)
-
     def test_class_of_bad_files(self, tmp_path):
         two_classes(tmp_path)
         write(tmp_path, {"eel/1.jpg": b"", "eel/2.jpg": b"text", "eel/3.jpg": b"text"})
-        with pytest.raises(DataError, match=r"class eel \(3 files: 2 not_an_image, 1 empty\)") as caught:
+        with pytest.raises(
+            DataError, match=r"class eel \(3 files: 2 not_an_image, 1 empty\); mend"
+        ) as caught:
             index_folder(tmp_path)
         assert len(caught.value.quarantine) == 3
-
-    def test_splits_without_class_folders(self, tmp_path):
-        write(tmp_path, {"train/1.jpg": jpeg(), "test/1.jpg": jpeg()})
-        with pytest.raises(DataError, match=r"test, train hold no class folders; expected .*/train/<class>/"):
-            find_splits(tmp_path)
 
     def test_strange_class_in_test(self, tmp_path):
         two_classes(tmp_path / "train")
         two_classes(tmp_path / "test")
         write(tmp_path, {"test/eel/1.jpg": jpeg()})
         with pytest.raises(DataError, match=r"test: class eel is not among the 2 classes .*cat, dog"):
-            index_splits(tmp_path, find_splits(tmp_path))
+            index_splits(tmp_path, find_splits(tmp_path).splits)
 
     def test_hostile_names_are_escaped_in_messages(self, tmp_path):
         write(tmp_path, {"a\x1b[2J\nb/1.jpg": jpeg()})
@@ -134,28 +126,10 @@ class TestErrors:
 
 
 class TestSplits:
-    def test_train_and_test(self, tmp_path):
-        two_classes(tmp_path / "train")
-        two_classes(tmp_path / "test", each=1)
-        (tmp_path / "val").mkdir()
-        assert find_splits(tmp_path) == {"train": "train", "test": "test"}
-        indices, _ = index_splits(tmp_path, find_splits(tmp_path))
-        assert indices["train"].paths[0] == "train/cat/0.jpg"
-        assert indices["test"].paths == ("test/cat/0.jpg", "test/dog/0.jpg")
-        assert any("beside the splits, not read: val" in w for w in indices["train"].warnings)
-
-    def test_train_only(self, tmp_path):
-        two_classes(tmp_path / "train")
-        assert find_splits(tmp_path) == {"train": "train"}
-
-    def test_class_called_train(self, tmp_path):
-        write(tmp_path, {"train/1.jpg": jpeg(), "bus/1.jpg": jpeg(), "car/1.jpg": jpeg()})
-        assert find_splits(tmp_path) == {"train": ""}
-
     def test_class_missing_in_test_is_told(self, tmp_path):
         two_classes(tmp_path / "train")
         write(tmp_path, {"test/dog/1.jpg": jpeg()})
-        indices, _ = index_splits(tmp_path, find_splits(tmp_path))
+        indices, _ = index_splits(tmp_path, find_splits(tmp_path).splits)
         assert indices["test"].classes == ("cat", "dog")
         assert indices["test"].labels.tolist() == [1]
         assert any("no folder for class cat" in w for w in indices["test"].warnings)
@@ -163,7 +137,7 @@ class TestSplits:
     def test_empty_class_in_test_is_told(self, tmp_path):
         two_classes(tmp_path / "train")
         write(tmp_path, {"test/dog/1.jpg": jpeg(), "test/cat/1.jpg": b""})
-        indices, _ = index_splits(tmp_path, find_splits(tmp_path))
+        indices, _ = index_splits(tmp_path, find_splits(tmp_path).splits)
         assert any("no usable image in class cat" in w for w in indices["test"].warnings)
 
     def test_given_classes_set_the_labels(self, tmp_path):
@@ -173,17 +147,56 @@ class TestSplits:
         assert index.classes == ("dog", "eel", "cat")
 
 
-def test_linked_class_is_told(tmp_path):
-    two_classes(tmp_path / "root")
-    two_classes(tmp_path / "elsewhere")
-    os.symlink(tmp_path / "elsewhere/cat", tmp_path / "root/owl")
-    os.symlink("cat", tmp_path / "root/again")
-    index, quarantine = index_folder(tmp_path / "root")
-    assert index.classes == ("cat", "dog")
-    assert {q.path: q.reason for q in quarantine} == {
-        "owl": "link_leaves_folder",
-        "again": "not_a_regular_file",
-    }
+class TestEmptyClass:
+    def test_is_left_out_and_told(self, tmp_path):
+        two_classes(tmp_path)
+        (tmp_path / "eel").mkdir()
+        write(tmp_path, {"fox/.hidden.jpg": jpeg(), "gnu/Thumbs.db": b"x"})
+        index, quarantine = index_folder(tmp_path)
+        assert index.classes == ("cat", "dog") and quarantine == []
+        assert any("no file in eel, fox, gnu, so that it is no class" in w for w in index.warnings)
+
+    def test_of_two_leaves_one(self, tmp_path):
+        write(tmp_path, {"cat/1.jpg": jpeg()})
+        (tmp_path / "eel").mkdir()
+        with pytest.raises(DataError, match=r"one class \(cat\).*no file in eel"):
+            index_folder(tmp_path)
+
+
+class TestNamesThatLookTheSame:
+    NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+    def both(self, root, train, test):
+        write(root, {f"train/{name}/{i}.png": png(seed=i) for i, name in enumerate((*train, "b"))})
+        write(root, {f"test/{name}/{i}.png": png(seed=i + 9) for i, name in enumerate((*test, "b"))})
+        return index_splits(root, {"train": "train", "test": "test"})[0]["test"]
+
+    @pytest.mark.parametrize(("train", "test"), [(NFC, NFD), (NFD, NFC)])
+    def test_unicode_forms_are_matched_and_told(self, tmp_path, train, test):
+        index = self.both(tmp_path, [train], [test])
+        assert index.classes == tuple(sorted(("b", train)))
+        assert index.labels.tolist() == sorted(index.classes.index(name) for name in (train, "b"))
+        told = next(w for w in index.warnings if "is taken as class" in w)
+        assert "class caf\u00e9" in told and "class cafe\\u0301" in told and "Unicode form" in told
+
+    def test_never_two_into_one(self, tmp_path):
+        with pytest.raises(DataError, match=r"class cafe.*u0301.*differ in their Unicode form"):
+            self.both(tmp_path, [self.NFC], [self.NFC, self.NFD])
+
+    def test_case_is_a_hint(self, tmp_path):
+        with pytest.raises(DataError, match=r"Cats and cats differ in upper and lower case alone"):
+            self.both(tmp_path, ["cats"], ["Cats"])
+
+    def test_signs_are_a_hint(self, tmp_path):
+        with pytest.raises(DataError, match=r"red_fox and Red fox differ in spaces, signs and upper"):
+            self.both(tmp_path, ["Red fox"], ["red_fox"])
+
+    @pytest.mark.parametrize("names", [(NFC, NFD), ("Cats", "cats"), ("cats", "cats ")])
+    def test_two_classes_of_one_split_are_told(self, tmp_path, names):
+        write(tmp_path, {f"{name}/{i}.png": png(seed=i) for i, name in enumerate((*names, "other"))})
+        index, _ = index_folder(tmp_path)
+        assert len(index.classes) == 3
+        assert sum("are two classes, whose names differ in" in w for w in index.warnings) == 1
 
 
 def test_root_may_be_a_link(tmp_path):

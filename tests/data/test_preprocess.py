@@ -12,7 +12,7 @@ import dlp_fast
 from dlp_fast.data import sources
 from dlp_fast.data.preprocess import index_files
 from dlp_fast.errors import ConfigError, DataError
-from dlp_fast.models.resizing import ShorterSideCrop
+from dlp_fast.models.resizing import GRAPH_FITS, Resizing
 
 SIZE = (12, 20)
 
@@ -90,12 +90,13 @@ def test_a_link_is_what_it_leads_to(tmp_path, turned):
 
 @pytest.mark.parametrize("shape", [(16, 16), (100, 37), (37, 100), (5, 300), (300, 5), (1, 1), (12, 20)])
 @pytest.mark.parametrize("size", [(16, 16), SIZE])
-def test_resizing_as_tensor_operations(shape, size):
+@pytest.mark.parametrize("fit", GRAPH_FITS)
+def test_resizing_as_tensor_operations(shape, size, fit):
     """Within one of 255 levels of Pillow's, as the docstring and the model card say."""
     pixels = torch.randint(
         0, 256, (2, *shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
-    ours = dlp_fast.preprocess(pixels, size).int()
-    graph = ShorterSideCrop(*size)(pixels).int()
+    ours = dlp_fast.preprocess(pixels, size, fit).int()
+    graph = Resizing(*size, fit)(pixels).int()
     assert (ours - graph).abs().max() <= 1
     assert ours.shape == graph.shape

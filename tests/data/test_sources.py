@@ -1,3 +1,6 @@
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -102,10 +105,39 @@ class TestFolder:
         data = load(tmp_path)
         ((first, second),) = data.train.conflicts
         assert [data.train.paths[i] for i in (first, second)] == ["cat/twin.jpg", "dog/twin.jpg"]
-        assert any(
-            "1 image with the same bytes under different labels, such as cat/twin.jpg and" in w
-            for w in data.warnings
+        told = (
+            "2 images with the same bytes under different labels (1 picture), such as cat/twin.jpg and dog/"
         )
+        assert any(told in w for w in data.warnings)
+
+    def test_the_two_that_are_named_have_different_labels(self, tmp_path):
+        two_classes(tmp_path)
+        for seed, many in ((98, 4), (99, 2)):
+            write(
+                tmp_path,
+                {f"{c}/{seed}-{i}.jpg": jpeg(seed=seed) for c in ("cat", "dog") for i in range(many)},
+            )
+        (told,) = [w for w in load(tmp_path).warnings if "same bytes" in w]
+        assert "12 images with the same bytes under different labels (2 pictures)" in told
+        assert "such as cat/98-0.jpg and dog/98-0.jpg" in told
+
+    def test_test_images_that_are_training_images(self, tmp_path):
+        two_classes(tmp_path / "train")
+        two_classes(tmp_path / "test")
+        (told,) = [w for w in load(tmp_path).warnings if "training images too" in w]
+        assert told.startswith(
+            "test: all 4 images are training images too, byte for byte, such as test/cat/0.jpg: acc"
+        )
+        write(
+            tmp_path,
+            {
+                "test/dog/new.jpg": jpeg(seed=77),
+                "test/dog/9.jpg": (tmp_path / "train/cat/0.jpg").read_bytes(),
+            },
+        )
+        (told,) = [w for w in load(tmp_path).warnings if "training images too" in w]
+        assert "test: 5 of 6 images are" in told
+        assert "such as test/dog/9.jpg; 1 of them under another label there" in told
 
     def test_progress(self, tmp_path):
         two_classes(tmp_path)
@@ -216,8 +248,8 @@ class TestArrays:
             ([0, 1, float("nan"), 1, 0, 1], "labels: row 2 has label nan"),
             ([0, 1, 0.5, 1, 0, 1], "labels: row 2 has label 0.5"),
             ([0.0, 1, 0, 1, 0, 1], "labels: row 0 has label 0.0 of type float64; expected whole numbers"),
-            (["a"] * 6, "labels: expected whole numbers, got <U1"),
-            ([True, False] * 3, "labels: expected whole numbers, got bool"),
+            (["a"] * 6, "labels: expected at least two classes, got only 'a'"),
+            ([True, False] * 3, "labels: expected whole numbers or names, got bool"),
             ([0, 1], r"labels: expected \[6\], one for each image, got \[2\]"),
             ([[0]] * 6, r"labels: expected \[6\], one for each image, got \[6, 1\]"),
             ([0] * 6, "labels: expected at least two classes, got only 'a'"),
@@ -292,13 +324,15 @@ class TestTorchvision:
     def test_different_sizes(self):
         items = Items([(noise(8, 6), 0), (noise(9, 6), 1)])
         assert from_torchvision(items).train.images.height == 224
-        assert from_torchvision(items, image_size=10).train.images.height == 10
+        assert from_torchvision(items, options=DataConfig(image_size=10)).train.images.height == 10
 
     def test_more_than_memory_is_lent(self):
         items = Items([(noise(50, 50), i % 2) for i in range(200)])
         with pytest.raises(DataError, match=r"dataset: more than 1 MiB of pixels by row 139 of 200; give a"):
-            from_torchvision(items, resident_limit_mb=1)
-        assert len(from_torchvision(items, resident_limit_mb=1, image_size=30).train) == 200
+            from_torchvision(items, options=DataConfig(resident_megabytes=1))
+        assert (
+            len(from_torchvision(items, options=DataConfig(resident_megabytes=1, image_size=30)).train) == 200
+        )
 
     def test_a_real_one(self):
         items = FakeData(8, (3, 16, 16), num_classes=2)
@@ -310,7 +344,7 @@ class TestTorchvision:
             ((noise(8, 8), -1), "labels: row 1 has label -1"),
             ((noise(8, 8), 7), "labels: row 1 has label 7"),
             ((noise(8, 8), 0.5), "dataset: row 1 has label 0.5; expected a whole number from 0"),
-            ((noise(8, 8), "cat"), "dataset: row 1 has label 'cat'"),
+            ((noise(8, 8), "cat"), "labels: row 0 has label 0; the others are names"),
             (
                 (torch.randn(3, 8, 8), 1),
                 r"dataset: row 1 has values outside of 0..1 or NaN; give .* Normalize",
@@ -319,7 +353,7 @@ class TestTorchvision:
             ((noise(8, 8).astype(float), 1), r"dataset: row 1 is float64 \[8, 8, 3\]; expected uint8"),
             ((torch.zeros(4, 8, 8).byte(), 1), r"dataset: row 1 is uint8 \[8, 8, 4\]"),
             (("x.jpg", 1), "dataset: row 1 is a str; expected a Pillow image"),
-            (7, r"dataset: row 1 cannot be read \(TypeError"),
+            (7, r"dataset: row 1 is a int; expected \(image, label\) or"),
         ],
     )
     def test_bad_items(self, item, message):
@@ -338,3 +372,105 @@ class TestTorchvision:
         (tmp_path / "x.jpg").write_bytes(encoded(noise(100, 100), "JPEG")[:800])
         with pytest.raises(DataError, match="dataset: row 0 cannot be decoded"):
             from_torchvision(Items([(Image.open(tmp_path / "x.jpg"), 0)]))
+
+
+class TestNamesAndItems:
+    """Labels that are names, and items as Hugging Face's datasets have them."""
+
+    def test_names_as_labels(self):
+        images, _ = arrays()
+        data = from_arrays(images, ["dog", "cat"] * 3, images[:2], np.array(["cat", "dog"]))
+        assert data.train.classes == ("cat", "dog")
+        assert data.train.labels.tolist() == [1, 0] * 3
+        assert data.test.labels.tolist() == [0, 1]
+        data = from_arrays(images, np.array(["dog", "cat"] * 3, dtype=object), classes=["dog", "cat"])
+        assert data.train.labels.tolist() == [0, 1] * 3
+
+    @pytest.mark.parametrize(
+        ("labels", "classes", "message"),
+        [
+            (["a", "b", ""] * 2, None, "labels: row 2 has label ''; the others are names"),
+            (["a", "b", None] * 2, None, "labels: row 2 has label None; the others are names"),
+            (["a", "b", "c"] * 2, ["a", "b"], "labels: row 2 has label 'c', which is none of a, b"),
+        ],
+    )
+    def test_bad_names(self, labels, classes, message):
+        with pytest.raises(DataError, match=message):
+            from_arrays(arrays()[0], labels, classes=classes)
+
+    def test_a_test_label_that_no_training_image_has(self):
+        images, _ = arrays()
+        with pytest.raises(DataError, match="test_labels: row 1 has label 'owl', which is none of cat, dog"):
+            from_arrays(images, ["dog", "cat"] * 3, images[:2], ["cat", "owl"])
+
+    @pytest.mark.parametrize("keys", [("image", "label"), ("img", "fine_label"), ("image", "labels")])
+    def test_items_that_are_mappings(self, keys):
+        items = Items(
+            [{keys[0]: Image.fromarray(noise(8, 8, seed=i)), keys[1]: i % 2, "id": i} for i in range(4)]
+        )
+        data = from_torchvision(items, items)
+        np.testing.assert_array_equal(data.train.images.pixels[3].numpy(), noise(8, 8, seed=3))
+        assert data.train.labels.tolist() == [0, 1, 0, 1]
+
+    def test_names_of_features_and_bytes(self):
+        class Dataset(list):
+            @property
+            def features(self):
+                return {"label": types.SimpleNamespace(names=["cat", "dog"])}
+
+        rows = [
+            {"image": {"bytes": encoded(noise(8, 8), "PNG"), "path": None}, "label": i % 2} for i in range(4)
+        ]
+        data = from_torchvision(Dataset(rows))
+        assert data.train.classes == ("cat", "dog")
+        np.testing.assert_array_equal(data.train.images.pixels[0].numpy(), noise(8, 8))
+
+    def test_items_with_names(self):
+        items = [(noise(8, 8, seed=i), ["b", "a"][i % 2]) for i in range(4)]
+        assert from_torchvision(items).train.classes == ("a", "b")
+
+    def test_other_columns(self):
+        with pytest.raises(DataError, match=r"dataset: row 0 has pixels, y; expected an image \(image, img"):
+            from_torchvision([{"pixels": noise(8, 8), "y": 0}])
+
+    def test_deep_pictures_are_scaled_as_a_set(self):
+        def deep(seed):
+            return Image.fromarray(noise(8, 8, 1, seed)[..., 0].astype(np.uint16) * 16 + 15)
+
+        data = from_torchvision([(deep(i), i % 2) for i in range(8)])
+        assert data.bit_depth == 12
+        assert data.warnings[-1] == "dataset: 8 images of 16-bit samples read as 12 bits (dataset.bit_depth)"
+        np.testing.assert_array_equal(data.train.images.pixels[3, ..., 0].numpy(), noise(8, 8, 1, 3)[..., 0])
+
+
+class TestSaved:
+    """`save_to_disk` of Hugging Face's datasets, by a stand-in for the library."""
+
+    def folder(self, root, split: bool):
+        names = ["dataset_dict.json"] if split else ["dataset_info.json", "state.json"]
+        return write(root / "hf", dict.fromkeys(names, b"{}"))
+
+    def rows(self, n=4):
+        return [{"image": Image.fromarray(noise(8, 8, seed=i)), "label": i % 2} for i in range(n)]
+
+    @pytest.mark.parametrize("split", [False, True])
+    def test_load(self, tmp_path, monkeypatch, split):
+        saved = {"train": self.rows(), "validation": self.rows(2)} if split else self.rows()
+        library = types.SimpleNamespace(load_from_disk=lambda path: saved)
+        monkeypatch.setitem(sys.modules, "datasets", library)
+        data = load(self.folder(tmp_path, split))
+        assert (data.name, len(data.train), data.test is not None) == ("hf", 4, split)
+
+    def test_no_library_no_split_and_damage(self, tmp_path, monkeypatch):
+        folder = self.folder(tmp_path, True)
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(DataError, match=r"which is not installed \(pip install datasets\)"):
+            load(folder)
+        monkeypatch.setitem(
+            sys.modules, "datasets", types.SimpleNamespace(load_from_disk=lambda path: {"all": []})
+        )
+        with pytest.raises(DataError, match="no split train; there are all"):
+            load(folder)
+        monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_from_disk=lambda path: 1 / 0))
+        with pytest.raises(DataError, match="cannot be loaded"):
+            load(folder)

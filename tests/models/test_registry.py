@@ -47,9 +47,17 @@ def test_vgg_keeps_the_pools_that_its_images_have_room_for(size, pools):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("wrn-17-1", r"wrn-17-1: depth of a wide ResNet must be 6n\+4"),
+        ("wrn-17-1", r"wrn-17-1: the depth of a wide ResNet must be 6n\+4 .* perhaps you meant wrn-16-1"),
+        ("wrn-1-1", "perhaps you meant wrn-10-1"),
+        ("wrn-16-0", "its width at least 1; perhaps you meant wrn-16-1"),
         ("wrn-16", "'wrn-16' is unknown; expected wrn-16-1"),
-        ("resnet18", "expected wrn-16-1, any wrn-D-K, or torchvision:NAME"),
+        (
+            "resnet50",
+            "'resnet50' is unknown; perhaps you meant torchvision:resnet50; expected wrn-16-1, any wrn-D-K",
+        ),
+        ("ResNet50", "perhaps you meant torchvision:resnet50"),
+        ("resnet9", "perhaps you meant torchvision:resnet18"),
+        ("torchvision:resnet9", "torchvision:resnet9 is unknown; perhaps you meant torchvision:resnet18"),
         ("torchvision:resnet81", "perhaps you meant torchvision:resnet18"),
         ("torchvision:zzz", "torchvision:zzz is unknown"),
         ("", "is unknown"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import json
 import re
@@ -216,6 +217,13 @@ class TestFigures:
         decision = np.array(["suspected_poisoned"] * 2 + ["undecided"] * 2 + ["suspected_clean"] * 2)
         svg = plots.entropy_histogram(entropy, decision, "t", "n")
         assert "cut at 0.125 bits" in svg and "cut at 2.5 bits" in svg
+        for title in (
+            "猫",
+            "😀 <b>& $x$",
+            "ขแมว",
+        ):  # of no font of Matplotlib's; warnings of the package are errors
+            named = plots.entropy_histogram(entropy, decision, title, "n")
+            assert f">{html.escape(title)}</text>" in named
         assert "cut" not in plots.entropy_histogram(entropy[2:4], decision[2:4], "t", "n")
 
     def test_near_duplicates_of_a_class(self):

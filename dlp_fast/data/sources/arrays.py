@@ -1,4 +1,4 @@
-"""Images that are in memory: arrays, tensors, and map-style datasets as torchvision has them."""
+"""Images that are in memory: arrays and tensors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dlp_fast.data.decode import ImageRejected, fit, to_rgb
+from dlp_fast.data.decode import fit
 from dlp_fast.data.index import find_conflicts
-from dlp_fast.data.sources.dataset import Dataset, ImageSet, target_size, tell_conflicts
+from dlp_fast.data.sources.dataset import Dataset, ImageSet, tell_twins
+from dlp_fast.data.sources.labels import numbered
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.errors import DataError
 
 
 def from_arrays(
     images: np.ndarray | torch.Tensor,
-    labels: np.ndarray | torch.Tensor | Sequence[int],
+    labels: np.ndarray | torch.Tensor | Sequence[int] | Sequence[str],
     test_images: np.ndarray | torch.Tensor | None = None,
-    test_labels: np.ndarray | torch.Tensor | Sequence[int] | None = None,
+    test_labels: np.ndarray | torch.Tensor | Sequence[int] | Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     *,
     name: str = "arrays",
@@ -29,9 +30,10 @@ def from_arrays(
     """A data set of uint8 images [n, height, width, 3] (RGB) or [n, height, width] (grey) in memory.
 
     Args:
-        images, labels: the training set; labels are whole numbers from 0.
+        images, labels: the training set; labels are whole numbers from 0, or names.
         test_images, test_labels: the test set, of the same height and width; both or neither.
-        classes: names; None: as many as the largest label asks for, named by their numbers.
+        classes: names; None: as many as the largest label asks for, named by their numbers; or, where labels are names,
+            those of the training set in the order of their bytes.
         name: for paths and reports.
         flip: whether a mirrored image shows the same class.
 
@@ -41,6 +43,9 @@ def from_arrays(
     """
     if (test_images is None) != (test_labels is None):
         raise DataError("test_images and test_labels: give both or neither")
+    labels, classes = numbered(labels, "labels", classes)
+    if test_labels is not None:
+        test_labels, _ = numbered(test_labels, "test_labels", classes)
     train = _checked(images, labels, "images", "labels", classes)
     names = tuple(map(str, classes)) if classes is not None else tuple(map(str, range(train[1].max() + 1)))
     present = np.bincount(train[1], minlength=len(names))
@@ -62,47 +67,6 @@ def from_arrays(
     return from_numpy(name, train, test, names, flip=flip)
 
 
-def from_torchvision(
-    dataset: object,
-    test: object = None,
-    *,
-    image_size: int | None = None,
-    resident_limit_mb: float = 2048,
-    name: str | None = None,
-    flip: bool = True,
-) -> Dataset:
-    """A data set from map-style datasets that give (image, label).
-
-    An image may be a Pillow image of any mode, a uint8 array [height, width, 3] or [height, width], or a
-    tensor [1 or 3, height, width] or [height, width], uint8 or floating-point within 0..1 (not normalised).
-    All are read once and held in memory, `resident_limit_mb` MiB at most. Images of different sizes are
-    brought to `image_size`, as in `load`. Class names come from `dataset.classes`.
-
-    Raises:
-        DataError: an item that cannot be used, with its row; otherwise as `from_arrays`.
-    """
-    name = name or type(dataset).__name__
-    budget = int(resident_limit_mb * (1 << 20))
-    train_pictures, train_labels = _collect(dataset, "dataset", image_size, budget)
-    test_pictures, test_labels = ([], []) if test is None else _collect(test, "test", image_size, budget)
-    sizes = {picture.size for picture in train_pictures + test_pictures}
-    height, width = target_size(sizes, image_size)
-
-    def stack(pictures: list[Image.Image]) -> np.ndarray:
-        return np.stack([np.asarray(fit(picture, height, width)) for picture in pictures])
-
-    classes = getattr(dataset, "classes", None)
-    return from_arrays(
-        stack(train_pictures),
-        train_labels,
-        None if test is None else stack(test_pictures),
-        None if test is None else test_labels,
-        None if classes is None else [str(c) for c in classes],
-        name=name,
-        flip=flip,
-    )
-
-
 def from_numpy(
     name: str,
     train: tuple[np.ndarray, np.ndarray],
@@ -120,7 +84,7 @@ def from_numpy(
     def image_set(split: str, images: np.ndarray, labels: np.ndarray) -> ImageSet:
         sha256 = tuple(hashlib.sha256(image).hexdigest() for image in np.ascontiguousarray(images))
         if image_size is not None and images.shape[1:3] != (image_size, image_size):
-            resized = [np.asarray(fit(Image.fromarray(i), image_size, image_size)) for i in images]
+            resized = [np.asarray(fit(Image.fromarray(i), image_size, image_size, "squash")) for i in images]
             images = np.stack(resized)
         return ImageSet(
             images=ResidentImages(torch.from_numpy(np.array(images, order="C"))),
@@ -137,9 +101,7 @@ def from_numpy(
         f"labels: only one image in class {classes[label]!r}"
         for label in np.flatnonzero(np.bincount(train[1], minlength=len(classes)) == 1)
     ]
-    for split, images in (("train", train_set), ("test", test_set)):
-        if images is not None and images.conflicts:
-            warnings.append(tell_conflicts(split, images))
+    warnings += tell_twins({"train": train_set} | ({"test": test_set} if test_set else {}))
     return Dataset(name, train_set, test_set, warnings=tuple(warnings), flip=flip)
 
 
@@ -166,7 +128,7 @@ def _checked(
             f"{labels_name}: expected [{len(pixels)}], one for each image, got {list(values.shape)}"
         )
     if values.dtype.kind not in "iuf":
-        raise DataError(f"{labels_name}: expected whole numbers, got {values.dtype}")
+        raise DataError(f"{labels_name}: expected whole numbers or names, got {values.dtype}")
     most = len(classes) - 1 if classes is not None else 99_999
     with np.errstate(invalid="ignore"):
         good = (values >= 0) & (values <= most) & (values == np.floor(values))
@@ -188,68 +150,3 @@ def _as_numpy(values: object, name: str) -> np.ndarray:
         return np.asarray(values)
     except ValueError as error:
         raise DataError(f"{name}: not an array ({error})") from None
-
-
-def _collect(
-    dataset: object, name: str, image_size: int | None, budget: int
-) -> tuple[list[Image.Image], list[int]]:
-    """All pictures, fitted to `image_size` where it is given, and labels; `budget` is in bytes of pixels."""
-    pictures, labels = [], []
-    used = 0
-    try:
-        count = len(dataset)
-    except TypeError:
-        raise DataError(f"{name}: expected a map-style dataset, with a length") from None
-    if count == 0:
-        raise DataError(f"{name}: no images")
-    for row in range(count):
-        try:
-            image, label = dataset[row]
-        except Exception as error:
-            raise DataError(f"{name}: row {row} cannot be read ({type(error).__name__}: {error})") from error
-        picture = _picture(image, f"{name}: row {row}")
-        if image_size is not None:
-            picture = fit(picture, image_size, image_size)
-        used += 3 * picture.width * picture.height
-        if used > budget:
-            raise DataError(
-                f"{name}: more than {budget >> 20} MiB of pixels by row {row} of {count}; give a smaller "
-                "image_size, or the folder that the images come from: its files can stay on the disk"
-            )
-        pictures.append(picture)
-        if isinstance(label, (np.ndarray, torch.Tensor)) and label.ndim == 0:
-            label = label.item()
-        if isinstance(label, bool) or not isinstance(label, (int, np.integer)):
-            raise DataError(f"{name}: row {row} has label {label!r}; expected a whole number from 0")
-        labels.append(int(label))
-    return pictures, labels
-
-
-def _picture(image: object, where: str) -> Image.Image:
-    if isinstance(image, Image.Image):
-        try:
-            return to_rgb(image)
-        except (ImageRejected, OSError) as error:
-            raise DataError(f"{where} cannot be decoded ({error})") from None
-    if isinstance(image, torch.Tensor):
-        array = image.detach().cpu().numpy()
-        if array.ndim == 3:
-            array = array.transpose(1, 2, 0)
-        if array.dtype.kind == "f":
-            if not (array.min() >= 0 and array.max() <= 1):
-                raise DataError(
-                    f"{where} has values outside of 0..1 or NaN; give the dataset without Normalize"
-                )
-            array = np.rint(array * 255).astype(np.uint8)
-    elif isinstance(image, np.ndarray):
-        array = image
-    else:
-        raise DataError(f"{where} is a {type(image).__name__}; expected a Pillow image, a tensor or an array")
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise DataError(
-            f"{where} is {array.dtype} {list(array.shape)}; "
-            "expected uint8 [height, width, 3] or [height, width]"
-        )
-    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3))))

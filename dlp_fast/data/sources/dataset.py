@@ -8,7 +8,7 @@ import torch
 
 from dlp_fast.data.scan import Quarantined
 from dlp_fast.data.storage import FileImages, ResidentImages
-from dlp_fast.runs.names import printable
+from dlp_fast.runs.names import counted, printable
 
 SMALL_SIDE = 96
 """Images that all have one size, at most this many pixels a side, are used at that size."""
@@ -53,6 +53,9 @@ class Dataset:
         warnings: what a person should know, one sentence each.
         flip: whether a mirrored image shows the same class (digits do not).
         loader: which one reads the images, and why.
+        fit, bit_depth: how pictures of another shape get their size (`DataConfig.fit`), and the bits that files of
+            16-bit samples use; what other pictures have to be read by, for the same network.
+        root: folder that paths are relative to; None where the images are no files.
     """
 
     name: str
@@ -62,6 +65,9 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     flip: bool = True
     loader: str = "resident: all images are in memory"
+    fit: str = "squash"
+    bit_depth: int = 16
+    root: str | None = None
 
 
 def target_size(sizes: set[tuple[int, int]], image_size: int | None) -> tuple[int, int]:
@@ -75,12 +81,39 @@ def target_size(sizes: set[tuple[int, int]], image_size: int | None) -> tuple[in
     return LARGE_SIDE, LARGE_SIDE
 
 
+def tell_twins(sets: dict[str, ImageSet]) -> list[str]:
+    """What to say of images that are there more than once: under different labels, or in training and test set."""
+    told = [tell_conflicts(split, images) for split, images in sets.items() if images.conflicts]
+    return told + (tell_leaks(sets["train"], sets["test"]) if "test" in sets else [])
+
+
 def tell_conflicts(split: str, images: ImageSet) -> str:
     """One sentence about the images of a split that have the same bytes under different labels."""
     ids = images.conflicts[0]
-    example = " and ".join(printable(images.paths[i]) for i in ids[:2])
-    count = len(images.conflicts)
+    other = next(i for i in ids if images.labels[i] != images.labels[ids[0]])
+    example = f"{printable(images.paths[ids[0]])} and {printable(images.paths[other])}"
+    count, pictures = sum(map(len, images.conflicts)), len(images.conflicts)
     return (
-        f"{split}: {count} image{'s' * (count > 1)} with the same bytes under different labels, "
-        f"such as {example}: mistakes, or a sign of poison"
+        f"{split}: {count:,} images with the same bytes under different labels ({counted(pictures, 'picture')}), such "
+        f"as {example}: mistakes, or a sign of poison"
     )
+
+
+def tell_leaks(train: ImageSet, test: ImageSet) -> list[str]:
+    """At most one sentence: how many test images are training images, byte for byte, and how many of them under other
+    labels than there.
+    """
+    labels: dict[str, set[int]] = {}
+    for digest, label in zip(train.sha256, train.labels.tolist()):
+        labels.setdefault(digest, set()).add(label)
+    shared = [i for i, digest in enumerate(test.sha256) if digest in labels]
+    if not shared:
+        return []
+    wrong = [i for i in shared if int(test.labels[i]) not in labels[test.sha256[i]]]
+    all_of = len(shared) == len(test)
+    return [
+        f"test: {'all' if all_of else f'{len(shared):,} of'} {len(test):,} images are training images too, byte for "
+        f"byte, such as {printable(test.paths[(wrong or shared)[0]])}"
+        + (f"; {len(wrong):,} of them under another label there" if wrong else "")
+        + ": accuracies say less than they seem to"
+    ]

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlp_fast.config import DataConfig
+from dlp_fast.config import DataConfig, is_folder, refuse_test_options
 from dlp_fast.data.scan import Progress
+from dlp_fast.data.sources.archive import SUFFIXES as ARCHIVES
+from dlp_fast.data.sources.archive import load_archives, shards
 from dlp_fast.data.sources.cifar import cifar10
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.digits import digits
 from dlp_fast.data.sources.folder import load_folder
+from dlp_fast.data.sources.saved import is_saved, load_saved
+from dlp_fast.data.sources.table import SUFFIXES as TABLES
+from dlp_fast.data.sources.table import load_table
+from dlp_fast.errors import DataError
+from dlp_fast.runs.names import printable
 
 
 def load(
@@ -20,12 +27,14 @@ def load(
     cache: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load `digits`, `cifar10`, `cifar10:DIR`, or a folder `DIR/<class>/...` or `DIR/train` + `DIR/test`.
+    """Load `digits`, `cifar10`, `cifar10:DIR`, a folder `DIR/<class>/...` or `DIR/train` + `DIR/test` (see
+    `find_splits`), a table of paths and labels, an archive of such a folder, tar shards, or what Hugging Face's
+    `save_to_disk` wrote.
 
     Args:
         data: the source. A folder that is itself called digits or cifar10 is given as `./digits`.
         options: size of the images and limits, see DataConfig; None: its defaults. Every image is brought to a
-            square of `image_size` pixels (shorter side resized, centre cropped).
+            square of `image_size` pixels by `fit`.
         loader: resident (all pixels in memory), dali or torchvision (files are decoded when they are needed, by DALI
             or by Pillow), or auto: resident up to `options.resident_megabytes`, else dali where it is installed.
         cache: a file that remembers what was checked, see `scan_files`.
@@ -34,12 +43,33 @@ def load(
     Raises:
         DataError: the images cannot be used; where files were quarantined before that, they are in its
             attribute `quarantine`.
+        ConfigError: an option that does not go with this source.
         ResourceError: processes or the cache file cannot be used.
     """
     options = options or DataConfig()
     name = str(data)
+    table = name.lower().endswith(TABLES) and Path(name).is_file()
+    if not is_folder(name) or table or is_saved(name):
+        refuse_test_options(name, options)
+    if "://" in name:
+        raise DataError(
+            f"{printable(name)}: an address; download the images, and give the folder that they are in"
+        )
+    reading = {"loader": loader, "cache": cache, "progress": progress}
     if name == "digits":
         return digits(options.image_size)
-    if name == "cifar10" or name.startswith("cifar10:"):
+    if not is_folder(name):
         return cifar10(name.partition(":")[2] or None, options.image_size)
-    return load_folder(name, options, loader=loader, cache=cache, progress=progress)
+    if table:
+        return load_table(name, options, **reading)
+    if is_saved(name):
+        return load_saved(name, options)
+    archives = shards(name)
+    if archives:
+        return load_archives(archives, options, **reading)
+    if Path(name).is_file():
+        raise DataError(
+            f"{printable(name)}: none of what is read; give a folder of images, one folder a class, a table "
+            f"({', '.join(TABLES)}) or an archive ({', '.join(ARCHIVES)})"
+        )
+    return load_folder(name, options, **reading)
