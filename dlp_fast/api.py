@@ -73,9 +73,7 @@ def defend(
         refuse_address(str(data))
     if named and test is not None:  # another folder
         if not isinstance(test, (str, Path)):
-            raise ConfigError(
-                "defend(): the test set of a folder is a folder too; give `test` as a path, or leave it out."
-            )
+            raise ConfigError("defend(): the test set of a folder is a folder too; give its path as `test`.")
         values = merge(values, {"dataset": {"test": str(test)}})
     values["data"] = str(data) if named else "array" if labels is not None else "dataset"
     values.setdefault("attack", "none")
@@ -131,8 +129,7 @@ def execute(
             scores = score(session, found.model, data)
             finished = Finished(prepared, found, scores, overrides, compute)
             results = results_of(finished, config)
-        size = (data.images.height, data.images.width)
-        mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+        mean, std, size = *map(torch.tensor, (data.mean, data.std)), (data.images.height, data.images.width)
         reading = {"fit": prepared.dataset.fit, "bit_depth": prepared.dataset.bit_depth}
         model = Classifier(
             found.model,

@@ -93,8 +93,7 @@ class TestDoctor:
     ("precision", "fast", "told"), [("bf16", False, 1), ("bf16", True, 0), ("auto", False, 0)]
 )
 def test_slow_bf16_is_told(monkeypatch, capsys, tmp_path, precision, fast, told):
-    for module in ("api", "engine.device"):
-        monkeypatch.setattr(f"dlp_fast.{module}.cpu_has_fast_bf16", lambda: fast)
+    monkeypatch.setattr("dlp_fast.engine.device.cpu_has_fast_bf16", lambda: fast)
     with pytest.raises(DataError, match="no such folder"):  # told before any image is read
         execute(RunConfig(device="cpu", precision=precision, data=str(tmp_path / "none")), keep=False)
     assert capsys.readouterr().err.count("slower in bf16") == told
@@ -234,7 +233,8 @@ def test_a_notebook_gets_a_bar_where_it_can_be_redrawn(monkeypatch):
 
 
 def test_notes():
-    results = {
+    complete = {"stages": {"supervised": {}, "unlearning": {}, "finetuning": {}}, "detection": {"marks": []}}
+    results = complete | {
         "decisions": {"keep": 2, "drop": 0, "suspect": 1},
         "stage3_detections": 7,
         "logit_adjustment": {},
@@ -242,7 +242,7 @@ def test_notes():
     obeyed, late = notes(results)
     assert "(2 keep, 1 suspect)" in obeyed
     assert late.startswith("7 of the suspected images") and "finetuning.rounds" in late
-    nothing = {
+    nothing = complete | {
         "decisions": {"keep": 0, "drop": 0, "suspect": 0},
         "stage3_detections": 0,
         "logit_adjustment": {},
@@ -252,6 +252,9 @@ def test_notes():
     assert "16% of the trusted" in behind and "stage 1 55%" in behind and "finetuning.epochs" in behind
     assert notes({**nothing, "label_agreement": {"supervised": 1.0, "clean_model": 0.52}}) == []
     assert notes({**nothing, "label_agreement": None}) == []
+    mark = {"images": 30, "class": "cat", "purity": 0.91}
+    (shown,) = notes({**nothing, "detection": {"marks": [mark]}})
+    assert "30 images of class cat share a mark" in shown and "not suspected" in shown
     (raised,) = notes({**nothing, "logit_adjustment": {"cat": 1.814}})
     assert raised.startswith("class cat lost labels") and "1.8 times" in raised
 

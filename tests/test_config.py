@@ -32,7 +32,7 @@ OPTIONS = {
     "": 19,
     "dataset": 12,
     "supervised": 11,
-    "detection": 35,
+    "detection": 37,
     "detection.learning_curves": 13,
     "detection.static_patterns": 24,
     "unlearning": 7,

@@ -245,7 +245,8 @@ THRESHOLDS = {
     "min_separation", "min_group", "max_share", "rare_base", "rare_each", "rare_max_share", "stands_out",
     "unclear_score", "near_score", "clear_score", "late_max_share", "late_beside", "membership", "ensemble_from",
     "ensemble_to", "main_share", "min_window_nats", "min_distinct", "min_attack_success", "min_lead", "verify_from",
-    "max_label_support", "max_support_p", "min_gap", "max_gap_support", "false_alarm_rate",
+    "max_label_support", "max_support_p", "min_gap", "max_gap_support", "false_alarm_rate", "clear_purity",
+    "max_marked_classes",
 }  # fmt: skip
 
 

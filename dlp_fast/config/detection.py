@@ -127,6 +127,11 @@ class DetectionConfig(Section):
     seeds 0 and 1): poison 0.57 to 0.98, groups of clean sets at most 0.42."""
     min_window_nats: float = Field(23.0, gt=0)
     """The same for a window that repeats in one class. Measured there: poison from 23 on, clean classes up to 20."""
+    clear_purity: float = Field(0.85, gt=0)
+    """Purity of a mark that counts even where marks abound. Measured: poison mostly 0.87 to 0.98, natural
+    marks of the embedded digits up to 0.81."""
+    max_marked_classes: float = Field(0.5, gt=0, le=1)
+    """Marks abound where so many of the classes, and two at least, have marks of their own."""
     min_distinct: int = Field(5, ge=2)
     """Different pictures that carry the mark: below, they are copies of one another."""
     min_attack_success: float = Field(0.5, ge=0, le=1)

@@ -23,6 +23,24 @@ def is_mark(group: Group, config: DetectionConfig) -> bool:
     return group.statistics["purity"] >= config.min_purity
 
 
+def marks_among(groups: Sequence[Group], classes: int, config: DetectionConfig) -> list[Group]:
+    """The groups that are marks. Where `max_marked_classes` of the classes or more have some of their own, pictures of
+    one layout are alike by nature, as digits are; then only clear marks count.
+    """
+    marks = [group for group in groups if is_mark(group, config)]
+    of_all = np.concatenate([mark.core for mark in marks if mark.label is None] or [np.zeros(0, np.int64)])
+    own = {m.label for m in marks if m.label is not None and np.isin(m.core, of_all).mean() < 0.5}
+    if len(own) < max(2, config.max_marked_classes * classes):
+        return marks
+    return [mark for mark in marks if _is_clear(mark, config)]
+
+
+def _is_clear(mark: Group, config: DetectionConfig) -> bool:
+    if "nats" in mark.statistics:
+        return mark.statistics["nats"] >= 2 * config.min_window_nats
+    return mark.statistics["purity"] >= config.clear_purity
+
+
 def ask_held_out(
     decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
 ) -> bool:

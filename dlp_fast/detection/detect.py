@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
-from dlp_fast.detection.convict import ask_held_out, is_mark, with_evidence
+from dlp_fast.detection.convict import ask_held_out, marks_among, with_evidence
 from dlp_fast.detection.decide import Decision, decide
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import PROPOSALS, Observed
@@ -73,7 +73,7 @@ def detect(
     proposed = [
         group for name in others for group in kept(name, lambda name=name: PROPOSALS[name](seen, config))
     ]
-    marks = [group for group in proposed if is_mark(group, config)]
+    marks = marks_among(proposed, seen.classes, config)
     groups = [*decision.found, *decision.in_question(config), *marks]
     evidence = try_triggers(groups, seen, networks.predict)
     if ask_held_out(decision, marks, evidence, config):

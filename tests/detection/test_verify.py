@@ -11,7 +11,7 @@ import torch
 from dlp_fast import ops
 from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.convict import ask_held_out, is_mark, with_evidence
+from dlp_fast.detection.convict import ask_held_out, is_mark, marks_among, with_evidence
 from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
@@ -236,6 +236,23 @@ class TestMarks:
         decision = with_evidence(NOTHING, [group(label=None, labels=labels)], [told], self.config)
         assert [finding.label for finding in decision.findings] == [0, 1, 2]
         assert sum(finding.images for finding in decision.findings) == 30
+
+    def test_where_marks_abound_only_clear_ones_count(self):
+        def of(label, purity, ids=(0, 3, 6)):
+            ids = np.array(ids) + (label or 0)
+            return Group("static_patterns.principal", label, ids, np.ones(len(ids)), {"purity": purity})
+
+        natural = [of(0, 0.6), of(1, 0.7), of(2, 0.8)]
+        assert marks_among(natural, 10, self.config) == natural  # of three classes in ten
+        assert marks_among(natural, 4, self.config) == []
+        poison = of(3, 0.9)
+        assert marks_among([*natural, poison], 4, self.config) == [poison]
+        window = Group("static_patterns.windows", 0, np.arange(9), np.ones(9), {"purity": 0.9, "nats": 25.0})
+        repeated = replace(window, statistics={"purity": 0.9, "nats": 90.0})
+        assert marks_among([*natural, window, repeated], 4, self.config) == [repeated]
+        everywhere = of(None, 0.6, ids=range(12))  # one mark in all classes is not one of each
+        assert marks_among([everywhere, *natural], 3, self.config) == [everywhere, *natural]
+        assert marks_among([of(0, 0.6)], 2, self.config)  # a class alone never abounds
 
     def test_marks_that_overlap_are_one_finding(self):
         ids = POISON.numpy()
