@@ -192,7 +192,7 @@ class TestTestFolder:
         image_folder(tmp_path / "mine", each=4)
         found = dlp_fast.defend(tmp_path / "data", test=tmp_path / "mine", quiet=True, **CONFIG)
         assert found.results["stages"]["supervised"]["clean_accuracy"] is not None
-        with pytest.raises(ConfigError, match="the test set of a folder is a folder too"):
+        with pytest.raises(ConfigError, match="give the test set of a folder as a path"):
             dlp_fast.defend(tmp_path / "data", test=[1], quiet=True, **CONFIG)
 
     @pytest.mark.parametrize("option", ["test", "test_split"])
