@@ -56,9 +56,8 @@ def defend(
     """Train a clean model on images that are not trusted.
 
     Args:
-        data: a folder, archive, table or source name; a dataset of (picture, label) or {"image": ..., "label": ...}, as
-            torchvision and Hugging Face have them; or an array of uint8 images [n, H, W, 3] or [n, H, W] with `labels`
-            [n]. A label is a whole number from 0 or a name.
+        data: a folder, archive, table or source name; a dataset of (picture, label) or {"image": ..., "label": ...}; an
+            array of uint8 images [n, H, W, 3] or [n, H, W] with `labels` [n]. A label is a number from 0 or a name.
         out: run folder; None keeps nothing on disk.
         preset: name of a shipped configuration, e.g. "paper".
         test, test_labels: a test set in the same form as `data`, to measure clean accuracy; unset: the folder's own.
@@ -73,7 +72,7 @@ def defend(
         refuse_address(str(data))
     if named and test is not None:  # another folder
         if not isinstance(test, (str, Path)):
-            raise ConfigError("defend(): the test set of a folder is a folder too; give its path as `test`.")
+            raise ConfigError("defend(): give the test set of a folder as a path, or leave `test` out.")
         values = merge(values, {"dataset": {"test": str(test)}})
     values["data"] = str(data) if named else "array" if labels is not None else "dataset"
     values.setdefault("attack", "none")

@@ -67,6 +67,21 @@ class TestRealPlaces:
     def test_what_was_in_memory(self, data):
         assert real_places({"data": data}) == {"data": data}
 
+    def test_of_a_table(self, tmp_path, monkeypatch):
+        """The folder of its images too; its own name, which says what it is, stays where it is a link."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "data").mkdir()
+        (tmp_path / "store").write_text("path,label\n")
+        os.symlink("data", tmp_path / "link")
+        os.symlink("../store", tmp_path / "data/t.csv")
+        at = at_real_places(RunConfig(data="link/t.csv", dataset={"images": "link"}))
+        assert (at.data, str(at.dataset.images)) == (f"{tmp_path}/data/t.csv", f"{tmp_path}/data")
+        settings = {"data": "link/t.csv", "dataset": {"images": "link"}}
+        assert real_places(settings) == {
+            "data": f"{tmp_path}/data/t.csv",
+            "dataset": {"images": f"{tmp_path}/data"},
+        }
+
 
 class TestGoingOn:
     @pytest.mark.parametrize("written", ["data", "data/", "./data", "link", "absolute"])
@@ -177,7 +192,7 @@ class TestTestFolder:
         image_folder(tmp_path / "mine", each=4)
         found = dlp_fast.defend(tmp_path / "data", test=tmp_path / "mine", quiet=True, **CONFIG)
         assert found.results["stages"]["supervised"]["clean_accuracy"] is not None
-        with pytest.raises(ConfigError, match="the test set of a folder is a folder too"):
+        with pytest.raises(ConfigError, match="give the test set of a folder as a path"):
             dlp_fast.defend(tmp_path / "data", test=[1], quiet=True, **CONFIG)
 
     @pytest.mark.parametrize("option", ["test", "test_split"])

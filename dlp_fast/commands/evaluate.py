@@ -40,7 +40,7 @@ def predictions(
     model: Classifier, folder: Path, log: RunLog, follow_links: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(predicted class, true class), int64 [n], of the images in `folder`."""
-    reading = DataConfig(fit=model.fit, bit_depth=model.bit_depth)
+    reading = DataConfig(fit=model.fit, bit_depth=model.bit_depth, follow_links=follow_links)
     images, left_out = sources.load_split(
         folder, reading, classes=model.classes, size=model.size, progress=log.counter(), tell=log.warn
     )

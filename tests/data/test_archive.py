@@ -73,6 +73,26 @@ def test_splits_in_an_archive(tmp_path):
     assert (len(data.train), len(data.test)) == (6, 6)
 
 
+@pytest.mark.parametrize("inner", ["", "d/"])
+def test_splits_by_any_usual_name(tmp_path, inner):
+    files = {f"{inner}{split}/{name}": data for split in ("Training", "VAL") for name, data in IMAGES.items()}
+    data = sources.load(zipped(tmp_path / "s.zip", files))
+    assert (len(data.train), len(data.test)) == (6, 6)
+    assert any("so VAL is taken as the test set" in warning for warning in data.warnings)
+    assert any("all 6 images are training images too" in warning for warning in data.warnings)
+
+
+def test_one_split_alone_is_not_gone_into(tmp_path):
+    with pytest.raises(DataError, match="there is no training split"):
+        sources.load(zipped(tmp_path / "s.zip", {f"Test/{name}": data for name, data in IMAGES.items()}))
+
+
+def test_a_folder_as_the_test_set_of_an_archive(tmp_path):
+    two_classes(tmp_path / "more")
+    data = sources.load(zipped(tmp_path / "s.zip", IMAGES), DataConfig(test=tmp_path / "more"))
+    assert (len(data.train), len(data.test)) == (6, 4)
+
+
 def test_it_is_unpacked_once_and_again_when_it_changes(tmp_path, cache):
     archive = zipped(tmp_path / "s.zip", IMAGES)
     root = sources.load(archive).root

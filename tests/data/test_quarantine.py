@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from corpus import png, two_classes, write
 
+from dlp_fast.config import DataConfig
 from dlp_fast.data import sources
 from dlp_fast.data.quarantine import cannot_be_used, is_loss, losses_told, reasons_told
 from dlp_fast.data.scan_answers import Quarantined
@@ -56,6 +57,16 @@ def test_a_split_loses_its_own(tmp_path):
     told, leaks = sources.load(tmp_path).warnings
     assert told.startswith("test: 1 of 5 image files (20%) are left out.")
     assert leaks.startswith("test: all 4 images are training images too")
+
+
+def test_a_test_folder_of_its_own_loses_its_own(tmp_path):
+    """By the names of the training classes, in whatever Unicode form the folders are."""
+    for folder, name in (("mine", "caf\u00e9"), ("theirs", "cafe\u0301")):
+        write(tmp_path / folder, {f"{name}/{i}.png": png(seed=i) for i in range(9)})
+        write(tmp_path / folder, {f"dog/{i}.png": png(seed=10 + i) for i in range(9)})
+    write(tmp_path, {"theirs/cafe\u0301/cut.png": png()[:200]})
+    _, told, _ = sources.load(tmp_path / "mine", DataConfig(test=tmp_path / "theirs")).warnings
+    assert told.startswith("test: 1 of 19 image files (5%) are left out. ")
 
 
 def test_a_class_that_is_gone_says_why(tmp_path):

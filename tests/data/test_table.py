@@ -13,7 +13,7 @@ from corpus import png, write
 
 from dlp_fast.config import DataConfig
 from dlp_fast.data import sources
-from dlp_fast.errors import DataError
+from dlp_fast.errors import ConfigError, DataError
 
 CLASSES = ("cat", "dog")
 
@@ -151,6 +151,54 @@ class TestTrouble:
         data = load(table(files, [*rows(), ["link.png", "cat"], ["up/secret.png", "cat"]]), files / "images")
         assert {item.reason for item in data.quarantine} == {"link_leaves_folder"}
         assert len(data.quarantine) == 2
+
+    def test_links_that_are_followed(self, files):
+        write(files, {"outside/a.png": png(seed=20)})
+        os.symlink(files / "outside", files / "images/more")
+        listed = table(files, [*rows(), ["more/a.png", "cat"]])
+        for loader in ("resident", "torchvision"):
+            options = DataConfig(images=files / "images", follow_links=True)
+            data = sources.load(listed, options, loader=loader)
+            assert (len(data.train), data.quarantine) == (11, ())
+            assert data.train.images.get(torch.arange(11)).shape == (
+                11,
+                *data.train.images.get(torch.tensor([0])).shape[1:],
+            )
+
+    def test_a_class_of_links_that_lead_out(self, files):
+        write(files, {"outside/a.png": png(seed=20)})
+        os.symlink(files / "outside/a.png", files / "images/a.png")
+        listed = table(files, [*rows(), ["a.png", "owl"]])
+        self.refused(
+            listed,
+            r"class owl .*1 link_leaves_folder; --dataset.follow-links allows",
+            images=files / "images",
+        )
+        self.refused(
+            table(files, [*rows(), ["../a.png", "owl"]]),
+            "all paths of class owl lead out of .*images; give",
+            images=files / "images",
+        )
+
+    def test_twins_and_test_images_that_are_training_images(self, files):
+        listed = table(
+            files,
+            [[*row, "train"] for row in rows()]
+            + [["twin.png", "dog", "train"], ["0.png", "dog", "test"], ["1.png", "dog", "test"]],
+            header=("path", "label", "split"),
+        )
+        write(files / "images", {"twin.png": png(seed=0)})
+        twins, leaks = load(listed, files / "images").warnings
+        assert twins.startswith("train: 2 images with the same bytes under different labels (1 picture)")
+        assert leaks.startswith("test: all 2 images are training images too")
+        assert "1 of them under another label" not in leaks  # the twin has the label of the test image
+
+    @pytest.mark.parametrize("options", [{"test_split": "val"}, {"splits": "none"}, {"test": "x"}])
+    def test_options_of_folders(self, files, options):
+        with pytest.raises(
+            ConfigError, match=rf"dataset\.{next(iter(options))}: .*t\.csv has its own test set"
+        ):
+            load(table(files, rows()), files / "images", **options)
 
     def test_all_lead_out(self, files):
         self.refused(table(files, rows("/elsewhere/")), "lead out of .*; give --dataset.images")

@@ -19,7 +19,7 @@ from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.indexed import data_set
 from dlp_fast.data.sources.labels import by_bytes, refuse_unusable_names
 from dlp_fast.errors import DataError
-from dlp_fast.runs.names import printable
+from dlp_fast.runs.names import listing, printable
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 PATHS = (
@@ -217,6 +217,13 @@ def _placed(rows: list[Row], root: str, given: str) -> tuple[list[Row], list[Qua
         raise DataError(
             f"{printable(rows[0].path)} and all other paths lead out of {printable(root)}; give --dataset.images the "
             "folder that holds them"
+        )
+    held = {row.label for row in placed}
+    gone = by_bytes([row.label for row in rows if row.label not in held])
+    if gone:
+        raise DataError(
+            f"all paths of class {listing(gone)} lead out of {printable(root)}; give --dataset.images a folder that "
+            "holds them too, or take the rows out"
         )
     return placed, refused
 
