@@ -46,11 +46,15 @@ SETS = {
 }
 
 
+EVERY = 1_000_000
+
+
 @dataclass(frozen=True)
 class Cell:
-    """part: screen and confirm choose, on held-out training images; look is looked at once, on test images, and trains
-    on other images (the `offset` first of each class are passed over). leaked: this many images of BadNets at 10 % keep
-    their labels, the others are suspected; 0: no attack.
+    """part: screen and confirm choose, on held-out training images, and short for the preset `fast`. look is looked at
+    once, on test images, and trains on other images (the `offset` first of each class are passed over). curves is of
+    the learning curves of stage 3 alone. leaked: this many images of BadNets at 10 % keep their labels, the others are
+    suspected; 0: no attack; EVERY: nobody is suspected.
     """
 
     part: str
@@ -72,6 +76,8 @@ class Cell:
 PARTS = {
     "screen": [("cifar10, 16 px", 24, 0, 0, 0)],
     "confirm": [("digits", 60, 2, 0, 0), ("tinyimagenet20, 16 px", 24, 2, 0, 0)],
+    "short": [("cifar10, 16 px", 10, 0, 0, 0)],
+    "curves": [("digits", 60, 0, 0, EVERY)],
     "look": [
         ("cifar10, 16 px", 24, 10, 800, 20),
         ("cifar10, 16 px", 24, 11, 800, 0),

@@ -101,16 +101,18 @@ def parts(cell: Cell, folders: Path) -> Parts:
 
 
 def run(cell: Cell, folders: Path) -> dict[str, Any]:
-    """What came of `cell`; only `look` measures on test images, and asks the learning curves of stage 3."""
+    """What came of `cell`; only `look` and `curves` measure on test images, and ask the learning curves of stage 3."""
     of = parts(cell, folders)
     config = FinetuningConfig(epochs=cell.passes, min_steps=1, **RECIPES[cell.recipe])
-    look = cell.part == "look"
+    look = cell.part in ("look", "curves")
     model, done = train_stage3(of.train, config, suspected=of.suspected, snapshots=SNAPSHOTS if look else 0)
     result = dataclasses.asdict(cell) | {"steps": done.steps, "seconds": done.seconds}
     if not look:
         accuracy = accuracy_on(model, of.held, torch.arange(len(of.held)))
         return result | {"accuracy": accuracy, "measured_on": len(of.held)}
-    late = late_decision(done.labeled, done.entropy, done.loss, of.train, RunConfig(), bool(cell.leaked))
+    late = late_decision(
+        done.labeled, done.entropy, done.loss, of.train, RunConfig(), bool(of.suspected.any())
+    )
     measured = of.test.measure(model, of.train.device, of.train.mean, of.train.std)
     return result | {
         "accuracy": measured["clean_accuracy"],
