@@ -15,6 +15,7 @@ BASE: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "before": BASE | {"schedule": "fixmatch_cosine", "learning_rate": 0.1},
+    "before, 0.2": BASE | {"schedule": "fixmatch_cosine"},
     "linear 0.2": BASE,
     "linear 0.4": BASE | {"learning_rate": 0.4},
     "linear 0.1": BASE | {"learning_rate": 0.1},
@@ -46,15 +47,11 @@ SETS = {
 }
 
 
-EVERY = 1_000_000
-
-
 @dataclass(frozen=True)
 class Cell:
     """part: screen and confirm choose, on held-out training images, and short for the preset `fast`. look is looked at
-    once, on test images, and trains on other images (the `offset` first of each class are passed over). curves is of
-    the learning curves of stage 3 alone. leaked: this many images of BadNets at 10 % keep their labels, the others are
-    suspected; 0: no attack; EVERY: nobody is suspected.
+    once, on test images, and trains on other images (the `offset` first of each class are passed over). leaked: this
+    many images of BadNets at 10 % keep their labels, the others are suspected; 0: no attack.
     """
 
     part: str
@@ -77,7 +74,6 @@ PARTS = {
     "screen": [("cifar10, 16 px", 24, 0, 0, 0)],
     "confirm": [("digits", 60, 2, 0, 0), ("tinyimagenet20, 16 px", 24, 2, 0, 0)],
     "short": [("cifar10, 16 px", 10, 0, 0, 0)],
-    "curves": [("digits", 60, 0, 0, EVERY)],
     "look": [
         ("cifar10, 16 px", 24, 10, 800, 20),
         ("cifar10, 16 px", 24, 11, 800, 0),
