@@ -15,6 +15,7 @@ BASE: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "before": BASE | {"schedule": "fixmatch_cosine", "learning_rate": 0.1},
+    "before, 0.2": BASE | {"schedule": "fixmatch_cosine"},
     "linear 0.2": BASE,
     "linear 0.4": BASE | {"learning_rate": 0.4},
     "linear 0.1": BASE | {"learning_rate": 0.1},
@@ -48,9 +49,9 @@ SETS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """part: screen and confirm choose, on held-out training images; look is looked at once, on test images, and trains
-    on other images (the `offset` first of each class are passed over). leaked: this many images of BadNets at 10 % keep
-    their labels, the others are suspected; 0: no attack.
+    """part: screen and confirm choose, on held-out training images, and short for the preset `fast`. look is looked at
+    once, on test images, and trains on other images (the `offset` first of each class are passed over). leaked: this
+    many images of BadNets at 10 % keep their labels, the others are suspected; 0: no attack.
     """
 
     part: str
@@ -72,6 +73,7 @@ class Cell:
 PARTS = {
     "screen": [("cifar10, 16 px", 24, 0, 0, 0)],
     "confirm": [("digits", 60, 2, 0, 0), ("tinyimagenet20, 16 px", 24, 2, 0, 0)],
+    "short": [("cifar10, 16 px", 10, 0, 0, 0)],
     "look": [
         ("cifar10, 16 px", 24, 10, 800, 20),
         ("cifar10, 16 px", 24, 11, 800, 0),

@@ -110,7 +110,9 @@ def run(cell: Cell, folders: Path) -> dict[str, Any]:
     if not look:
         accuracy = accuracy_on(model, of.held, torch.arange(len(of.held)))
         return result | {"accuracy": accuracy, "measured_on": len(of.held)}
-    late = late_decision(done.labeled, done.entropy, done.loss, of.train, RunConfig(), bool(cell.leaked))
+    late = late_decision(
+        done.labeled, done.entropy, done.loss, of.train, RunConfig(), bool(of.suspected.any())
+    )
     measured = of.test.measure(model, of.train.device, of.train.mean, of.train.std)
     return result | {
         "accuracy": measured["clean_accuracy"],
