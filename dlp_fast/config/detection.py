@@ -190,9 +190,12 @@ class DetectionConfig(Section):
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `learning_curves`, where no class has two groups. skip: nobody is suspected, nothing is unlearnt, all
     labels are used. suspect: the γ of lowest mean entropy are suspected all the same."""
-    proposals: tuple[Literal["learning_curves", "static_patterns"], ...] = ("learning_curves",)
+    proposals: tuple[Literal["learning_curves", "static_patterns"], ...] = (
+        "learning_curves",
+        "static_patterns",
+    )
     """With method `learning_curves`: what looks for groups. static_patterns: marks that images share, whether they are
-    learnt or not. Not a default: pictures of one layout, such as digits, share marks by nature and are accused."""
+    learnt or not."""
     learning_curves: LearningCurvesConfig = LearningCurvesConfig()
     """How groups of learning curves are proposed."""
     static_patterns: StaticPatternsConfig = StaticPatternsConfig()

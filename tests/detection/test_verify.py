@@ -230,6 +230,13 @@ class TestMarks:
             assert finding.score == pytest.approx(0.95 / self.config.min_purity)
             assert finding.attack_success == told.attack_success
 
+    def test_a_mark_of_images_that_are_found_already_is_not_shown(self):
+        ids = POISON.numpy()
+        curves = Group("learning_curves", 0, ids, np.ones(30), {"separation": 9.0, "rare": 0.0})
+        first = Decision((), (finding_of(curves),), (curves,))
+        decision = with_evidence(first, [group()], [evidence(), evidence()], self.config)
+        assert len(decision.findings) == 1 and decision.marks == ()
+
     def test_several_classes_are_told_one_by_one(self):
         labels = np.arange(30) % 3
         told = evidence(ratio=0.1, p=1e-9)

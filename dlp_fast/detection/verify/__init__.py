@@ -17,6 +17,7 @@ from dlp_fast.detection.verify.label_support import LabelSupport, distinct_pictu
 from dlp_fast.detection.verify.trigger import Predict, estimated_attack_success
 
 PLACEBOS = 5  # classes, the largest first, that a placebo is made of
+FEWEST = 10  # images of a placebo, where the group in question has as many
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,18 @@ def _tried(
 def _placebos(
     size: int, seen: Observed, unsuspicious: torch.Tensor, in_question: set[int | None]
 ) -> list[tuple[int, np.ndarray]]:
-    """(label, ids) of groups as large as the one in question, the best learnt images of unsuspicious classes."""
+    """(label, ids) of groups as large as the one in question, or half of their class, the best learnt images of
+    unsuspicious classes.
+    """
     ids = unsuspicious.numpy()
     y, late = seen.labels.numpy()[ids], seen.loss[-1].numpy()[ids]
     sizes = np.bincount(y, minlength=seen.classes)
     chosen = []
     for label in np.argsort(-sizes, kind="stable"):
-        if int(label) in in_question or sizes[label] < 2 * size or len(chosen) == PLACEBOS:
+        count = min(size, int(sizes[label]) // 2)
+        if int(label) in in_question or count < min(size, FEWEST) or len(chosen) == PLACEBOS:
             continue
         inside = np.flatnonzero(y == label)
-        best = inside[np.argsort(late[inside], kind="stable")[:size]]
+        best = inside[np.argsort(late[inside], kind="stable")[:count]]
         chosen.append((int(label), np.sort(ids[best])))
     return chosen
