@@ -10,7 +10,7 @@ from pydantic import Field
 
 from dlp_fast.config.section import Section
 
-ScheduleName = Literal["constant", "linear", "cosine", "fixmatch_cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "trapezoid", "fixmatch_cosine"]
 
 
 class DataConfig(Section):
@@ -62,7 +62,7 @@ class SupervisedConfig(Section):
     warmup: float = Field(0.0, ge=0, le=1)
     """Share of the steps over which the step size rises to `learning_rate`."""
     final_share: float = Field(0.0, ge=0, le=1)
-    """Of `learning_rate`, where the schedules linear and cosine end."""
+    """Of `learning_rate`, where the schedules linear, cosine and trapezoid end."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
@@ -130,12 +130,13 @@ class FinetuningConfig(Section):
     learning_rate: float = Field(0.1, gt=0)
     """Peak step size of SGD with Nesterov momentum. FixMatch's 0.03 is for 2²⁰ steps."""
     schedule: ScheduleName = "fixmatch_cosine"
-    """How the step size falls after the rise. linear, cosine: to `final_share` of its peak. fixmatch_cosine: by
-    cos(7πk/16K), to 0.195 of it (as published). constant: not at all."""
+    """How the step size falls after the rise. linear, cosine: to `final_share` of its peak. trapezoid: the same along a
+    line, from 0.6 of the steps on. fixmatch_cosine: by cos(7πk/16K), to 0.195 of it (as published). constant: not at
+    all."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the steps over which the step size rises to `learning_rate`; 0: none, as in FixMatch."""
     final_share: float = Field(0.0, ge=0, le=1)
-    """Of `learning_rate`, where the schedules linear and cosine end."""
+    """Of `learning_rate`, where the schedules linear, cosine and trapezoid end."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Nesterov momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from dlp_fast.config import ScheduleName
 
+HOLD = 0.6  # of the steps, before a trapezoid falls
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -16,6 +18,7 @@ class Schedule:
     - constant: `peak` to the end;
     - linear, cosine: a fall from the end of the rise to `final_share` of the peak, along a line or half a cosine
       (Loshchilov and Hutter 2017, without restarts);
+    - trapezoid: `peak` up to HOLD of the steps, then a line to `final_share` of it (Hägele et al. 2024, "cooldown");
     - fixmatch_cosine: `peak` cos(7πk/16K), which ends at 0.195 of it (Sohn et al. 2020, section 2.4).
 
     The value at K is where the schedule ends; the last step taken is K - 1, so that no step is of size zero. The rise
@@ -40,6 +43,9 @@ class Schedule:
             return 1.0
         if self.name == "fixmatch_cosine":
             return math.cos(7 * math.pi * step / (16 * self.steps))
+        if self.name == "trapezoid":
+            done = min(1.0, max(0.0, step - HOLD * self.steps) / ((1 - HOLD) * self.steps))
+            return self.final_share + (1 - self.final_share) * (1 - done)
         done = min(1.0, max(0.0, step - risen) / max(1e-9, self.steps - risen))
         left = 1 - done if self.name == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.final_share + (1 - self.final_share) * left

@@ -24,6 +24,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "linear 0.2, smoothing 0.05": BASE | {"label_smoothing": 0.05},
     "linear 0.2, no average": BASE | {"ema": 0.0},
     "linear 0.2, average 0.98": BASE | {"ema": 0.98},
+    "trapezoid 0.1": BASE | {"schedule": "trapezoid", "learning_rate": 0.1},
+    "trapezoid 0.2": BASE | {"schedule": "trapezoid"},
     "cosine 0.2": BASE | {"schedule": "cosine"},
 }
 

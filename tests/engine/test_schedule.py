@@ -8,7 +8,7 @@ import pytest
 
 from dlp_fast.engine.schedule import Schedule
 
-NAMES = ["constant", "linear", "cosine", "fixmatch_cosine"]
+NAMES = ["constant", "linear", "cosine", "trapezoid", "fixmatch_cosine"]
 
 
 def sizes(schedule: Schedule) -> list[float]:
@@ -21,6 +21,12 @@ def test_constant():
 
 def test_linear():
     assert sizes(Schedule("linear", 4, 0.2)) == [pytest.approx(v) for v in (0.2, 0.15, 0.1, 0.05, 0.0)]
+
+
+def test_trapezoid():
+    wanted = (0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.15, 0.1, 0.05, 0.0)
+    assert sizes(Schedule("trapezoid", 10, 0.2)) == [pytest.approx(v) for v in wanted]
+    assert Schedule("trapezoid", 10, 0.2, final_share=0.5).at(10) == pytest.approx(0.1)
 
 
 def test_cosine():
