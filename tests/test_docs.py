@@ -20,7 +20,8 @@ import tyro
 import yaml
 from PIL import Image
 from pydantic import BaseModel
-from tiny import CONFIG, ROOT, command, threads_kept
+from tiny import ROOT, command, threads_kept
+from tiny import options as short_options
 
 import dlp_fast
 from dlp_fast.config import RunConfig, build, presets, read_preset
@@ -260,10 +261,7 @@ class TestCommands:
             for i in range(30):
                 pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8) + np.uint8(100 * k)
                 Image.fromarray(pixels).save(tmp_path / "my_images" / name / f"{i:04d}.png")
-        short = []
-        for key, value in CONFIG.items():
-            for name, one in value.items() if isinstance(value, dict) else [("", value)]:
-                short += [f"--{key}.{name}".rstrip(".").replace("_", "-"), str(one)]
+        short = short_options()
         ran = []
         for page, module, options in commands():
             if page == "docs/my_folder.md":

@@ -48,6 +48,8 @@ OTHERS = {
     "test",  # shorthand of dataset.test
     "only-done",
     "query-gpu",
+    "resize",  # of dlp_fast.export
+    "opset",
 }
 # What follows a section's name and a dot without being one of its options.
 NOT_OPTIONS = {"md", "py", "safetensors", "npz"}

@@ -26,6 +26,8 @@ from dlp_fast.runs.log import RunLog
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# So few steps show no poison, and every stage should run; what proposes without learning has tests of its own.
+QUICK = {"nothing_found": "suspect", "proposals": ("learning_curves",), "verify_from": 1}
 # Sections as `defend()` takes them; `options()` gives the same for a command line.
 CONFIG = {
     "threads": 1,
@@ -34,7 +36,7 @@ CONFIG = {
     "model": "wrn-10-1",
     "checkpoint_seconds": 0.2,
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 128},
-    "detection": {"nothing_found": "suspect"},  # so few steps show no poison, and every stage should run
+    "detection": QUICK,
     "unlearning": {"epochs": 3},
     "finetuning": {"steps": 12, "batch": 32, "norm_batches": 5},
 }
@@ -42,7 +44,7 @@ CONFIG = {
 TINY = {
     "model": "wrn-10-1",
     "supervised": {"epochs": 2, "min_steps": 0, "batch": 32},
-    "detection": {"nothing_found": "suspect"},
+    "detection": QUICK,
     "unlearning": {"epochs": 1},
     "finetuning": {"steps": 4, "batch": 16, "norm_batches": 2},
 }
@@ -53,7 +55,8 @@ def options(**over: object) -> list[str]:
     words = []
     for key, value in {**CONFIG, **over}.items():
         for name, one in value.items() if isinstance(value, dict) else [("", value)]:
-            words += [f"--{key}.{name}".rstrip(".").replace("_", "-"), str(one)]
+            several = one if isinstance(one, tuple) else (one,)
+            words += [f"--{key}.{name}".rstrip(".").replace("_", "-"), *map(str, several)]
     return words
 
 

@@ -50,7 +50,7 @@ if [ -f "$pack" ]; then
   fi
   # what is done is kept, so that the next loan goes on
   step "Table 3 at full scale, as far as it gets" "$PYTHON" -m studies.full_scale.run --data "$images" --workers 12 \
-    --out "$results/reproduce/cifar10_full_h200" --seconds "${CELL_SECONDS:-3600}"
+    --out "$results/reproduce/cifar10_full" --seconds "${CELL_SECONDS:-3600}"
   if [ -n "${CUDA_MPS_PIPE_DIRECTORY:-}" ]; then
     echo quit | nvidia-cuda-mps-control
     unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY

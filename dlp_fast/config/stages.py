@@ -127,9 +127,9 @@ class FinetuningConfig(Section):
     lambda_u: float = Field(1.0, ge=0)
     """λ_u, weight of the unlabeled loss (α in DLP Eq. 7): of its mean where μ ≥ 1, else of each image beside a labeled
     one."""
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.2, gt=0)
     """Peak step size of SGD with Nesterov momentum. FixMatch's 0.03 is for 2²⁰ steps."""
-    schedule: ScheduleName = "fixmatch_cosine"
+    schedule: ScheduleName = "trapezoid"
     """How the step size falls after the rise. linear, cosine: to `final_share` of its peak. trapezoid: the same along a
     line, from 0.6 of the steps on. fixmatch_cosine: by cos(7πk/16K), to 0.195 of it (as published). constant: not at
     all."""

@@ -11,11 +11,11 @@ from dlp_fast.report.thumbnails import source
 
 
 def findings_shown(
-    findings: list[dict[str, Any]], of: Exhibits, classes: list[str], labels: list[str]
+    findings: list[dict[str, Any]], of: Exhibits, classes: list[str], labels: list[str], final: str
 ) -> list[dict[str, Any]]:
     """For each finding of results.json, what the template shows of it.
 
-    Args: labels: of all images, by id.
+    Args: labels: of all images, by id; final: what the model of the run is called.
     """
     places = {number: place for place, number in enumerate(of.triggers.finding.tolist())}
     return [
@@ -23,7 +23,7 @@ def findings_shown(
             "title": title(values, classes),
             "likely_benign": values["likely_benign"],
             "sentence": sentence(Finding.from_json(values)),
-            "rates": rates(values),
+            "rates": rates(values, final),
             "trigger": _trigger(of, places[number], classes, labels) if number in places else None,
             "no_trigger": why_none(values, len(places)),
         }
@@ -50,13 +50,15 @@ def sentence(finding: Finding) -> str:
     )
 
 
-def rates(values: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """The estimated attack success rates of a finding, before and after; none where none was measured."""
+def rates(values: dict[str, Any], final: str) -> list[tuple[str, float | None]]:
+    """The estimated attack success rates of a finding, before and after; none where none was measured. `final`: what
+    the model of the run is called.
+    """
     if values.get("attack_success") is None and values.get("attack_success_after") is None:
         return []
     return [
         ("network after stage 1", values.get("attack_success")),
-        ("clean model", values.get("attack_success_after")),
+        (final, values.get("attack_success_after")),
         ("highest of harmless groups, after stage 1", values.get("placebo_success")),
     ]
 

@@ -21,6 +21,7 @@ from dlp_fast.report.found import findings_shown
 from dlp_fast.report.text import duration, notes
 from dlp_fast.report.thumbnails import ACROSS, sheets, source
 from dlp_fast.report.workplace import as_script_data, command, gallery_data, left_out, names_of, sentence
+from dlp_fast.runs.contents import holds_of, title
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_quarantine, read_results, read_samples
@@ -63,6 +64,12 @@ class _Run:
     samples: dict[str, list[str]]
     exhibits: Exhibits
     classes: list[str]
+
+    @property
+    def final(self) -> str:
+        """What the model of the run is called."""
+        model = self.results.get("model", {})
+        return title(model.get("holds") or holds_of(self.results["stages"])).removeprefix("the ")
 
     @property
     def findings(self) -> list[dict[str, Any]]:
@@ -115,7 +122,8 @@ def context(of: _Run) -> dict[str, Any]:
         "per_class": per_class(names, sizes, counted),
         "notes": notes(results),
         "targets": _targets(exhibits, of.classes, samples["label"]),
-        "findings": findings_shown(of.findings, exhibits, of.classes, samples["label"]),
+        "findings": findings_shown(of.findings, exhibits, of.classes, samples["label"], of.final),
+        "final": of.final,
         "command": command(run, results["config"]),
         "quarantine": read_quarantine(run),
         "most_rows": MOST_ROWS,
@@ -141,7 +149,7 @@ def _gallery(of: _Run, room: int) -> dict[str, Any]:
     joined = sheets(of.exhibits.thumbnails, room)
     shown = min(len(of.exhibits.ids), len(joined) * ACROSS * ACROSS)
     benign = [finding["likely_benign"] for finding in of.findings]
-    data = gallery_data(of.folder, shown, of.exhibits, of.samples, of.classes, benign)
+    data = gallery_data(of.folder, shown, of.exhibits, of.samples, of.classes, benign) | {"final": of.final}
     suspects_shown = data["decision"].count(DECISIONS.index("suspected_poisoned"))
     return {
         "sheets": joined,

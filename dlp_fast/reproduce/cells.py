@@ -36,7 +36,7 @@ from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import finetuning
 
 MOST_OF_TEST = 0.25  # share of the test set that may become the clean images that rivals are given
-VERSION = 11  # of the methods: cells of an older one are not mixed with new ones
+VERSION = 12  # of the methods: cells of an older one are not mixed with new ones
 LEAST_CLEAN = 40  # images of it, however small the test set
 CLEAN_LABEL = ("sig", "lca")
 PRESET_OF = {"dlp": "paper", "dlp_per_class": "paper-per-class"}

@@ -45,7 +45,8 @@ def watched(monkeypatch):
 
 
 def run(of=None, **detection):
-    config = RunConfig(**{**TINY, "detection": detection})
+    only_curves = {"proposals": ("learning_curves",), "verify_from": 1}  # nothing to put to another network
+    config = RunConfig(**{**TINY, "detection": only_curves | detection})
     return pipeline.defend(of or session(), training_data(), config)
 
 

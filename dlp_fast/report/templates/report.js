@@ -166,7 +166,7 @@
     const word = data.decisions[data.decision[i]], differs = data.label[i] !== data.prediction[i];
     line(`${SHAPES[word] || ""} ${said(word)}`).className = "state";
     line("label ", make("b", "", data.names[data.label[i]]));
-    line(`clean model ${differs ? "≠ " : ""}`, make("b", differs ? "differs" : "", data.names[data.prediction[i]]),
+    line(`${data.final} ${differs ? "≠ " : ""}`, make("b", differs ? "differs" : "", data.names[data.prediction[i]]),
       ` ${Math.round(100 * data.confidence[i])} %`);
     line(`rank ${data.rank[i]}, ${data.entropy[i].toPrecision(3)} bits`);
     line(`id ${data.id[i]}${data.group[i] >= 0 ? `, duplicates ${data.group[i]}` : ""}`);
@@ -184,7 +184,7 @@
     one.dataset.mark = word;
     one.querySelector(".badge").textContent = SIGNS[word] || "";
     for (const act of one.querySelectorAll(".act")) act.classList.toggle("on", act.dataset.mark === word);
-    one.setAttribute("aria-label", `image ${data.id[i]}, label ${data.names[data.label[i]]}, clean model says `
+    one.setAttribute("aria-label", `image ${data.id[i]}, label ${data.names[data.label[i]]}, ${data.final} says `
       + `${data.names[data.prediction[i]]}, ${said(data.decisions[data.decision[i]])}, ${word ? `decided ${word}` : "not decided"}`);
   }
   function paint(canvas, i) {
