@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from dlp_fast.config import RunConfig
@@ -134,7 +134,8 @@ def _sha256(file: Path) -> str:
 def from_file(file: Path) -> StartingWeights:
     """The tensors of a safetensors file. Raises ConfigError where it is none; nothing is ever unpickled."""
     try:
-        return StartingWeights(load_file(file), file.name, _sha256(file))
+        content = file.read_bytes()  # once: what is hashed is what is used, whatever becomes of the file
+        return StartingWeights(load(content), file.name, hashlib.sha256(content).hexdigest())
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"--weights {file} cannot be read as a safetensors file ({error}). A state dict that torch saved is "

@@ -1,8 +1,8 @@
 """Weights that networks start from: files, torchvision's and timm's own, and runs from beginning to end."""
 
+import dataclasses
 import hashlib
 import json
-import shutil
 import sys
 import types
 import urllib.error
@@ -11,9 +11,10 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from tiny import CONFIG, command, options, training_data
+from tiny import command, options, training_data
 
 import dlp_fast
+from dlp_fast.commands.export_model import model_card
 from dlp_fast.config import RunConfig
 from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.models.registry import build_model, check_name, how_it_starts, new_model
@@ -31,8 +32,6 @@ def saved(path, name="resnet18", prefix="", **over):
 
 
 def data_of(side, start):
-    import dataclasses
-
     of = training_data()
     images = types.SimpleNamespace(height=side, width=side)
     return dataclasses.replace(of, images=images, start=start)
@@ -93,7 +92,7 @@ class TestFill:
     def test_nothing_fits(self, tmp_path):
         file, _ = saved(tmp_path / "w.safetensors", "squeezenet1_1")
         with pytest.raises(
-            ConfigError, match=r"none of the 52 tensors of w.safetensors fits .*resnet18 .*conv1"
+            ConfigError, match=r"none of the 52 tensors of w.safetensors fits .*resnet18 .*the network bn1"
         ):
             new_model("torchvision:resnet18", data_of(112, from_file(file)), 0)
 
@@ -151,9 +150,7 @@ class TestTorchvision:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
         (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
         torch.save({"a": types.SimpleNamespace()}, tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
-        with pytest.raises(
-            ResourceError, match=r"torchvision cannot load pretrained weights of resnet18 \(Weights only"
-        ):
+        with pytest.raises(ResourceError, match=r"torchvision cannot load .* of resnet18 \(Weights only"):
             starting_weights(self.CONFIG, None)
 
     def test_without_a_network_connection(self, tmp_path, monkeypatch):
@@ -228,9 +225,7 @@ class TestTimm:
         assert torch.equal(net.stem.weight, start.tensors["stem.weight"])
         assert net.head.out_features == training_data().classes
         timm.offline = True
-        with pytest.raises(
-            ResourceError, match=r"timm cannot load pretrained weights of tiny_net \(no route to host\)"
-        ):
+        with pytest.raises(ResourceError, match=r"timm cannot load .* of tiny_net \(no route to host\)"):
             starting_weights(RunConfig(model="timm:tiny_net", pretrained=True), None)
 
 
@@ -238,41 +233,31 @@ class TestRun:
     @pytest.fixture
     def file(self, tmp_path):
         net = build_model("wrn-10-1", 7, 8, seed=11)
-        save_file(net.state_dict(), tmp_path / "w.safetensors")
+        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path / "w.safetensors")
         return tmp_path / "w.safetensors"
 
     def test_from_beginning_to_end(self, file, tmp_path, monkeypatch):
-        built = []
+        stems = []
 
         def remembered(name, data, seed):
-            built.append(new_model(name, data, seed))
-            return built[-1]
+            net = new_model(name, data, seed)
+            stems.append(net.stem[0].weight.detach().clone())
+            return net
 
-        for place in ("pipeline", "stages.rounds", "stages.ensemble", "stages.tried_triggers"):
+        for place in ("pipeline", "stages.rounds", "stages.ensemble"):
             monkeypatch.setattr(f"dlp_fast.{place}.new_model", remembered)
-        first = []
-        monkeypatch.setattr(
-            "dlp_fast.pipeline.supervised",
-            lambda session, model, *rest: (
-                first.append(model.stem[0].weight.clone()) or _supervised(session, model, *rest)
-            ),
-        )
-        from dlp_fast.stages.supervised import supervised as _supervised
-
         done = command("run", "--out", tmp_path / "run", *options(weights=file))
         assert done.code == 0, done.text
         text = " ".join(done.text.split())
         assert "starting weights: w.safetensors (sha256 " in text
         stem = from_file(file).tensors["stem.0.weight"]
-        assert torch.equal(first[0], stem)
+        assert len(stems) >= 2 and all(torch.equal(one, stem) for one in stems)
         results = json.loads((tmp_path / "run" / "results.json").read_text())
         started = results["model"]["starting_weights"]
         assert started["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert started["head"] == ["classifier.weight", "classifier.bias"] and not started["missing"]
-        done = command("export", tmp_path / "run", "--format", "onnx", "--out", tmp_path / "onnx")
-        card = tmp_path / "onnx" / "README.md"
-        if done.code == 0:  # where onnx is installed
-            assert f"w.safetensors (sha256 {started['sha256']})" in card.read_text()
+        card = model_card(tmp_path / "run", dlp_fast.load(tmp_path / "run"), "")
+        assert f"w.safetensors (sha256 {started['sha256']})" in card
         (tmp_path / "run" / "results.json").unlink()
         file.unlink()  # the same command goes on, and load() works, without the file
         assert command("run", "--out", tmp_path / "run", *options(weights=file)).code == 0
@@ -286,8 +271,8 @@ class TestRun:
         config = RunConfig(model="wrn-10-1", weights=file)
         start = starting_weights(config, tmp_path)
         assert starting_weights(config, tmp_path).sha256 == start.sha256
-        save_file(build_model("wrn-10-1", 7, 8, seed=12).state_dict(), file)
-        with pytest.raises(ConfigError, match="is not the file that the run in .* was begun with"):
+        save_file({"a": torch.zeros(1)}, file)
+        with pytest.raises(ConfigError, match=r"is not the file that the run in .* was begun with"):
             starting_weights(config, tmp_path)
         (tmp_path / KEPT).write_bytes(b"x")
         with pytest.raises(dlp_fast.errors.DataError, match="is damaged"):
