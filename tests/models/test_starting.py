@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from tiny import command, options, training_data
+from tiny import TINY, command, options, training_data
 
 import dlp_fast
 from dlp_fast.commands.export_model import model_card
@@ -236,7 +236,7 @@ class TestRun:
         save_file({k: v.contiguous() for k, v in net.state_dict().items()}, tmp_path / "w.safetensors")
         return tmp_path / "w.safetensors"
 
-    def test_from_beginning_to_end(self, file, tmp_path, monkeypatch):
+    def test_from_beginning_to_end(self, file, tmp_path, monkeypatch, capsys):
         stems = []
 
         def remembered(name, data, seed):
@@ -246,10 +246,11 @@ class TestRun:
 
         for place in ("pipeline", "stages.rounds", "stages.ensemble"):
             monkeypatch.setattr(f"dlp_fast.{place}.new_model", remembered)
-        done = command("run", "--out", tmp_path / "run", *options(weights=file))
-        assert done.code == 0, done.text
-        text = " ".join(done.text.split())
-        assert "starting weights: w.safetensors (sha256 " in text
+        asked = {"out": tmp_path / "run", "weights": file, "classes": list("abc"), **TINY}
+        of = training_data()
+        images = of.images.get(torch.arange(len(of)))
+        dlp_fast.defend(images, of.labels, **asked)
+        assert "starting weights: w.safetensors (sha256 " in " ".join(capsys.readouterr().err.split())
         stem = from_file(file).tensors["stem.0.weight"]
         assert len(stems) >= 2 and all(torch.equal(one, stem) for one in stems)
         results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -260,7 +261,7 @@ class TestRun:
         assert f"w.safetensors (sha256 {started['sha256']})" in card
         (tmp_path / "run" / "results.json").unlink()
         file.unlink()  # the same command goes on, and load() works, without the file
-        assert command("run", "--out", tmp_path / "run", *options(weights=file)).code == 0
+        dlp_fast.defend(images, of.labels, quiet=True, **asked)
         assert (
             json.loads((tmp_path / "run" / "results.json").read_text())["model"]["starting_weights"]
             == started
