@@ -26,7 +26,8 @@ from dlp_fast.engine.inference import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, load
-from dlp_fast.models.registry import check_name
+from dlp_fast.models.registry import check_name, keeps_own_stem
+from dlp_fast.models.starting import check_options
 from dlp_fast.pipeline import defend as run_stages
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
@@ -103,6 +104,7 @@ def execute(
         refuse_test_options(f"the {config.data} that was given", config.dataset)
     settings = resolve(config)
     folder = RunFolder(config.out or default_out(settings)) if keep else None
+    check_options(config, folder.path if folder else None)
     with contextlib.ExitStack() as stack:
         if folder:
             if dataset is None:
@@ -130,16 +132,9 @@ def execute(
             results = results_of(finished, config)
         mean, std, size = *map(torch.tensor, (data.mean, data.std)), (data.images.height, data.images.width)
         reading = {"fit": prepared.dataset.fit, "bit_depth": prepared.dataset.bit_depth}
-        model = Classifier(
-            found.model,
-            config.model,
-            train.classes,
-            size,
-            mean,
-            std,
-            holds=results["model"]["holds"],
-            **reading,
-        ).to(compute.device)
+        reading |= {"holds": results["model"]["holds"], "own_stem": keeps_own_stem(data)}
+        model = Classifier(found.model, config.model, train.classes, size, mean, std, **reading)
+        model = model.to(compute.device)
         if folder:
             write_run(folder, finished, model, results, log)
         return result_of(finished, model.eval(), results, folder.path if folder else None)

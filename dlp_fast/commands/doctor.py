@@ -43,6 +43,7 @@ EXTRAS = {
     "pandas": ("pandas", "Result.to_frame()"),
     "pyarrow": ("parquet", "samples.parquet"),
     "tensorboard": ("tensorboard", "--track tensorboard"),
+    "timm": ("timm", "--model timm:NAME"),
 }
 ROOM = 2.0  # GB that a run folder with its checkpoints may need
 

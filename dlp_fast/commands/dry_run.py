@@ -18,6 +18,7 @@ from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import check_name, new_model
+from dlp_fast.models.starting import check_options
 from dlp_fast.preparation.prepare import prepare
 from dlp_fast.runs.log import RunLog
 from dlp_fast.selection.labels import Labels
@@ -69,6 +70,7 @@ def dry_run(config: RunConfig, dataset: sources.Dataset | None = None, *, quiet:
         torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision, config.graphs)
     check_name(config.model)
+    check_options(config, None)
     log = RunLog(None, quiet=quiet)
     prepared = prepare(config, resolve(config), compute, dataset, None, log)
     with Session(compute, RunLog(None, quiet=True)) as session:

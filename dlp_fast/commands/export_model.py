@@ -96,7 +96,7 @@ def as_torchvision(run: Path, out: Path) -> str:
     Raises ConfigError where the network is not torchvision's, with the difference.
     """
     model = read_model(run)
-    different = difference_from_torchvision(model.name, max(model.size))
+    different = difference_from_torchvision(model.name, max(model.size), model.own_stem)
     if different:
         raise ConfigError(
             f"{model.name} at {model.size[1]} x {model.size[0]} px {different}. Use --format onnx, or "
@@ -135,6 +135,12 @@ def model_card(run: Path, model: Classifier, use: str) -> str:
         if holds == CLEAN
         else "suspected poisoned; the network was trained on them all the same"
     )
+    start = results.get("model", {}).get("starting_weights")
+    started = (
+        f"- Started from weights that nothing here examined: {start['source']} (sha256 {start['sha256']})\n"
+        if start
+        else ""
+    )
     said = "\n".join(f"- {note[0].upper()}{note[1:]}" for note in notes(results))
     height, width = model.size
     mean, std = ([round(v, 4) for v in of.tolist()] for of in (model.mean, model.std))
@@ -148,7 +154,7 @@ were not trusted.
   paths, Pillow images and arrays.
 - Normalisation, part of the model in ONNX and dlp_fast: (x / 255 - mean) / std, mean {mean}, std {std}
 - Output: {len(model.classes)} classes, in the order below
-- Verdict on the training images: {verdict["kind"]} (score {verdict["score"]:.2f}; 1 counts as found)
+{started}- Verdict on the training images: {verdict["kind"]} (score {verdict["score"]:.2f}; 1 counts as found)
 - {unlearnt} images were {trained}
 - Clean accuracy: {percent(last["clean_accuracy"])}; attack success rate of the known trigger:
   {percent(last["attack_success_rate"])} (– where unknown)

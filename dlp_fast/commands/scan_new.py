@@ -123,12 +123,12 @@ def stage1_network(run: Path, like: Classifier) -> Classifier:
             f"{run}/checkpoints holds no network of stage 1 (were the checkpoints removed?). It is what new images are "
             "compared with; the clean model alone is dlp_fast.predict."
         )
-    net = build_model(like.name, len(like.classes), max(like.size), seed=0)
+    net = build_model(like.name, len(like.classes), max(like.size), seed=0, own_stem=like.own_stem)
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(f"the checkpoint in {run} is of another network ({error}).") from None
-    reading = {"fit": like.fit, "bit_depth": like.bit_depth}
+    reading = {"fit": like.fit, "bit_depth": like.bit_depth, "own_stem": like.own_stem}
     network = Classifier(net, like.name, like.classes, like.size, like.mean, like.std, **reading)
     return network.to(like.mean.device).eval()
 

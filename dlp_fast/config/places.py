@@ -48,6 +48,8 @@ def real_places(settings: dict[str, Any]) -> dict[str, Any]:
         over["data"] = real_data(str(data))
     if places:
         over["dataset"] = places
+    if settings.get("weights") is not None:
+        over["weights"] = os.path.realpath(settings["weights"])
     return merge(settings, over)
 
 
@@ -65,7 +67,8 @@ def at_real_places(config: RunConfig) -> RunConfig:
     """`config`, whose images are not in memory, with the real paths of its image sets."""
     places = _real_options(config.dataset.model_dump())
     dataset = config.dataset.model_copy(update={name: Path(path) for name, path in places.items()})
-    return config.model_copy(update={"data": real_data(config.data), "dataset": dataset})
+    weights = config.weights and Path(os.path.realpath(config.weights))
+    return config.model_copy(update={"data": real_data(config.data), "dataset": dataset, "weights": weights})
 
 
 def refuse_overlap(data: str | Path, out: Path, option: str = "--data") -> None:

@@ -24,7 +24,12 @@ class RunConfig(Section):
     """resident: images in memory; dali, torchvision: files decoded as needed, by DALI or by Pillow. auto: resident up
     to `dataset.resident_megabytes`, else dali where it is installed. All show the same images."""
     model: str = "wrn-16-1"
-    """wrn-D-K, or torchvision:NAME (resnet18, vgg16_bn, ...); no pretrained weights."""
+    """wrn-D-K, torchvision:NAME (resnet18, vgg16_bn, ...), or timm:NAME, with the extra timm."""
+    weights: Path | None = None
+    """safetensors file that every network of the run starts from, but for its classifier; unset: new weights."""
+    pretrained: bool = False
+    """Start from the weights that torchvision or timm have for the network; they may download them. Nothing here checks
+    them: see limits."""
     attack: Literal[
         "auto",
         "none",

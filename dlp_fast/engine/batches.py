@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlp_fast import ops
 from dlp_fast.data.randomness import permutation
+from dlp_fast.models.starting import StartingWeights
 
 
 class Images(Protocol):
@@ -64,7 +65,7 @@ class TrainingData:
     """The image set as the stages see it: pictures, labels, and how to present them to the network.
 
     labels: int64 [n] on the CPU; mean, std: of the pixels in 0..1, three numbers; flip: whether a mirrored picture
-    keeps its class; classes: how many.
+    keeps its class; classes: how many; start: weights that networks for it start from, None: new ones.
     """
 
     images: Images
@@ -75,6 +76,7 @@ class TrainingData:
     flip: bool
     seed: int
     device: torch.device
+    start: StartingWeights | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -30,7 +30,8 @@ class Classifier(nn.Module):
 
     Attributes: classes: names in the order of the outputs; size: (height, width) in pixels that it was trained at; fit,
     bit_depth: how pictures of another shape are brought to it (`DataConfig.fit`), and the bits of 16-bit samples that
-    count; holds: whether it is a clean model (`dlp_fast.runs.contents`), None where that is not known.
+    count; holds: whether it is a clean model (`dlp_fast.runs.contents`), None where that is not known; own_stem: as in
+    build_model.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class Classifier(nn.Module):
         fit: str = "crop",
         bit_depth: int = 16,
         holds: str | None = None,
+        own_stem: bool = False,
     ):
         super().__init__()
         self.net, self.name, self.classes, self.size = net, name, tuple(classes), tuple(size)
         self.fit, self.bit_depth, self.holds = check_fit(fit), bit_depth, holds
+        self.own_stem = own_stem
         self.register_buffer("mean", mean.float().reshape(3))
         self.register_buffer("std", std.float().reshape(3))
 
@@ -101,7 +104,7 @@ class Classifier(nn.Module):
             "bit_depth": self.bit_depth,
             "holds": self.holds,
             "classes": list(self.classes),
-        }
+        } | ({"own_stem": True} if self.own_stem else {})
 
     def metadata(self) -> dict[str, str]:
         """For the header of a safetensors file: what a stranger needs to use the weights, as text and JSON."""
@@ -117,7 +120,7 @@ class Classifier(nn.Module):
             "input": "RGB, NCHW, (x / 255 - mean) / std",
             "mean": json.dumps([round(v, 6) for v in self.mean.tolist()]),
             "std": json.dumps([round(v, 6) for v in self.std.tolist()]),
-        }
+        } | ({"own_stem": "true"} if self.own_stem else {})
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and classes.json into `folder`, each atomically."""
@@ -153,9 +156,16 @@ def read_model(run: str | Path, device: str = "cpu") -> Classifier:
     try:
         facts = json.loads((run / "classes.json").read_text(encoding="utf-8"))
         tensors = load_file(run / "model.safetensors")
-        net = build_model(facts["model"], len(facts["classes"]), max(facts["size"]), seed=0)
+        own_stem = bool(facts.get("own_stem"))
+        net = build_model(
+            facts["model"], len(facts["classes"]), max(facts["size"]), seed=0, own_stem=own_stem
+        )
         # runs of before these were kept cropped, and took 16 bits for used
-        reading = {"fit": facts.get("fit", "crop"), "bit_depth": facts.get("bit_depth", 16)}
+        reading = {
+            "fit": facts.get("fit", "crop"),
+            "bit_depth": facts.get("bit_depth", 16),
+            "own_stem": own_stem,
+        }
         size, mean, std = facts["size"], tensors["mean"], tensors["std"]
         model = Classifier(
             net, facts["model"], facts["classes"], size, mean, std, holds=holds_in(run, facts), **reading

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from dlp_fast.errors import ConfigError
+from dlp_fast.models.from_timm import TIMM, timm_names, timm_network
+from dlp_fast.models.starting import STEM, Filled, StartingWeights, fill
 from dlp_fast.models.wide_resnet import WideResNet
 
 TORCHVISION = "torchvision:"
@@ -54,11 +56,31 @@ def classifier_of(net: nn.Module) -> nn.Linear:
     return layers[-1]
 
 
-def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
+def _head_of(net: nn.Module) -> nn.Module:
+    """The layer that gives the logits: linear, or, in SqueezeNet, the last convolution."""
+    if any(isinstance(module, nn.Linear) for module in net.modules()):
+        return classifier_of(net)
+    return [module for module in net.modules() if isinstance(module, nn.Conv2d)][-1]
+
+
+def build_model(
+    name: str,
+    classes: int,
+    size: int,
+    seed: int,
+    start: StartingWeights | None = None,
+    *,
+    own_stem: bool = False,
+) -> nn.Module:
     """A network with new weights drawn from `seed`, in channels-last memory format.
 
-    Args: name: `wrn-D-K` or `torchvision:NAME`; classes: outputs; size: image side in pixels.
-    Raises ConfigError for an unknown name or a network that cannot take images of that size.
+    Args:
+        name: `wrn-D-K`, `torchvision:NAME` or `timm:NAME`; classes: outputs; size: image side in pixels.
+        start: weights that all layers but the classifier begin with.
+        own_stem: torchvision's networks keep their stem, also up to SMALL pixels.
+
+    Raises ConfigError for an unknown name, a network that cannot take images of that size, or weights that are of
+    another one; ResourceError where timm is missing.
     """
     check_name(name)
     with torch.random.fork_rng(devices=[]):
@@ -66,15 +88,19 @@ def build_model(name: str, classes: int, size: int, seed: int) -> nn.Module:
         wide = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
         if wide:
             net: nn.Module = WideResNet(int(wide[1]), int(wide[2]), classes, size)
+        elif name.startswith(TIMM):
+            net = timm_network(name.removeprefix(TIMM), classes=classes)
         else:
-            net = _from_torchvision(name.removeprefix("torchvision:"), classes, size)
+            net = _from_torchvision(name.removeprefix(TORCHVISION), classes, size, own_stem)
+        if start is not None:
+            fill(net, start, _head_of(net), name)
         net = net.to(memory_format=torch.channels_last)
         try:
             with torch.no_grad():
                 net.eval()(torch.zeros(2, 3, size, size))
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             raise ConfigError(
-                f"model {name} cannot take {size} px images ({str(error).splitlines()[0]}); "
+                f"model {name} cannot take {size} px images ({(str(error).splitlines() or ['?'])[0]}); "
                 "choose another --model or a larger --dataset.image-size"
             ) from None
     return net.train()
@@ -92,6 +118,15 @@ def check_name(name: str) -> None:
                 f"perhaps you meant wrn-{near}-{max(1, width)}"
             )
         return
+    if name.startswith(TIMM):
+        own = name.removeprefix(TIMM)
+        others = timm_names(own)
+        if others is not None:
+            near = _nearest(own.lower(), others)
+            raise ConfigError(
+                f"model {name} is unknown" + (f"; perhaps you meant {TIMM}{near}" if near else "")
+            )
+        return
     import torchvision  # seconds that other networks need not pay
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -102,7 +137,7 @@ def check_name(name: str) -> None:
     hint = f"; perhaps you meant torchvision:{near}" if near else ""
     if own == name:
         raise ConfigError(
-            f"model {name!r} is unknown{hint}; expected wrn-16-1, any wrn-D-K, or torchvision:NAME"
+            f"model {name!r} is unknown{hint}; expected wrn-16-1, any wrn-D-K, torchvision:NAME, or timm:NAME"
         )
     raise ConfigError(f"model torchvision:{own} is unknown{hint}")
 
@@ -115,11 +150,11 @@ def _nearest(name: str, known: list[str]) -> str | None:
     return min(best, key=lambda one: [int(n) for n in re.findall(r"\d+", one)], default=None)
 
 
-def _from_torchvision(name: str, classes: int, size: int) -> nn.Module:
+def _from_torchvision(name: str, classes: int, size: int, own_stem: bool) -> nn.Module:
     import torchvision
 
     net = torchvision.models.get_model(name, weights=None, num_classes=classes, **torchvision_options(name))
-    return _small_stem(name, net, size) if size <= SMALL else net
+    return _small_stem(name, net, size) if size <= SMALL and not own_stem else net
 
 
 def torchvision_options(name: str) -> dict[str, bool]:
@@ -147,19 +182,49 @@ _STEMS = {
 """What `_small_stem` changes, by the beginning of the name."""
 
 
-def difference_from_torchvision(name: str, size: int) -> str | None:
+def _changed_stem(name: str, size: int, own_stem: bool) -> str | None:
+    """What `build_model` changes of torchvision's network for images of `size` pixels; None: nothing."""
+    if not name.startswith(TORCHVISION) or size > SMALL or own_stem:
+        return None
+    own = name.removeprefix(TORCHVISION)
+    return next((how for start, how in _STEMS.items() if own.startswith(start)), None)
+
+
+def difference_from_torchvision(name: str, size: int, own_stem: bool = False) -> str | None:
     """How the network `name` for images of `size` pixels differs from torchvision's of that name; None: not at all."""
     if not name.startswith(TORCHVISION):
         return "is not one of torchvision's networks"
-    stem = next(
-        (how for start, how in _STEMS.items() if name.removeprefix(TORCHVISION).startswith(start)), None
-    )
-    if size > SMALL or stem is None:
+    stem = _changed_stem(name, size, own_stem)
+    if stem is None:
         return None
     return f"is made for small images and is not torchvision's: {stem}. Above {SMALL} px it would be torchvision's own"
 
 
+def _side(data: Any) -> int:
+    return max(data.images.height, data.images.width)
+
+
+def keeps_own_stem(data: Any) -> bool:
+    """Whether networks for `data` keep their stem below SMALL pixels: it is worth its starting weights from STEM on."""
+    return data.start is not None and _side(data) > STEM
+
+
 def new_model(name: str, data: Any, seed: int) -> nn.Module:
-    """The network `name` with new weights, for the classes and image size of `data` (a TrainingData), on its device."""
-    size = max(data.images.height, data.images.width)
-    return build_model(name, data.classes, size, seed).to(data.device)
+    """The network `name` for the classes and image size of `data` (a TrainingData), on its device.
+
+    It starts from `data.start`, where there is one, but for the classifier; all else is drawn from `seed`.
+    """
+    own_stem = keeps_own_stem(data)
+    return build_model(name, data.classes, _side(data), seed, data.start, own_stem=own_stem).to(data.device)
+
+
+def how_it_starts(name: str, data: Any) -> tuple[Filled, str]:
+    """What `new_model` takes from `data.start`, and a line that says so."""
+    size, own_stem = _side(data), keeps_own_stem(data)
+    net = build_model(name, data.classes, size, data.seed, own_stem=own_stem)
+    filled = fill(net, data.start, _head_of(net), name)
+    stem = _changed_stem(name, size, own_stem)
+    told = f"starting weights: {data.start.source} (sha256 {data.start.sha256[:12]}…): {filled}"
+    if stem:
+        told += f"; at {size} px the stem is replaced, and what replaces it is not pretrained: {stem}"
+    return filled, told

@@ -13,6 +13,8 @@ from dlp_fast.data.quarantine import cannot_be_used
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import Compute
 from dlp_fast.errors import DataError
+from dlp_fast.models.registry import how_it_starts
+from dlp_fast.models.starting import starting_weights
 from dlp_fast.runs.environment import environment
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.names import counted
@@ -21,11 +23,14 @@ from dlp_fast.runs.writer import RunFolder, fingerprint
 
 @dataclass(frozen=True)
 class Prepared:
-    """dataset: as loaded; attack: None where there is none; data: as the stages see it."""
+    """dataset: as loaded; attack: None where there is none; data: as the stages see it; start: what results.json says
+    of the weights that networks start from, {} where they are new.
+    """
 
     dataset: sources.Dataset
     attack: Poisoning | None
     data: TrainingData
+    start: dict[str, Any]
 
 
 def prepare(
@@ -37,6 +42,7 @@ def prepare(
     log: RunLog,
 ) -> Prepared:
     """Load the images, check that they are those of the run folder, and poison them where that is asked for."""
+    start = starting_weights(config, folder.path if folder else None)  # before the scan, which may take long
     if dataset is None:
         dataset = load_images(config, folder, log)
     announce(log, dataset, folder)
@@ -58,8 +64,17 @@ def prepare(
             )
     mean, std = pixel_statistics(images)
     classes = len(dataset.train.classes)
-    data = TrainingData(images, labels, classes, mean, std, dataset.flip, config.seed, compute.device)
-    return Prepared(dataset, attack, data)
+    data = TrainingData(images, labels, classes, mean, std, dataset.flip, config.seed, compute.device, start)
+    return Prepared(dataset, attack, data, told_start(config, data, log))
+
+
+def told_start(config: RunConfig, data: TrainingData, log: RunLog) -> dict[str, Any]:
+    """Say what networks take from their starting weights; the same for results.json, {} where there are none."""
+    if data.start is None:
+        return {}
+    filled, told = how_it_starts(config.model, data)
+    log.say(told)
+    return {"source": data.start.source, "sha256": data.start.sha256} | filled.as_json()
 
 
 def load_images(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.Dataset:

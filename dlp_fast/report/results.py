@@ -59,7 +59,8 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         "schema": SCHEMA,
         "verdict": said.as_json(),
         "stages": metrics,
-        "model": {"name": config.model, "holds": holds_of(metrics)},
+        "model": {"name": config.model, "holds": holds_of(metrics)}
+        | ({"starting_weights": run.prepared.start} if run.prepared.start else {}),
         "detection": detection_metrics(found.selection, attack)
         | {
             "findings": [finding.as_json() for finding in found.findings],

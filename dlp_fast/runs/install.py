@@ -13,6 +13,7 @@ EXTRAS = {
     "pandas": ("pandas>=2",),
     "parquet": ("pyarrow>=15",),
     "tensorboard": ("tensorboard>=2.16",),
+    "timm": ("timm>=1.0",),
 }
 """The packages of each extra, as in pyproject.toml."""
 

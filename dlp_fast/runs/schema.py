@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA = 2  # of results.json
 PREDICTIONS = "predictions.safetensors"
+STARTING_WEIGHTS = "starting_weights.safetensors"
 COLUMNS = ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
 DECISIONS = ("suspected_poisoned", "suspected_clean", "undecided")
 

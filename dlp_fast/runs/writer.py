@@ -19,7 +19,7 @@ from dlp_fast.config import differences, read_yaml, real_places
 from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.reader import read_results
-from dlp_fast.runs.schema import PREDICTIONS
+from dlp_fast.runs.schema import PREDICTIONS, STARTING_WEIGHTS
 from dlp_fast.runs.tables import read_table
 
 BEGUN = (".lock", "config.resolved.yaml.tmp")  # all that a run killed in its first moment leaves
@@ -73,7 +73,8 @@ class RunFolder:
                 f"another process is working in {self.path}. Wait for it, or choose another --out."
             ) from None
         if not begun:
-            (self.path / "data.sha256").unlink(missing_ok=True)
+            for name in ("data.sha256", STARTING_WEIGHTS):
+                (self.path / name).unlink(missing_ok=True)
             write_atomic(resolved, yaml.safe_dump(config, sort_keys=False).encode())
 
     def check_data(self, fingerprint: str) -> None:
