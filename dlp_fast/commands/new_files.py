@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlp_fast.data.scan import Quarantined, list_files
+from dlp_fast.data.scan import Quarantined
+from dlp_fast.data.walk import Walk
 from dlp_fast.errors import ConfigError, DataError, ResourceError
 from dlp_fast.runs.names import printable
 
@@ -26,9 +27,12 @@ def find_files(places: Iterable[Path]) -> tuple[list[str], list[Quarantined]]:
     refused: list[Quarantined] = []
     for place in places:
         if place.is_dir():
-            files, bad = list_files(os.path.realpath(place), ".")
-            found |= dict.fromkeys(os.path.join(place, name[2:]) for name in sorted(files, key=os.fsencode))
-            refused += [Quarantined(os.path.join(place, one.path[2:]), one.reason, one.detail) for one in bad]
+            walk = Walk(os.path.realpath(place))
+            found |= dict.fromkeys(os.path.join(place, name) for name in walk.files())
+            refused += [
+                Quarantined(os.path.join(place, one.path.removeprefix("./")), one.reason, one.detail)
+                for one in walk.quarantine
+            ]
         elif os.path.lexists(place):
             found[str(place)] = None
         else:

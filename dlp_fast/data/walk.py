@@ -190,6 +190,12 @@ class Walk:
             self._refuse(folder, [name for name in entries.links if name not in left_out], list(found))
         return found
 
+    def files(self) -> list[str]:
+        """Paths of all files below `root`, whatever folder they lie in, relative to it, in the order of their bytes."""
+        found: dict[str, list[str]] = {"": []}
+        self._tree(".", found, "")
+        return sorted((path.removeprefix("./") for path in found[""]), key=os.fsencode)
+
     def follow(self) -> None:
         """Read what links to folders lead to, each folder once: real folders came first, then links by their names."""
         while self._waiting:
