@@ -387,3 +387,22 @@ def test_a_class_keeps_most_of_its_labels():
     told = with_support(parts, [Evidence(None, None, 50)] * 2, [], seen, train, DetectionConfig())
     assert [of.support is not None for of in told] == [True, False]
     assert not np.isin(ids[:50], kept[0]).any() and np.isin(ids[50:], kept[0]).sum() > 40
+
+
+def test_a_group_with_a_wide_edge_is_held_out_by_itself():
+    """Where all that may belong to a group is most of its class, those that more likely belong than not are held out."""
+    labels = np.arange(200) % 2
+    curves = (torch.rand(10, 200, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    seen = Observed(ResidentImages(pictures(n=200)), torch.from_numpy(labels), 2, *curves)
+    ids = np.flatnonzero(labels == 0)
+    membership = np.where(np.arange(100) < 40, 0.9, 0.3)
+    wide = Group("learning_curves", 0, ids, membership, {"separation": 1.2, "rare": 0.0})
+    kept = []
+
+    def train(with_labels):
+        kept.append(with_labels)
+        return np.full(200, 0.5)
+
+    (told,) = with_support([wide], [Evidence(None, None, 40)], [], seen, train, DetectionConfig())
+    assert told.support is not None
+    assert not np.isin(ids[:40], kept[0]).any() and np.isin(ids[40:], kept[0]).sum() > 40

@@ -74,10 +74,13 @@ def _held(groups: Sequence[Group], labels: np.ndarray) -> tuple[np.ndarray, list
     sizes = np.maximum(np.bincount(labels), 1)
     asked = [False] * len(groups)
     for k in sorted(range(len(groups)), key=lambda k: -groups[k].statistics.get("purity", 0.0)):
-        more = held.copy()
-        more[groups[k].ids[groups[k].membership > EDGE]] = True
-        asked[k] = bool((np.bincount(labels[more], minlength=len(sizes)) <= MOST * sizes).all())
-        held = more if asked[k] else held
+        for edge in (EDGE, 0.5):  # a wide edge may be most of the class, the group itself is not
+            more = held.copy()
+            more[groups[k].ids[groups[k].membership > edge]] = True
+            asked[k] = bool((np.bincount(labels[more], minlength=len(sizes)) <= MOST * sizes).all())
+            if asked[k]:
+                held = more
+                break
     return held, asked
 
 
