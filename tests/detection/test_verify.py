@@ -390,7 +390,7 @@ def test_a_class_keeps_most_of_its_labels():
 
 
 def test_a_group_with_a_wide_edge_is_held_out_by_itself():
-    """Where all that may belong to a group is most of its class, those that more likely belong than not are held out."""
+    """Where all that may belong to a group is most of its class, only those that more likely belong are held out."""
     labels = np.arange(200) % 2
     curves = (torch.rand(10, 200, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
     seen = Observed(ResidentImages(pictures(n=200)), torch.from_numpy(labels), 2, *curves)
