@@ -205,6 +205,7 @@ class TestRunFolder:
             "schema",
             "verdict",
             "stages",
+            "model",
             "detection",
             "decisions",
             "stage3_detections",

@@ -152,7 +152,7 @@ def test_evaluate_tells_what_it_left_out(judged, poisoned, tmp_path):
     (tmp_path / "test" / "cat" / "broken.png").write_bytes(b"")
     done = command("evaluate", judged[0], "--data", tmp_path / "test")
     assert done.code == 0, done.text
-    assert "1 file of" in done.text
+    assert "1 file cannot be used: 1 empty" in " ".join(done.text.split())
 
 
 @pytest.mark.parametrize("attack", ["blended", "sig"])

@@ -11,12 +11,18 @@ import torch
 from dlp_fast import ops
 from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.convict import ask_held_out, is_mark, marks_among, with_evidence
+from dlp_fast.detection.convict import (
+    acts_as_trigger,
+    ask_held_out,
+    is_mark,
+    marks_among,
+    with_evidence,
+)
 from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
-from dlp_fast.detection.verify import Evidence
+from dlp_fast.detection.verify import Evidence, try_triggers
 from dlp_fast.detection.verify.hold_out import with_support
 from dlp_fast.detection.verify.label_support import (
     HeldOut,
@@ -113,6 +119,35 @@ class TestTrigger:
         labels = LABELS.clone()
         labels[POISON] = 0
         assert estimated_attack_success(ResidentImages(images), POISON, labels, 0, clean, predict) > 0.6
+
+    def test_what_a_class_looks_like_is_no_trigger_beside_placebos_that_are_compared_alike(self):
+        """Two bright classes and one dark: where no image of the class is unsuspicious, its look is the trigger, and
+        that of the placebos too.
+        """
+        base = pictures().float() * 0.3
+        base[LABELS == 0, :8] += 150
+        base[LABELS == 1, 8:] += 150
+        images = ResidentImages(base.clamp(0, 255).to(torch.uint8))
+
+        def by_look(x):
+            top, bottom = x[:, :8].float().mean((1, 2, 3)), x[:, 8:].float().mean((1, 2, 3))
+            return torch.where((top - bottom).abs() < 60, 2, torch.where(top > bottom, 0, 1))
+
+        half = Group(
+            "static_patterns.principal", 0, np.flatnonzero(LABELS.numpy() == 0)[:100], np.ones(100), {}
+        )
+        rest = Group(
+            "static_patterns.principal", 0, np.flatnonzero(LABELS.numpy() == 0)[100:], np.ones(100), {}
+        )
+        curves = (torch.rand(10, N, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+        seen = Observed(images, LABELS, CLASSES, *curves)
+        for told in try_triggers([half, rest], seen, by_look):
+            assert told.attack_success > 0.9 and told.placebo_success > 0.45
+            assert not acts_as_trigger(replace(told, placebo_success=1.0), DetectionConfig())
+        alone = try_triggers([half], seen, by_look)[
+            0
+        ]  # compared with the rest of its class: nothing in common
+        assert alone.attack_success < 0.2
 
     def test_nobody_to_try_it_on(self, poisoned):
         images, labels = poisoned

@@ -14,7 +14,7 @@ import torch
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify.label_support import LabelSupport, distinct_pictures
-from dlp_fast.detection.verify.trigger import Predict, estimated_attack_success
+from dlp_fast.detection.verify.trigger import Predict, enough_of_class, estimated_attack_success
 
 PLACEBOS = 5  # classes, the largest first, that a placebo is made of
 FEWEST = 10  # images of a placebo, where the group in question has as many
@@ -55,9 +55,11 @@ def _tried(
     if group.label is None:
         return Evidence(None, None, distinct)
 
+    within = enough_of_class(len(group.core), seen.labels, group.label, unsuspicious)
+
     def success(ids: np.ndarray, label: int) -> float:
         return estimated_attack_success(
-            seen.images, torch.from_numpy(ids), seen.labels, label, unsuspicious, predict
+            seen.images, torch.from_numpy(ids), seen.labels, label, unsuspicious, predict, within
         )
 
     placebos = [

@@ -53,21 +53,40 @@ def reconstruct(images: Images, suspects: Tensor, others: Tensor) -> list[Trigge
     return [by_moments, Trigger(torch.ones_like(scale).float(), added.float())]
 
 
+def enough_of_class(suspects: int, labels: Tensor, label: int, tried_on: Tensor) -> bool:
+    """Whether class `label` has enough images among `tried_on` to compare so many suspects with."""
+    own = int((labels[tried_on] == label).sum())
+    return own >= suspects // 4 and own > 8
+
+
 def estimated_attack_success(
-    images: Images, suspects: Tensor, labels: Tensor, label: int, tried_on: Tensor, predict: Predict
+    images: Images,
+    suspects: Tensor,
+    labels: Tensor,
+    label: int,
+    tried_on: Tensor,
+    predict: Predict,
+    within_class: bool | None = None,
 ) -> float:
     """Share, 0 to 1, of images of other classes that `predict` takes for class `label` once they carry what `suspects`
     (int64 ids) have in common; of two ways to reconstruct it the one that works better.
 
-    Args: labels: int64 [n]; tried_on: int64 ids of unsuspicious images of all classes.
+    Args: labels: int64 [n]; tried_on: int64 ids of unsuspicious images of all classes; within_class: whether suspects
+    are compared with images of their class, which takes the class's own look out of the trigger; None: where there are
+    enough (`enough_of_class`). A placebo has to be compared as the group that it stands for.
     """
-    return max(
-        (share for _, share in attempts(images, suspects, labels, label, tried_on, predict)), default=0.0
-    )
+    tried = attempts(images, suspects, labels, label, tried_on, predict, within_class)
+    return max((share for _, share in tried), default=0.0)
 
 
 def attempts(
-    images: Images, suspects: Tensor, labels: Tensor, label: int, tried_on: Tensor, predict: Predict
+    images: Images,
+    suspects: Tensor,
+    labels: Tensor,
+    label: int,
+    tried_on: Tensor,
+    predict: Predict,
+    within_class: bool | None = None,
 ) -> list[tuple[Trigger, float]]:
     """Each way to reconstruct what `suspects` have in common, with the share that `estimated_attack_success` takes the
     highest of; none where there is nothing to make it from or nobody to try it on.
@@ -75,8 +94,11 @@ def attempts(
     others = tried_on[labels[tried_on] != label]
     if not len(others) or not len(suspects):
         return []
-    own = tried_on[labels[tried_on] == label]
-    compared = own if len(own) >= len(suspects) // 4 and len(own) > 8 else tried_on
+    if within_class is None:
+        within_class = enough_of_class(len(suspects), labels, label, tried_on)
+    compared = tried_on[labels[tried_on] == label] if within_class else others
+    if not len(compared):
+        return []
     victims = _spread(others)
     found = []
     for trigger in reconstruct(images, suspects, compared):
