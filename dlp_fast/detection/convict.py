@@ -74,14 +74,14 @@ def with_evidence(
     of_asked = evidence[len(decision.found) : len(decision.found) + len(asked)]
     of_marks = evidence[len(decision.found) + len(asked) :]
     convicted: list[tuple[Group, Evidence]] = []
-    shown: list[tuple[Finding, Group]] = []
+    shown: list[Finding] = []
     for group, told in zip(marks, of_marks, strict=True):
         if told.distinct < config.min_distinct:
             continue  # copies of one picture
         if acts_as_trigger(told, config) or labels_unsupported(told, config):
             convicted.append((group, told))
         elif group.label is not None:
-            shown.append((_mark(group, told, config), group))
+            shown.append(_mark(group, told, config))
     kept = [
         (_with_numbers(finding, told, config), group)
         for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True)
@@ -93,10 +93,11 @@ def with_evidence(
             kept.append((_by_gap(group, told, config), group))
     for group, told in sorted(convicted, key=lambda entry: -entry[0].statistics["purity"]):
         _add_mark(kept, group, told, config)
-    taken = np.concatenate([group.core for _, group in kept] or [np.zeros(0, dtype=np.int64)])
-    shown = [(mark, group) for mark, group in shown if np.isin(group.core, taken).mean() <= 0.5]
+    # of a class that is found, the rest has something in common as well: what the class looks like
+    classes = {finding.label for finding, _ in kept}
+    shown = [mark for mark in shown if mark.label not in classes]
     findings, found = tuple(finding for finding, _ in kept), tuple(group for _, group in kept)
-    return Decision(decision.scored, findings, found, tuple(mark for mark, _ in shown))
+    return Decision(decision.scored, findings, found, tuple(shown))
 
 
 def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:

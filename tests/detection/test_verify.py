@@ -265,7 +265,7 @@ class TestMarks:
             assert finding.score == pytest.approx(0.95 / self.config.min_purity)
             assert finding.attack_success == told.attack_success
 
-    def test_a_mark_of_images_that_are_found_already_is_not_shown(self):
+    def test_a_mark_in_a_class_that_is_found_is_not_shown(self):
         ids = POISON.numpy()
         curves = Group("learning_curves", 0, ids, np.ones(30), {"separation": 9.0, "rare": 0.0})
         first = Decision((), (finding_of(curves),), (curves,))
