@@ -206,6 +206,7 @@ class TestTrackers:
         assert warned[0].startswith("--track mlflow is left out, its package is missing: ")
         assert warned[0].endswith(" -m pip install mlflow")
 
+    @pytest.mark.slow
     def test_a_run_goes_on_without(self, monkeypatch, tmp_path):
         self.module(monkeypatch, Fake(broken=True))
         done = command("run", "--out", tmp_path / "run", *options(), "--track", "wandb")

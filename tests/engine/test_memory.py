@@ -64,6 +64,7 @@ class TestReckoned:
 
 
 class TestAuto:
+    @pytest.mark.slow
     def test_lowered_kept_and_used_again(self, tmp_path, monkeypatch):
         monkeypatch.setattr(preparation, "available", lambda _: 20_000_000)
         out = tmp_path / "run"
@@ -83,6 +84,7 @@ class TestAuto:
         assert damaged.code == 3
         assert "batches.json is damaged" in " ".join(damaged.text.split())
 
+    @pytest.mark.slow
     def test_a_warning_without_it(self, tmp_path, monkeypatch):
         monkeypatch.setattr(preparation, "available", lambda _: 20_000_000)
         done = command("run", "--out", tmp_path / "run", *options())
