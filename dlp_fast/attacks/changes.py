@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -57,7 +58,7 @@ class ResidualChange:
         return replace(self, residuals=self.residuals.to(device), row=self.row.to(device), after=after)
 
 
-class RowChange:
+class RowChange(ABC):
     """Base of changes that are worked out for the chosen rows of a batch alone: subclasses define `change`."""
 
     def __call__(self, images: Tensor, ids: Tensor, variant: Tensor) -> Tensor:
@@ -68,9 +69,9 @@ class RowChange:
         changed[rows] = self.change(images[rows], ids[rows], variant[rows])
         return changed
 
+    @abstractmethod
     def change(self, images: Tensor, ids: Tensor, variant: Tensor) -> Tensor:
         """uint8 [b, H, W, 3] of uint8 `images`, none of which stays as it is."""
-        raise NotImplementedError
 
     def to(self, device: torch.device | str) -> RowChange:
         """Itself: `change` moves what it needs. Subclasses with large tensors move them here."""

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dlp_fast.attacks.poisoning import Poisoning, plan
 from dlp_fast.commands.options import parse, tell
-from dlp_fast.config import DataConfig, Section, refuse_overlap
+from dlp_fast.config import AttackName, DataConfig, Section, refuse_overlap
 from dlp_fast.data import sources
 from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
 from dlp_fast.runs.log import RunLog
@@ -29,26 +29,7 @@ class PoisonConfig(Section):
     """digits | cifar10 | cifar10:DIR | DIR with a folder a class (or DIR/train and DIR/test)."""
     out: Path
     """Folder that train, test, test_triggered and truth.csv are written to; must not exist or be empty."""
-    attack: Literal[
-        "badnets",
-        "blended",
-        "trojannn",
-        "lca",
-        "sig",
-        "badnets-all-to-all",
-        "blended-all-to-all",
-        "three-triggers",
-        "ten-triggers",
-        "wanet",
-        "wanet-strong",
-        "bpp",
-        "low-frequency",
-        "adaptive-blend",
-        "adaptive-patch",
-        "tact",
-        "input-aware",
-        "random-place",
-    ] = "badnets"
+    attack: AttackName = "badnets"
     """Which trigger."""
     poison_rate: float = Field(0.1, gt=0, le=1)
     """α, share of the training images that are poisoned."""

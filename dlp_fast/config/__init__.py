@@ -26,7 +26,7 @@ from dlp_fast.config.reading import (
     refuse_address,
     resolve,
 )
-from dlp_fast.config.run import RunConfig
+from dlp_fast.config.run import AttackName, RunConfig
 from dlp_fast.config.section import InvalidSection, Section
 from dlp_fast.config.stages import (
     DataConfig,
@@ -38,6 +38,7 @@ from dlp_fast.config.stages import (
 
 __all__ = [
     "IN_MEMORY",
+    "AttackName",
     "NOT_COMPARED",
     "PRESETS",
     "DataConfig",

@@ -11,6 +11,28 @@ from dlp_fast.config.detection import DetectionConfig
 from dlp_fast.config.section import Section
 from dlp_fast.config.stages import DataConfig, FinetuningConfig, SupervisedConfig, UnlearningConfig
 
+AttackName = Literal[
+    "badnets",
+    "blended",
+    "trojannn",
+    "lca",
+    "sig",
+    "badnets-all-to-all",
+    "blended-all-to-all",
+    "three-triggers",
+    "ten-triggers",
+    "wanet",
+    "wanet-strong",
+    "bpp",
+    "low-frequency",
+    "adaptive-blend",
+    "adaptive-patch",
+    "tact",
+    "input-aware",
+    "random-place",
+]
+"""The attacks of `dlp_fast.attacks`, by name."""
+
 
 class RunConfig(Section):
     """One run: an image set goes in; a clean model, the suspected images and the figures come out."""
@@ -30,28 +52,7 @@ class RunConfig(Section):
     pretrained: bool = False
     """Start from the weights that torchvision or timm have for the network; they may download them. Nothing here checks
     them: see limits."""
-    attack: Literal[
-        "auto",
-        "none",
-        "badnets",
-        "blended",
-        "trojannn",
-        "lca",
-        "sig",
-        "badnets-all-to-all",
-        "blended-all-to-all",
-        "three-triggers",
-        "ten-triggers",
-        "wanet",
-        "wanet-strong",
-        "bpp",
-        "low-frequency",
-        "adaptive-blend",
-        "adaptive-patch",
-        "tact",
-        "input-aware",
-        "random-place",
-    ] = "auto"
+    attack: Literal["auto", "none", AttackName] = "auto"
     """Poison the training set first, to measure the defence. auto: badnets for the embedded demo, else none."""
     poison_rate: float = Field(0.1, gt=0, le=1)
     """α, share of the training images that the attack poisons."""

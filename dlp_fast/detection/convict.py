@@ -83,13 +83,12 @@ def with_evidence(
         elif group.label is not None:
             shown.append(_mark(group, told, config))
     kept = [
-        (_with_numbers(finding, told, config), group)
+        (_with_numbers(finding, told), group)
         for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True)
         if not any(_contradicts(mark, group) for mark, _ in convicted)
     ]
-    tests = len(asked)
     for group, told in zip(asked, of_asked, strict=True):
-        if taught_by_itself(told, tests, config):
+        if taught_by_itself(told, len(asked), config):
             kept.append((_by_gap(group, told, config), group))
     for group, told in sorted(convicted, key=lambda entry: -entry[0].statistics["purity"]):
         _add_mark(kept, group, told, config)
@@ -179,22 +178,21 @@ def _of_each_class(mark: Group) -> list[Group]:
     return parts
 
 
-def _with_numbers(finding: Finding, evidence: Evidence, config: DetectionConfig) -> Finding:
+def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
     support = evidence.support
-    finding = replace(
+    return replace(
         finding,
         attack_success=_rounded(evidence.attack_success),
         placebo_success=_rounded(evidence.placebo_success),
         label_support=_rounded(support.ratio) if support else None,
     )
-    return finding
 
 
 def _by_gap(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
     """Of a group whose curves alone do not tell, and whose labels nothing but itself teaches."""
     finding = finding_of(Scored(group, evidence.support.gap / config.min_gap), "supervised")
     finding = replace(finding, label_gap=_rounded(evidence.support.gap), gap_p=evidence.gap_p)
-    return _with_numbers(finding, evidence, config)
+    return _with_numbers(finding, evidence)
 
 
 def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
@@ -213,7 +211,7 @@ def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
         proposal=group.proposal,
         purity=_rounded(statistics["purity"]),
     )
-    return _with_numbers(finding, evidence, config)
+    return _with_numbers(finding, evidence)
 
 
 def _rounded(value: float | None) -> float | None:

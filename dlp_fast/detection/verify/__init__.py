@@ -1,6 +1,6 @@
 """Verification: what each proposed group does, beside placebo groups that are treated alike.
 
-A new verification is one file with a function, one field of Evidence, and its rule in decide.py.
+A new verification is one file with a function, one field of Evidence, and its rule in convict.py.
 """
 
 from __future__ import annotations
