@@ -25,15 +25,15 @@ from dlp_fast.engine.device import SLOW_BF16, choose_compute, slow_bf16
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
-from dlp_fast.models.classifier import Classifier, load
-from dlp_fast.models.registry import check_name, keeps_own_stem
+from dlp_fast.models.classifier import load
+from dlp_fast.models.registry import check_name
 from dlp_fast.models.starting import check_options
 from dlp_fast.pipeline import defend as run_stages
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
 from dlp_fast.preparation.prepare import prepare
 from dlp_fast.report.result import Result
-from dlp_fast.report.results import Finished, result_of, results_of, write_run
+from dlp_fast.report.results import Finished, classifier_of, result_of, results_of, write_run
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.tracking import start_trackers
@@ -130,11 +130,7 @@ def execute(
             scores = score(session, found.model, data)
             finished = Finished(prepared, found, scores, overrides, compute)
             results = results_of(finished, config)
-        mean, std, size = *map(torch.tensor, (data.mean, data.std)), (data.images.height, data.images.width)
-        reading = {"fit": prepared.dataset.fit, "bit_depth": prepared.dataset.bit_depth}
-        reading |= {"holds": results["model"]["holds"], "own_stem": keeps_own_stem(data)}
-        model = Classifier(found.model, config.model, train.classes, size, mean, std, **reading)
-        model = model.to(compute.device)
+        model = classifier_of(finished, config.model, results["model"]["holds"])
         if folder:
             write_run(folder, finished, model, results, log)
         return result_of(finished, model.eval(), results, folder.path if folder else None)

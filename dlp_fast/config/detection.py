@@ -97,7 +97,7 @@ class StaticPatternsConfig(Section):
 
 
 class DetectionConfig(Section):
-    """Which images are suspected (DLP Eq. 5), and every threshold of that decision (used in detection/decide.py)."""
+    """Which images are suspected (DLP Eq. 5), and its thresholds (used in decide.py and convict.py)."""
 
     method: Literal["learning_curves", "entropy", "loss", "activation_clustering", "spectral_signatures"] = (
         "learning_curves"

@@ -14,6 +14,7 @@ from dlp_fast.engine.device import Compute
 from dlp_fast.engine.inference import Scores
 from dlp_fast.evaluation.of_run import detection_metrics, make_test_set, stage_metrics
 from dlp_fast.models.classifier import Classifier
+from dlp_fast.models.registry import keeps_own_stem
 from dlp_fast.pipeline import Defense
 from dlp_fast.preparation.prepare import Prepared
 from dlp_fast.report.agreement import label_agreement, raised_odds
@@ -73,6 +74,23 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         "environment": environment(run.compute.describe()) | {"loader": dataset.loader},
         "config": resolve(config),
     }
+
+
+def classifier_of(run: Finished, name: str, holds: str) -> Classifier:
+    """The model that the run hands out, of network `name`, with how pictures are to be given to it."""
+    data, dataset = run.prepared.data, run.prepared.dataset
+    return Classifier(
+        run.found.model,
+        name,
+        dataset.train.classes,
+        (data.images.height, data.images.width),
+        torch.tensor(data.mean),
+        torch.tensor(data.std),
+        fit=dataset.fit,
+        bit_depth=dataset.bit_depth,
+        holds=holds,
+        own_stem=keeps_own_stem(data),
+    ).to(run.compute.device)
 
 
 def table_of(run: Finished) -> dict[str, list[Any]]:
