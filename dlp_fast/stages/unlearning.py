@@ -79,13 +79,8 @@ def unlearning(
         progress["sum"] += float(loss.detach())
         progress["seen"] += 1
         if (step + 1) % per_epoch == 0:
-            progress["loss"] = progress["sum"] / progress["seen"]
-            progress["sum"], progress["seen"] = 0.0, 0
+            _end_epoch(session, stage, progress, (step + 1) // per_epoch)
             good.update(_snapshot(model))
-            session.log.event(
-                "epoch", stage="unlearning", epoch=(step + 1) // per_epoch, loss=progress["loss"]
-            )
-            stage.note = f"loss {progress['loss']:.2f}"
             progress["stopped"] = progress["loss"] > config.max_loss
     rate = stage.done * batch / stage.seconds
     return Unlearned(
