@@ -3,6 +3,7 @@
 # make bench     every kernel, loader and step beside its peers; JSON and a table with ratios into benchmarks/results/
 # make gpu       everything that needs a GPU, on a machine that has one
 # make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests
+# make reliability  every promise of hard days put to the test (hours); SAMPLE=1: a few trials of each
 # make docs      the documentation as a site in build/site
 # make ptxas     registers, spills and shared memory of the CUDA kernels (needs nvcc, no GPU)
 PYTHON ?= python3
@@ -12,7 +13,7 @@ STAMPS := .stamps
 DATE := $(shell date +%F)
 RESULTS := benchmarks/results
 
-.PHONY: env build demo test test-slow docs bench sanitize ptxas gpu lint clean
+.PHONY: reliability env build demo test test-slow docs bench sanitize ptxas gpu lint clean
 env: $(STAMPS)/env
 $(STAMPS)/env: pyproject.toml
 	@mkdir -p $(STAMPS)
@@ -26,7 +27,7 @@ $(STAMPS)/env: pyproject.toml
 # CMake and ninja compile only what changed since the last build.
 build: env
 	@mkdir -p build
-	@PATH=$(abspath $(BIN)):$$PATH $(BIN)/python setup.py -q build_ext --inplace > build/build.log 2>&1 || { cat build/build.log; exit 1; }
+	@PATH=$(abspath $(BIN)):$$PATH DLP_FAST_NATIVE=1 $(BIN)/python setup.py -q build_ext --inplace > build/build.log 2>&1 || { cat build/build.log; exit 1; }
 
 demo: build
 	@$(BIN)/python -m dlp_fast.run --out runs/demo
@@ -63,6 +64,9 @@ bench: build
 	  --benchmark-columns=median,min,iqr,rounds --benchmark-sort=name $(BENCH) && \
 	$(BIN)/python -m benchmarks.kernels.summarize $$result --write
 
+reliability: build
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.system.reliability $(if $(SAMPLE),--sample) --out $(RESULTS)/reliability_$(DATE).json
+
 # The sanitized package lives in build/sanitize, so the normal build stays. Python itself is not built with ASan, hence
 # LD_PRELOAD; what torch and Python leak at exit is theirs. Subprocesses of the tests inherit all of it.
 SANITIZED := build/sanitize
@@ -75,7 +79,7 @@ sanitize: build
 	cd $(SANITIZED) && \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	  $(abspath $(BIN))/python -m pytest tests/ops -p no:cacheprovider -o addopts="-q -m 'not slow'"
+	  $(abspath $(BIN))/python -m pytest tests/ops --ignore=tests/ops/test_static_runtime.py -p no:cacheprovider -o addopts="-q -m 'not slow'"
 
 PTXAS := $(RESULTS)/ptxas_sm90_$(DATE).txt
 NVCC ?= $(shell command -v nvcc || echo /usr/local/cuda/bin/nvcc)

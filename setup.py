@@ -1,8 +1,12 @@
-"""Builds the native module by CMake; what cannot be built is said, and the package still installs.
+"""Builds the native libraries by CMake; what cannot be built is said, and the package still installs.
+
+A wheel is for every Python: its libraries are of torch's stable ABI. In a tree that is worked in (`build_ext
+--inplace`) the build facts come as a pybind11 module too, where pybind11 is installed.
 
 Metadata lives in pyproject.toml. Environment variables read here:
   TORCH_CUDA_ARCH_LIST   CUDA architectures, "9.0" or "8.0;9.0" (default: native with a GPU, else 80, 86, 89, 90)
   DLP_FAST_CUDA          auto (default) | 0 (CPU kernels only) | 1 (fail where CUDA code cannot be built)
+  DLP_FAST_NATIVE        auto (default: where the compiler fails, the package works without) | 1 (fail there)
   DLP_FAST_SANITIZE      1: AddressSanitizer and UBSan in the CPU kernels (see `make sanitize`)
 """
 
@@ -16,6 +20,7 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -64,11 +69,18 @@ def find_nvcc(torch_dir: Path) -> str | None:
     return None
 
 
+NOTE = "build_note.txt"
+"""Beside the package: why a part was not built, for `dlp-fast doctor`."""
+LIBRARIES = ("_native.so", "_native_cuda.so")
+
+
 class CMakeBuild(build_ext):
-    """One CMake project builds both modules; the build folder is kept, so a second build compiles only changes."""
+    """One CMake project builds the libraries; the build folder is kept, so a second build compiles only changes."""
 
     def run(self) -> None:
         torch_dir = torch_root()
+        target = ROOT / "dlp_fast" if self.inplace else Path(self.build_lib).resolve() / "dlp_fast"
+        target.mkdir(parents=True, exist_ok=True)
         missing = [tool for tool in ("cmake", "ninja") if shutil.which(tool) is None]
         if not (
             shutil.which("c++") or shutil.which("g++") or shutil.which("clang++") or os.environ.get("CXX")
@@ -76,42 +88,79 @@ class CMakeBuild(build_ext):
             missing.append("a C++20 compiler")
         if torch_dir is None:
             missing.append("torch")
-        if importlib.util.find_spec("pybind11") is None:
-            missing.append("pybind11")
         if missing:
-            say(
-                f"native module NOT built, missing: {', '.join(missing)}. The package works without it in plain torch: "
-                "ranking and above all augmentation are then much slower. "
-                "Install what is missing and run `pip install .` again."
-            )
+            self._without(target, f"missing: {', '.join(missing)}")
             return
-        import pybind11
-
         nvcc = find_nvcc(torch_dir)
+        for compiler in [nvcc, None] if nvcc else [None]:
+            try:
+                self._build(torch_dir, target, compiler)
+            except subprocess.CalledProcessError:
+                if compiler and os.environ.get("DLP_FAST_CUDA") == "1":
+                    raise SystemExit(
+                        "dlp_fast build: DLP_FAST_CUDA=1, but the CUDA kernels failed."
+                    ) from None
+                if compiler:
+                    (target / NOTE).write_text("the CUDA kernels could not be compiled\n")
+                    say("the CUDA kernels could NOT be compiled (see above); once more without them.")
+                continue
+            if compiler == nvcc:
+                (target / NOTE).unlink(missing_ok=True)
+            return
+        self._without(target, "the compiler failed (see above)")
+
+    def _without(self, target: Path, reason: str) -> None:
+        """Say that there are no native libraries, also to `dlp-fast doctor`; those of another build do not stay."""
+        if os.environ.get("DLP_FAST_NATIVE") == "1":
+            raise SystemExit(f"dlp_fast build: DLP_FAST_NATIVE=1, but {reason}.")
+        for name in LIBRARIES:
+            (target / name).unlink(missing_ok=True)
+        (target / NOTE).write_text(f"it was not built, {reason}\n")
+        say(
+            f"native libraries NOT built, {reason}. The package works without them in plain torch: ranking and above "
+            "all augmentation are then much slower. Mend that and run `pip install .` again."
+        )
+
+    def _build(self, torch_dir: Path, target: Path, nvcc: str | None) -> None:
+        """Configure and compile; CalledProcessError where either fails."""
         sanitize = os.environ.get("DLP_FAST_SANITIZE", "0") == "1"
-        target = ROOT / "dlp_fast" if self.inplace else Path(self.build_lib).resolve() / "dlp_fast"
+        facts = self.inplace and importlib.util.find_spec("pybind11") is not None
         flavour = ("cuda" if nvcc else "cpu") + ("-sanitize" if sanitize else "")
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-{flavour}"
         configure = [
             "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
-            f"-DDLP_TORCH_DIR={torch_dir}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            f"-DPython_EXECUTABLE={sys.executable}", f"-DDLP_OUTPUT={target}",
+            f"-DDLP_TORCH_DIR={torch_dir}", f"-DPython_EXECUTABLE={sys.executable}", f"-DDLP_OUTPUT={target}",
             f"-DDLP_CUDA={'ON' if nvcc else 'OFF'}", f"-DDLP_SANITIZE={'ON' if sanitize else 'OFF'}",
+            f"-DDLP_STATIC_RUNTIME={'ON' if self.inplace and not sanitize else 'OFF'}",
+            f"-DDLP_PYBIND11={'ON' if facts else 'OFF'}",
         ]  # fmt: skip
+        if facts:
+            import pybind11
+
+            configure.append(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
         if nvcc:
             configure += [
                 f"-DCMAKE_CUDA_COMPILER={nvcc}",
                 f"-DCMAKE_CUDA_ARCHITECTURES={cuda_architectures()}",
             ]
-        target.mkdir(parents=True, exist_ok=True)
+        else:
+            (target / "_native_cuda.so").unlink(missing_ok=True)  # of a build before, for other CPU kernels
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
 
     def get_outputs(self) -> list[str]:
-        return [str(p) for p in (Path(self.build_lib) / "dlp_fast").glob("*.so")]
+        built = Path(self.build_lib) / "dlp_fast"
+        return [str(p) for p in (*built.glob("*.so"), *built.glob(NOTE))]
+
+
+class Wheel(bdist_wheel):
+    """Tagged for any Python 3, and for the platform that it was built on."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
 
 
 setup(
-    ext_modules=[Extension("dlp_fast._native", sources=[]), Extension("dlp_fast._build_facts", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    ext_modules=[Extension("dlp_fast._native", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": Wheel},
 )

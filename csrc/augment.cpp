@@ -90,7 +90,7 @@ template <typename Value>
 void run_cpu(const Pointers<Value>& p, int64_t batch, const Settings& settings) {
   // a 32-pixel image takes about 10 us, and less than some 50 us of work does not pay for waking a thread
   const int64_t grain = std::max<int64_t>(1, 4096 / (settings.height * settings.width));
-  torch::stable::parallel_for(0, batch, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, batch, grain, [&](int64_t begin, int64_t end) {
     augment::augment_cpu(p.images, p.ids, begin, end, settings, p.table, p.weak, p.strong);
   });
 }
@@ -143,8 +143,8 @@ Views augment_on_cuda(const Tensor& images, const Tensor& ids, const Tensor& tab
 }  // namespace
 }  // namespace dlp
 
-STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CPU, m) { m.impl("augment", TORCH_BOX(&dlp::augment_on_cpu)); }
-
-#ifdef DLP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CUDA, m) { m.impl("augment", TORCH_BOX(&dlp::augment_on_cuda)); }
+#ifndef DLP_WITH_CUDA  // the library of the CUDA kernels leaves the CPU to the other one
+STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CPU, m) { m.impl("augment", DLP_BOX(&dlp::augment_on_cpu)); }
+#else
+STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CUDA, m) { m.impl("augment", DLP_BOX(&dlp::augment_on_cuda)); }
 #endif

@@ -74,7 +74,7 @@ cpu::Labels describe_labels(const Tensor& labels) {
 }
 
 void on_threads(int64_t count, const std::function<void(int64_t)>& body) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) body(i);
   });
 }
@@ -94,7 +94,7 @@ std::tuple<Tensor, Tensor> row_entropy_cpu(const Tensor& given) {
   float* entropy_out = static_cast<float*>(entropy.mutable_data_ptr());
   int32_t* top_out = static_cast<int32_t*>(top.mutable_data_ptr());
   const int64_t grain = std::max<int64_t>(1, kGrainElements / what.classes);
-  torch::stable::parallel_for(0, what.rows, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, what.rows, grain, [&](int64_t begin, int64_t end) {
     cpu::rank_kernels().row_entropy(what, begin, end, entropy_out, top_out);
   });
   return {entropy, top};
@@ -375,18 +375,18 @@ Tensor digit_histogram_cuda(const Tensor& given, const std::optional<Tensor>& gi
 
 }  // namespace dlp
 
+#ifndef DLP_WITH_CUDA  // the library of the CUDA kernels leaves the CPU to the other one
 STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CPU, m) {
-  m.impl("row_entropy", TORCH_BOX(&dlp::row_entropy_cpu));
-  m.impl("select", TORCH_BOX(&dlp::select_cpu));
-  m.impl("entropy_rank", TORCH_BOX(&dlp::entropy_rank_cpu));
-  m.impl("digit_histogram", TORCH_BOX(&dlp::digit_histogram_cpu));
+  m.impl("row_entropy", DLP_BOX(&dlp::row_entropy_cpu));
+  m.impl("select", DLP_BOX(&dlp::select_cpu));
+  m.impl("entropy_rank", DLP_BOX(&dlp::entropy_rank_cpu));
+  m.impl("digit_histogram", DLP_BOX(&dlp::digit_histogram_cpu));
 }
-
-#ifdef DLP_WITH_CUDA
+#else
 STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CUDA, m) {
-  m.impl("row_entropy", TORCH_BOX(&dlp::row_entropy_cuda));
-  m.impl("select", TORCH_BOX(&dlp::select_cuda));
-  m.impl("entropy_rank", TORCH_BOX(&dlp::entropy_rank_cuda));
-  m.impl("digit_histogram", TORCH_BOX(&dlp::digit_histogram_cuda));
+  m.impl("row_entropy", DLP_BOX(&dlp::row_entropy_cuda));
+  m.impl("select", DLP_BOX(&dlp::select_cuda));
+  m.impl("entropy_rank", DLP_BOX(&dlp::entropy_rank_cuda));
+  m.impl("digit_histogram", DLP_BOX(&dlp::digit_histogram_cuda));
 }
 #endif

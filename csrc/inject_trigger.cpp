@@ -144,7 +144,20 @@ int64_t grain(const InjectArgs& args) {
   return std::max<int64_t>(1, (64 << 10) / std::max<int64_t>(unit, 1));
 }
 
-void inject_in_place_cpu(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms) {
+// faults, int64 [2]: the first image whose number is out of range and the first whose record is damaged; -1 for none.
+Tensor empty_faults(const Tensor& like) {
+  const std::vector<int64_t> sizes{2};
+  return torch::stable::new_empty(like, sizes, ScalarType::Long);
+}
+
+// On the host everything was in order, or check_on_host would have thrown.
+Tensor no_faults(const Tensor& like) {
+  Tensor faults = empty_faults(like);
+  std::fill_n(faults.mutable_data_ptr<int64_t>(), 2, int64_t{-1});
+  return faults;
+}
+
+Tensor inject_in_place_cpu(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms) {
   const InjectArgs args = in_place_arguments(images, which, records, overlay, terms);
   check_on_host(args);
   std::vector<int64_t> poisoned;
@@ -152,55 +165,61 @@ void inject_in_place_cpu(Tensor images, Tensor which, Tensor records, Tensor ove
     if (args.which[i] >= 0) poisoned.push_back(i);
   }
   const int64_t units = images.numel() == 0 ? 0 : static_cast<int64_t>(poisoned.size()) * bands_of(args.height);
-  torch::stable::parallel_for(0, units, grain(args), [&](int64_t begin, int64_t end) {
+  parallel_for(0, units, grain(args), [&](int64_t begin, int64_t end) {
     inject_trigger_cpu(args, poisoned.data(), begin, end);
   });
+  return no_faults(images);
 }
 
-void inject_out_cpu(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms,
-                    std::vector<double> affine, Tensor out) {
+Tensor inject_out_cpu(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms,
+                      std::vector<double> affine, Tensor out) {
   const InjectArgs args = out_arguments(images, which, records, overlay, terms, affine, out);
   check_on_host(args);
   const int64_t units = images.numel() == 0 ? 0 : args.count * bands_of(args.height);
-  torch::stable::parallel_for(0, units, grain(args), [&](int64_t begin, int64_t end) {
+  parallel_for(0, units, grain(args), [&](int64_t begin, int64_t end) {
     inject_trigger_cpu(args, nullptr, begin, end);
   });
+  return no_faults(images);
 }
 
 #ifdef DLP_WITH_CUDA
-// `which` and the records stay on the GPU: the kernel checks them there and stops with a message, no host sync.
-void launch(const InjectArgs& args, const Tensor& images) {
-  if (images.numel() == 0) return;
-  DLP_CHECK(args.height * args.width * kChannels < (int64_t{1} << 31) && args.count < (int64_t{1} << 31),
+// `which` and the records stay on the GPU: the kernel looks at them there and counts what it finds, no host sync. An
+// image with a fault is left as it is.
+Tensor launch(InjectArgs args, const Tensor& images) {
+  DLP_CHECK(images.numel() == 0 || (args.height * args.width * kChannels < (int64_t{1} << 31) &&
+                                    args.count < (int64_t{1} << 31)),
             "images on a GPU must be fewer than 2^31, of less than 2^31 bytes each, got ", shape_text(images));
   const torch::stable::accelerator::DeviceGuard guard(images.get_device_index());
+  Tensor faults = empty_faults(images);
+  args.faults = faults.mutable_data_ptr<int64_t>();
   void* stream = nullptr;
   DLP_CHECK(aoti_torch_get_current_cuda_stream(images.get_device_index(), &stream) == 0, "no CUDA stream");
   const cudaError_t status = inject_trigger_cuda(args, static_cast<cudaStream_t>(stream));
   DLP_CHECK(status == cudaSuccess, "inject_trigger: ", cudaGetErrorString(status));
+  return faults;
 }
 
-void inject_in_place_cuda(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms) {
-  launch(in_place_arguments(images, which, records, overlay, terms), images);
+Tensor inject_in_place_cuda(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms) {
+  return launch(in_place_arguments(images, which, records, overlay, terms), images);
 }
 
-void inject_out_cuda(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms,
-                     std::vector<double> affine, Tensor out) {
-  launch(out_arguments(images, which, records, overlay, terms, affine, out), images);
+Tensor inject_out_cuda(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms,
+                       std::vector<double> affine, Tensor out) {
+  return launch(out_arguments(images, which, records, overlay, terms, affine, out), images);
 }
 #endif
 
 }  // namespace
 
+#ifndef DLP_WITH_CUDA  // the library of the CUDA kernels leaves the CPU to the other one
 STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CPU, m) {
-  m.impl("inject_trigger_", TORCH_BOX(&inject_in_place_cpu));
-  m.impl("inject_trigger_out", TORCH_BOX(&inject_out_cpu));
+  m.impl("inject_trigger_", DLP_BOX(&inject_in_place_cpu));
+  m.impl("inject_trigger_out", DLP_BOX(&inject_out_cpu));
 }
-
-#ifdef DLP_WITH_CUDA
+#else
 STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CUDA, m) {
-  m.impl("inject_trigger_", TORCH_BOX(&inject_in_place_cuda));
-  m.impl("inject_trigger_out", TORCH_BOX(&inject_out_cuda));
+  m.impl("inject_trigger_", DLP_BOX(&inject_in_place_cuda));
+  m.impl("inject_trigger_out", DLP_BOX(&inject_out_cuda));
 }
 #endif
 

@@ -81,6 +81,7 @@ struct InjectArgs {
   const int16_t* terms;
   int64_t terms_size;
   Affine affine;
+  int64_t* faults;  // on a GPU: 2 numbers, see cuda/inject_trigger.cu; the host checks before it begins
 };
 
 // CPU: one unit is kBandRows rows of one image; `rows` lists the images to be visited, or is null for all of them.

@@ -1,15 +1,20 @@
 // The schemas of all ops, each stated once; kernels register themselves in csrc/<op>.cpp.
 #include <torch/csrc/stable/library.h>
 
+#include "build_facts.h"
+#include "check.h"
+
 STABLE_TORCH_LIBRARY(dlp_fast, m) {
   m.def(
       "augment(Tensor images, Tensor ids, Tensor table, int epoch, int seed, bool flip, int pad, int operations, "
       "int magnitude, int cutout, bool strong) -> (Tensor, Tensor)");
+  // faults, int64 [2]: first image whose trigger number is out of range, first whose trigger does not fit; -1 for none.
   m.def(
-      "inject_trigger_(Tensor(a!) images, Tensor which, Tensor records, Tensor overlay, Tensor terms) -> ()");
+      "inject_trigger_(Tensor(a!) images, Tensor which, Tensor records, Tensor overlay, Tensor terms)"
+      " -> Tensor");
   m.def(
       "inject_trigger_out(Tensor images, Tensor which, Tensor records, Tensor overlay, Tensor terms, "
-      "float[] affine, Tensor(a!) out) -> ()");
+      "float[] affine, Tensor(a!) out) -> Tensor");
   // faults: first row whose score is not finite, first row whose label is out of range; the number of rows
   // for none.
   m.def("row_entropy(Tensor logits) -> (Tensor entropy, Tensor top)");
@@ -25,4 +30,10 @@ STABLE_TORCH_LIBRARY(dlp_fast, m) {
   m.def("high_pass_residual(Tensor images, Tensor mean) -> Tensor");
   // int64 [b, (H - 2) * (W - 2)]: a hash of each 3 x 3 window in 8 levels a channel; -1 below `contrast`.
   m.def("window_hashes(Tensor images, int contrast) -> Tensor");
+  // JSON, see build_facts.h.
+  m.def("build_facts() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CompositeExplicitAutograd, m) {
+  m.impl("build_facts", DLP_BOX(&dlp::build_facts));
 }

@@ -62,7 +62,7 @@ Tensor residual_on_cpu(const Tensor& images, const Tensor& mean) {
   const auto* means = static_cast<const float*>(mean.data_ptr());
   auto* values = static_cast<float*>(out.data_ptr());
   const int height = static_cast<int>(images.size(1)), width = static_cast<int>(images.size(2));
-  torch::stable::parallel_for(0, images.size(0), grain(images), [&](int64_t begin, int64_t end) {
+  parallel_for(0, images.size(0), grain(images), [&](int64_t begin, int64_t end) {
     residual_scan::high_pass_residual_cpu(pixels, means, begin, end, height, width, values);
   });
   return out;
@@ -73,7 +73,7 @@ Tensor hashes_on_cpu(const Tensor& images, int64_t contrast) {
   const auto* pixels = static_cast<const uint8_t*>(images.data_ptr());
   auto* values = static_cast<int64_t*>(out.data_ptr());
   const int height = static_cast<int>(images.size(1)), width = static_cast<int>(images.size(2));
-  torch::stable::parallel_for(0, images.size(0), grain(images), [&](int64_t begin, int64_t end) {
+  parallel_for(0, images.size(0), grain(images), [&](int64_t begin, int64_t end) {
     residual_scan::window_hashes_cpu(pixels, begin, end, height, width, static_cast<int>(contrast), values);
   });
   return out;
@@ -114,14 +114,14 @@ Tensor hashes_on_cuda(const Tensor& images, int64_t contrast) {
 }  // namespace
 }  // namespace dlp
 
+#ifndef DLP_WITH_CUDA  // the library of the CUDA kernels leaves the CPU to the other one
 STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CPU, m) {
-  m.impl("high_pass_residual", TORCH_BOX(&dlp::residual_on_cpu));
-  m.impl("window_hashes", TORCH_BOX(&dlp::hashes_on_cpu));
+  m.impl("high_pass_residual", DLP_BOX(&dlp::residual_on_cpu));
+  m.impl("window_hashes", DLP_BOX(&dlp::hashes_on_cpu));
 }
-
-#ifdef DLP_WITH_CUDA
+#else
 STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CUDA, m) {
-  m.impl("high_pass_residual", TORCH_BOX(&dlp::residual_on_cuda));
-  m.impl("window_hashes", TORCH_BOX(&dlp::hashes_on_cuda));
+  m.impl("high_pass_residual", DLP_BOX(&dlp::residual_on_cuda));
+  m.impl("window_hashes", DLP_BOX(&dlp::hashes_on_cuda));
 }
 #endif

@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from dlp_fast.config import (
@@ -22,6 +21,7 @@ from dlp_fast.config import (
 )
 from dlp_fast.data import sources
 from dlp_fast.engine.device import SLOW_BF16, choose_compute, slow_bf16
+from dlp_fast.engine.distributed import Ranks, joined
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
@@ -29,9 +29,11 @@ from dlp_fast.models.classifier import load
 from dlp_fast.models.registry import check_name
 from dlp_fast.models.starting import check_options
 from dlp_fast.pipeline import defend as run_stages
+from dlp_fast.power.trials import power
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
 from dlp_fast.preparation.prepare import prepare
+from dlp_fast.preparation.work import time_left
 from dlp_fast.report.result import Result
 from dlp_fast.report.results import Finished, classifier_of, result_of, results_of, write_run
 from dlp_fast.runs.checkpoint import Checkpoints
@@ -82,9 +84,7 @@ def defend(
     if named:
         dataset = None
     elif labels is not None:
-        if isinstance(data, torch.Tensor):
-            data = data.numpy(force=True)
-        dataset = sources.from_arrays(np.asarray(data), labels, test, test_labels, classes, flip=flip)
+        dataset = sources.from_arrays(data, labels, test, test_labels, classes, flip=flip)
     else:
         dataset = sources.from_torchvision(data, test, options=settings.dataset, flip=flip)
     return execute(settings, dataset, quiet=quiet, keep=out is not None)
@@ -93,7 +93,15 @@ def defend(
 def execute(
     config: RunConfig, dataset: sources.Dataset | None = None, *, quiet: bool = False, keep: bool = True
 ) -> Result:
-    """Run `config`, or go on with it where its run folder holds an unfinished run of the same configuration."""
+    """Run `config`, or go on with it where its run folder holds an unfinished run of the same configuration. Processes
+    launched together (torchrun, srun) work on one run and all get its Result; rank 0 alone writes and prints."""
+    with joined(config.sync_batch_norm) as ranks:
+        return _execute(config, dataset, quiet or not ranks.leads, keep and ranks.leads, ranks)
+
+
+def _execute(
+    config: RunConfig, dataset: sources.Dataset | None, quiet: bool, keep: bool, ranks: Ranks
+) -> Result:
     if config.threads:
         torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision, config.graphs)
@@ -115,21 +123,22 @@ def execute(
         stack.callback(log.close)
         if slow_bf16(compute):
             log.warn(SLOW_BF16)
-        log.trackers += start_trackers(config.track, folder.path if folder else None, settings, log.warn)
-        prepared = prepare(config, settings, compute, dataset, folder, log)
+        if ranks.leads:
+            log.trackers += start_trackers(config.track, folder and folder.path, settings, log.warn)
+        prepared = prepare(config, settings, compute, dataset, folder, log, ranks)
         data, train = prepared.data, prepared.dataset.train
-        config = fit(config, data, compute, folder, log)
+        config = fit(config, data, compute, folder, log, ranks)
+        log.run_time = time_left(len(data), data.classes, config)
         overrides = given_overrides(config.decisions, train.paths, log)
-        checkpoints = Checkpoints(folder.path / "checkpoints") if folder else None
-        session = Session(compute, log, checkpoints, config.checkpoint_seconds)
-        if session.resumed:
-            log.say("going on from the last checkpoint")
+        checkpoints = Checkpoints(folder.path / "checkpoints", folder.identity) if folder else None
+        session = Session(compute, log, checkpoints, config.checkpoint_seconds, ranks)
         go_back(session, config.decisions, overrides, folder, log)
         with session, out_of_memory_told(config):
             found = run_stages(session, data, config, overrides)
             scores = score(session, found.model, data)
-            finished = Finished(prepared, found, scores, overrides, compute)
-            results = results_of(finished, config)
+            tried = power(session, data, found, config)
+            finished = Finished(prepared, found, scores, overrides, compute, tried)
+            results = ranks.agreed(lambda: results_of(finished, config))
         model = classifier_of(finished, config.model, results["model"]["holds"])
         if folder:
             write_run(folder, finished, model, results, log)

@@ -1,6 +1,6 @@
 """Errors that a person caused or can mend, each with the exit code of the command line.
 
-Exit codes: 0 done, 2 configuration, 3 data, 4 numeric, 5 resources, 130/143 interrupted with a checkpoint.
+Exit codes: 0 done, 2 configuration, 3 data, 4 numeric, 5 resources, 129/130/143 interrupted with a checkpoint.
 Every message says what is wrong, what was expected and what to do.
 """
 
@@ -43,3 +43,19 @@ class Interrupted(DlpError):
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+class RankFailed(DlpError):
+    """What ended this process of several, with the error's own exit code; it ends the others too."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class EndedElsewhere(DlpError):
+    """Another process ended the run and has said why."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code

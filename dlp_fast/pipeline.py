@@ -91,6 +91,8 @@ def defend(
                 max_subthreshold_score=max(found.max_subthreshold_score, rounds.max_subthreshold_score),
                 stage3_detections=rounds.stage3_detections,
             )
+    if not session.ranks.leads:  # the rest is for the report
+        return found
     members = tuple(torch.from_numpy(group.core) for group in decision.found)
     findings = attack_success_after(found.model, found.findings, members, found.selection, data)
     weights = found.stages["supervised"].weights
@@ -127,7 +129,7 @@ def partition(
     def note() -> dict[str, Any]:
         for finding in detection.decision.findings:
             session.log.event("finding", **finding.as_json())
-        sizes = ("suspected_poisoned", "suspected_clean", "trusted", "unlabeled")
+        sizes = ("suspected_poisoned", "suspected_clean", "mislabeled", "trusted", "unlabeled")
         counted = {name: len(getattr(selection, name)) for name in sizes}
         session.log.event("detection", method=options.method, **counted)
         return {"overrides": overrides.fingerprint, "log_position": position}

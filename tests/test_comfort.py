@@ -76,6 +76,7 @@ class TestDoctor:
         ):
             assert word in done.text
 
+    @pytest.mark.slow
     def test_smoke(self):
         with threads_kept():
             torch.set_num_threads(1)

@@ -29,10 +29,10 @@ PACKAGE = Path(dlp_fast.__file__).parent
 
 # An option is a promise: one more to test, to document and to keep. Change the number with the model.
 OPTIONS = {
-    "": 21,
+    "": 22,
     "dataset": 12,
     "supervised": 11,
-    "detection": 37,
+    "detection": 41,
     "detection.learning_curves": 13,
     "detection.static_patterns": 24,
     "unlearning": 7,

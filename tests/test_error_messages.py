@@ -50,6 +50,9 @@ OTHERS = {
     "query-gpu",
     "resize",  # of dlp_fast.export
     "opset",
+    "nproc_per_node",  # of torchrun
+    "nproc-per-node",
+    "check",  # of sha256sum
 }
 # What follows a section's name and a dot without being one of its options.
 NOT_OPTIONS = {"md", "py", "safetensors", "npz"}

@@ -139,7 +139,7 @@ def run_of(name, size, tiny_run, tmp_path):
         net, name, tuple("0123456789"), (size, size), torch.full((3,), 0.5), torch.full((3,), 0.25)
     ).eval()
     run = tmp_path / "run"
-    shutil.copytree(tiny_run[0], run, ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(tiny_run[0], run, ignore=shutil.ignore_patterns("checkpoints", "SHA256SUMS"))
     model.save(run)
     return run, model
 

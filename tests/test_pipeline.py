@@ -18,6 +18,7 @@ from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.suspicion import by_score
 from dlp_fast.pipeline import defend, partition
+from dlp_fast.runs.schema import DECISIONS
 from dlp_fast.selection.overrides import Overrides, no_overrides
 from dlp_fast.stages import rounds
 
@@ -245,9 +246,9 @@ class TestRunFolder:
         assert scores == sorted(scores)
         assert all(0 <= float(row["entropy"]) <= 3.33 for row in rows)
         results = json.loads((tiny_run[0] / "results.json").read_text())
-        for decision in ("suspected_poisoned", "suspected_clean"):
+        for decision in DECISIONS[:3]:
             assert sum(row["decision"] == decision for row in rows) == results["detection"][decision]
-        assert {row["decision"] for row in rows} == {"suspected_poisoned", "suspected_clean", "undecided"}
+        assert {row["decision"] for row in rows} == set(DECISIONS)
         # lowest rank, most suspicious
         first = by_rank[: results["detection"]["suspected_poisoned"]]
         assert {row["decision"] for row in first} == {"suspected_poisoned"}

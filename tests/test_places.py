@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from tiny import CONFIG, command, image_folder, options
 
 import dlp_fast
-from dlp_fast.config import RunConfig, at_real_places, real_places, refuse_overlap
+from dlp_fast.config import RunConfig, at_real_places, real_data, real_places, refuse_overlap
 from dlp_fast.errors import ConfigError
 from dlp_fast.preparation.place import default_out
 from dlp_fast.runs.writer import RunFolder
@@ -204,3 +205,44 @@ class TestTestFolder:
             ConfigError, match=rf"dataset\.{option}: the array that was given has its own test set"
         ):
             dlp_fast.defend(np.zeros((4, 8, 8, 3), np.uint8), [0, 1, 0, 1], quiet=True, **more)
+
+
+class TestWhatShellsLeave:
+    """~ that no shell expanded, and variables that are not set."""
+
+    def test_home(self, tmp_path, monkeypatch):
+        from dlp_fast.commands.predict import PredictConfig
+
+        monkeypatch.setenv("HOME", str(tmp_path))
+        config = RunConfig(data="~/photos", out="~/runs/x", dataset={"test": "~/test"})
+        assert config.data == f"{tmp_path}/photos" and config.out == tmp_path / "runs/x"
+        assert config.dataset.test == tmp_path / "test"
+        several = PredictConfig(run="~/r", data=("~/a", "b"), out="~/x.csv")
+        assert several.data == (tmp_path / "a", Path("b")) and several.run == tmp_path / "r"
+
+    def test_a_folder_that_is_called_so(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "~odd").mkdir()
+        assert RunConfig(data="~odd").data == "~odd"
+
+    @pytest.mark.parametrize("arguments", [["--data", ""], ["--data="], ["--out", " ", "--seed", "1"]])
+    def test_empty(self, arguments):
+        from dlp_fast.commands.options import read_options
+
+        with pytest.raises(ConfigError, match=rf"{arguments[0].rstrip('=')}: empty; a variable of the shell"):
+            read_options(arguments)
+        with pytest.raises(ConfigError, match="data: empty"):
+            real_data("")
+
+    def test_a_working_directory_that_was_removed(self, tmp_path, monkeypatch, capsys):
+        from dlp_fast.commands.guard import guarded
+
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        with pytest.raises(SystemExit) as end:
+            guarded(lambda: None)
+        monkeypatch.chdir(tmp_path)
+        assert (
+            end.value.code == 5 and "the working directory does not exist any more" in capsys.readouterr().err
+        )

@@ -88,6 +88,7 @@ def kill_until_done(run: Path, kills: int, span: float, seed: int) -> int:
     return done
 
 
+@pytest.mark.slow  # one kill is in the signals' tests; 50 of them in benchmarks/system/reliability
 def test_killed_three_times(whole, tmp_path):
     run, seconds = whole
     assert kill_until_done(tmp_path / "run", 3, seconds, seed=1) >= 1

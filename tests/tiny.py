@@ -9,7 +9,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +113,8 @@ def command(module: str, *arguments: object) -> Done:
     return Done(code, text.getvalue())
 
 
-def _child(module: str, arguments: list[str], log: str) -> None:
+def _child(module: str, arguments: list[str], log: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     from dlp_fast.commands.options import guarded
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -122,14 +125,58 @@ def _child(module: str, arguments: list[str], log: str) -> None:
 
 
 _CHILDREN = multiprocessing.get_context("forkserver")
-_CHILDREN.set_forkserver_preload(["dlp_fast.run", "sklearn.datasets", "sklearn.mixture"])
+_CHILDREN.set_forkserver_preload(["dlp_fast.run", "dlp_fast.api", "sklearn.datasets", "sklearn.mixture"])
 
 
-def start(module: str, arguments: list[str], log: Path) -> multiprocessing.Process:
+def start(
+    module: str, arguments: list[str], log: Path, environment: dict[str, str] | None = None
+) -> multiprocessing.Process:
     """Begin `python -m dlp_fast.<module>` in a process of its own that need not import everything anew."""
-    child = _CHILDREN.Process(target=_child, args=(module, arguments, str(log)))
+    child = _CHILDREN.Process(target=_child, args=(module, arguments, str(log), environment or {}))
     child.start()
     return child
+
+
+def places(world: int) -> list[dict[str, str]]:
+    """The environment of each of `world` processes of one run, as torchrun gives it to them on one machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    count = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    return [meet | count | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+
+
+def start_together(world: int, arguments: list[str], logs: Path) -> list[multiprocessing.Process]:
+    """Begin one run of `world` processes; what each prints goes to `logs/rank<number>.log`."""
+    return [
+        start("run", arguments, logs / f"rank{rank}.log", environment)
+        for rank, environment in enumerate(places(world))
+    ]
+
+
+def _rank(work: Callable[..., None], arguments: tuple, log: str, environment: dict[str, str]) -> None:
+    from dlp_fast.commands.guard import guarded
+
+    os.environ.update(environment)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    torch.set_num_threads(1)
+    guarded(lambda: work(*arguments))
+
+
+def work_together(
+    world: int, work: Callable[..., None], arguments: tuple, logs: Path
+) -> list[multiprocessing.Process]:
+    """Begin `work(*arguments)`, a function of a module, in `world` processes of one run, guarded as a command is."""
+    children = [
+        _CHILDREN.Process(target=_rank, args=(work, arguments, str(logs / f"rank{rank}.log"), environment))
+        for rank, environment in enumerate(places(world))
+    ]
+    for child in children:
+        child.start()
+    return children
 
 
 def finish(child: multiprocessing.Process, seconds: float = 300) -> int:

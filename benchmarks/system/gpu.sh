@@ -30,7 +30,12 @@ step "kernel benchmarks" "$PYTHON" -m pytest benchmarks/kernels -o addopts=-q --
 step "kernels by events" "$PYTHON" -m benchmarks.kernels.cuda_events --out "$results/kernels_events_${device}_$day.json"
 step "kernel table" "$PYTHON" -m benchmarks.kernels.summarize "$results/kernels_${device}_$day.json" --write
 if command -v compute-sanitizer > /dev/null; then
-  step sanitizer compute-sanitizer --error-exitcode 1 "$PYTHON" -m pytest -q tests/ops -k cuda
+  sanitized() { # tool; its output is kept
+    compute-sanitizer --tool "$1" --error-exitcode 1 "$PYTHON" -m pytest -q tests/ops -k cuda 2>&1 |
+      tail -c 60000 > "$results/sanitizer_$1_${device}_$day.txt"
+    return "${PIPESTATUS[0]}"
+  }
+  for tool in memcheck racecheck initcheck; do step "compute-sanitizer $tool" sanitized "$tool"; done
 fi
 step "idle share, with and without graphs" "$PYTHON" -m benchmarks.system.idle_share \
   --out "$results/idle_share_${device}_$day.json"

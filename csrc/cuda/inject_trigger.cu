@@ -8,7 +8,6 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "cuda/inject_trigger_launch.h"
 
@@ -42,9 +41,10 @@ struct Trigger {
   __device__ __forceinline__ bool uses_terms() const { return kind == kMaskedBlend || kind == kAdditive; }
 };
 
-__device__ __noinline__ void stop(const char* what, long long image, long long number) {
-  printf("dlp_fast: inject_trigger: %s (image %lld, trigger %lld)\n", what, image, number);
-  __trap();
+// Keeps the first image of a kind of fault: 64 bits without a sign, so that the -1 of "none" is the largest. Seldom
+// taken, hence out of line: a trap instead would end the CUDA context and with it the run.
+__device__ __noinline__ void note_fault(int64_t* first, int64_t image) {
+  atomicMin(reinterpret_cast<unsigned long long*>(first), static_cast<unsigned long long>(image));
 }
 
 // What the trigger holds for 16 bytes of an image; `covered` has a bit for each byte inside the rectangle.
@@ -138,17 +138,22 @@ struct alignas(16) Result {
 template <class Out, bool kInPlace, bool kAligned>
 __global__ void __launch_bounds__(kThreads, kMinBlocks) inject_kernel(const InjectArgs args) {
   const int64_t image = blockIdx.x;
-  const int64_t number = args.which[image];
-  if (number < -1 || number >= args.record_count) stop("which is out of range", image, number);
+  int64_t number = args.which[image];
+  if (number < -1 || number >= args.record_count) {
+    if (blockIdx.y == 0 && threadIdx.x == 0) note_fault(args.faults, image);
+    number = -1;
+  }
+  if (number >= 0 && !record_is_valid(args.records[number], args.height, args.width, args.overlay_size,
+                                      args.terms_size)) {
+    if (blockIdx.y == 0 && threadIdx.x == 0) note_fault(args.faults + 1, image);
+    number = -1;
+  }
   if (kInPlace && number < 0) return;
   const int pitch = static_cast<int>(args.width * kChannels);
   const int size = static_cast<int>(args.height) * pitch;
   Trigger r{};
   if (number >= 0) {
     const TriggerRecord& record = args.records[number];
-    if (!record_is_valid(record, args.height, args.width, args.overlay_size, args.terms_size)) {
-      stop("the trigger does not fit the images, or its table is damaged", image, number);
-    }
     r.kind = static_cast<int>(record.kind);
     r.top = static_cast<int>(record.top);
     r.bottom = static_cast<int>(record.top + record.height);
@@ -228,6 +233,8 @@ cudaError_t launch(const InjectArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t inject_trigger_cuda(const InjectArgs& args, cudaStream_t stream) {
+  const cudaError_t status = cudaMemsetAsync(args.faults, 0xff, 2 * sizeof(int64_t), stream);
+  if (status != cudaSuccess || args.count == 0 || args.height == 0 || args.width == 0) return status;
   if (args.out == args.images) return launch<uint8_t, true>(args, stream);
   switch (args.out_type) {
     case PixelOut::kUInt8: return launch<uint8_t, false>(args, stream);

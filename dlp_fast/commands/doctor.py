@@ -106,7 +106,7 @@ def advice() -> Iterator[str]:
             "Install a C++20 compiler and build again."
         )
     if torch.cuda.is_available() and not build.get("cuda"):
-        yield "there is a GPU, but the CUDA kernels are not built: install nvcc and build again."
+        yield f"there is a GPU, but no CUDA kernels ({build.get('cuda_reason')}): install nvcc and build again."
     if shutil.which("nvidia-smi") and not torch.cuda.is_available():
         yield "nvidia-smi is there, but torch sees no GPU: driver and torch's CUDA do not match."
     if shutil.disk_usage(Path.cwd()).free / 1e9 < ROOM:

@@ -91,6 +91,8 @@ def estimate(session: Session, data: TrainingData, config: RunConfig) -> Estimat
     steps = epochs * per_epoch
     once = _supervised(session, data, config, scoring) + scoring * epochs
     seconds = {"supervised": once * ensemble_size(steps, config)}
+    if config.detection.power:
+        seconds["power"] = config.detection.power * seconds["supervised"]
     if "unlearning" in config.order:
         seconds["unlearning"] = _unlearning(session, data, config)
     if "finetuning" in config.order:

@@ -28,6 +28,7 @@ from dlp_fast.runs.files import new_folder, refuse_full, write_atomic
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_predictions, read_results, read_samples
+from dlp_fast.runs.sums import samples_changed
 from dlp_fast.runs.writer import fingerprint
 from dlp_fast.selection.overrides import OVERRIDES, shorten
 
@@ -223,6 +224,8 @@ def main() -> None:
     results = read_results(config.run)
     refuse_overlap(config.data or results["config"]["data"], config.out)
     samples = read_samples(config.run)
+    if changed := samples_changed(config.run):
+        RunLog(None).warn(changed)
     told = caution(holds_of(results["stages"])) if config.format in OF_THE_MODEL else None
     if told:
         RunLog(None).warn(f"{config.run}: {told}")

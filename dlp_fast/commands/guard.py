@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dlp_fast.errors import DlpError
+from dlp_fast.errors import ConfigError, DlpError, EndedElsewhere, RankFailed, ResourceError
+from dlp_fast.runs.launched import Place, launched
 from dlp_fast.runs.terminal import Terminal, drop_streams, ready_streams
 
 if TYPE_CHECKING:
@@ -28,9 +29,11 @@ def guarded(main: Callable[[], None]) -> None:
     atexit.register(gc.freeze)
     try:
         try:
+            refuse_lost_directory()
             main()
         except DlpError as error:
-            _complain(str(error))
+            if _is_ours(error):
+                _complain(str(error))
             _leave(error.exit_code)
         except KeyboardInterrupt:
             Terminal(stderr=True, soft_wrap=True).print(
@@ -44,13 +47,52 @@ def guarded(main: Callable[[], None]) -> None:
             reason = error.strerror or str(error)
             _complain(where + reason)
             _leave(5)
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             _complain("out of memory. Lower --dataset.resident-megabytes or the batch.")
             _leave(5)
         _leave(0)
     except BrokenPipeError:
         drop_streams()
         _leave(128 + signal.SIGPIPE)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own error, or torch's, which is a RuntimeError and told by its words."""
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    # here: a command that needs no torch does not wait for it
+    from dlp_fast.engine.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _is_ours(error: DlpError) -> bool:
+    """Whether this process is to tell it: of several that work on a run, those beside rank 0 are silent, but for what
+    went wrong in them alone.
+    """
+    if isinstance(error, EndedElsewhere):
+        return False
+    return isinstance(error, RankFailed) or _place().rank == 0
+
+
+def _place() -> Place:
+    """Which of how many processes this is; alone where the environment says nothing that can be used."""
+    try:
+        return launched()
+    except ConfigError:
+        return Place()
+
+
+def refuse_lost_directory() -> None:
+    """ResourceError where the working directory was removed: every path would end in "No such file or directory"."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ResourceError("the working directory does not exist any more; cd to another one") from None
 
 
 def _complain(text: str) -> None:
@@ -63,7 +105,7 @@ def _leave(code: int) -> None:
     """End with `code`; 0 just returns."""
     sys.stdout.flush()
     sys.stderr.flush()
-    if code >= 128:
+    if code >= 128 or (code and _place().world > 1):  # of several processes, the others may be gone
         os._exit(code)
     if code:
         sys.exit(code)

@@ -42,11 +42,14 @@ def parse(
 ) -> Options:
     """The options of `python -m dlp_fast.<command>` from the command line.
 
-    Raises ConfigError for a value that is out of range, and for an address of the web where a place is wanted.
+    Raises ConfigError for a value that is out of range or empty, and for an address of the web where a place is wanted.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    for argument in arguments:
+    for before, argument in zip(["", *arguments], arguments):
         refuse_address(argument)
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            named = argument.strip().rstrip("=") or (before if before.startswith("-") else "an argument")
+            raise ConfigError(f"{named}: empty; a variable of the shell that is not set may have been meant")
     given = {} if default is None else {"default": default}
     prog = f"python -m dlp_fast.{command}"
     try:

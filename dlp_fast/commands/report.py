@@ -10,6 +10,8 @@ import tyro
 from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section
 from dlp_fast.report.render import write_report
+from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.sums import samples_changed
 
 
 class ReportConfig(Section):
@@ -24,4 +26,6 @@ class ReportConfig(Section):
 def main() -> None:
     config = parse(ReportConfig, "report", __doc__)
     path = write_report(config.run, config.out)
+    if told := samples_changed(config.run):
+        RunLog(None).warn(told)
     tell(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB). Open it in a browser; it needs no network.")

@@ -9,8 +9,10 @@ from typing import Any
 from dlp_fast.commands.options import read_options, tell
 from dlp_fast.config import RunConfig, at_real_places, refuse_overlaps, resolve
 from dlp_fast.preparation.place import default_out
-from dlp_fast.report.text import duration, notes, percent, results_table, verdict_lines
+from dlp_fast.report.text import notes, percent, results_table, verdict_lines
 from dlp_fast.runs.contents import CLEAN, holds_of, title
+from dlp_fast.runs.launched import launched
+from dlp_fast.runs.time_left import duration
 
 
 def main() -> None:
@@ -24,6 +26,9 @@ def main() -> None:
     if config.dry_run:
         _dry_run(config)
         return
+    if launched().rank:  # rank 0 tells of what all did
+        execute(config.model_copy(update={"out": out}))
+        return
     before = RunFolder(out).results
     results = execute(config.model_copy(update={"out": out})).results
     tell("")
@@ -36,6 +41,8 @@ def main() -> None:
 
 
 def _dry_run(config: RunConfig) -> None:
+    if launched().rank:
+        return
     from dlp_fast.commands.dry_run import dry_run
 
     told = dry_run(config)
@@ -60,7 +67,8 @@ def summary(results: dict[str, Any], out: Path) -> list[str]:
         )
         + (f", {percent(of['poisoned_recall'])} of all poisoned" if known else "")
         + f"; suspected clean: {of['suspected_clean']}"
-        + (f", {percent(of['clean_precision'])} of them truly" if known else ""),
+        + (f", {percent(of['clean_precision'])} of them truly" if known else "")
+        + (f"; probably mislabeled: {of['probably_mislabeled']}" if of["probably_mislabeled"] else ""),
         f"\nin {out}/:",
         "  report.html         the verdict and the suspected images, to look at; needs no network",
         "  samples.csv         every image with its score; lowest rank = most suspicious",

@@ -54,6 +54,7 @@ def main() -> None:
     from dlp_fast.engine.device import choose_compute
     from dlp_fast.models.classifier import read_model
     from dlp_fast.runs.reader import read_results
+    from dlp_fast.runs.sums import samples_changed
 
     results = read_results(config.run)
     clean = read_model(config.run, str(choose_compute(config.device, "fp32").device))
@@ -61,6 +62,8 @@ def main() -> None:
         raise DataError(f"{config.run} has no clean model to compare with: {caution(clean.holds)}")
     first = stage1_network(config.run, clean)
     log = RunLog(None)
+    if told := samples_changed(config.run):
+        log.warn(told)
     images, refused = sources.load_split(
         config.data,
         options_of(config.run).model_copy(update={"fit": clean.fit, "bit_depth": clean.bit_depth}),

@@ -97,7 +97,7 @@ class StaticPatternsConfig(Section):
 
 
 class DetectionConfig(Section):
-    """Which images are suspected (DLP Eq. 5), and its thresholds (used in decide.py and convict.py)."""
+    """Which images are suspected (DLP Eq. 5), and its thresholds (used in decide.py, convict.py and mislabeled.py)."""
 
     method: Literal["learning_curves", "entropy", "loss", "activation_clustering", "spectral_signatures"] = (
         "learning_curves"
@@ -146,6 +146,11 @@ class DetectionConfig(Section):
     a share of how well it knows those of the class's other images, held out alike."""
     max_support_p: float = Field(1e-3, gt=0, lt=1)
     """And probability of that by chance."""
+    min_outlasting: float = Field(0.8, ge=0)
+    """Marked images are under right labels where such a network, once the mark is off, takes them for their label so
+    many times as often as controls. Between this and `max_label_support` nothing is said."""
+    max_copies: float = Field(0.5, gt=0, le=1)
+    """Of a group of learning curves, the share of images that show one picture: above, they are copies of it."""
     min_gap: float = Field(0.25, gt=0, le=1)
     """Held-out probability of the labels of a group of learning curves: so much below that of images learnt alike."""
     max_gap_support: float = Field(0.6, gt=0, le=1)
@@ -196,6 +201,13 @@ class DetectionConfig(Section):
     )
     """With method `learning_curves`: what looks for groups. static_patterns: marks that images share, whether they are
     learnt or not."""
+    mislabeled_quantile: float = Field(0.2, ge=0, le=1)
+    """Images whose label is known as little, over stage 1, as random wrong labels are, but for this share of them, the
+    best known, are probably mislabeled; 1: none is. Measured (docs/decisions/018): with 10 % wrong labels F1 is best
+    from 0.1 to 0.2, and of right ones 1 % is listed."""
+    power: int = Field(0, ge=0, le=200)
+    """Rounds that tell what would have been found: each plants own triggers (patch, blend, warp; 0.3 to 2 % of all
+    images) in a copy of the set, one in every third class, and takes one more stage 1."""
     learning_curves: LearningCurvesConfig = LearningCurvesConfig()
     """How groups of learning curves are proposed."""
     static_patterns: StaticPatternsConfig = StaticPatternsConfig()

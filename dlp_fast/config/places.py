@@ -22,8 +22,11 @@ def is_folder(data: str) -> bool:
 
 def real_data(data: str) -> str:
     """`data` with the real path of its folder; a name of a source, or an address, as it is. The name of a table or an
-    archive stays, since its ending says what it is, and stores of files link to names without one.
+    archive stays, since its ending says what it is, and stores of files link to names without one. ConfigError where it
+    is empty, which would be the working directory.
     """
+    if not data.strip():
+        raise ConfigError("data: empty; give a folder of images, one folder a class")
     if data.startswith("cifar10:"):
         return f"cifar10:{os.path.realpath(data.partition(':')[2])}"
     if not is_folder(data) or "://" in data:

@@ -73,6 +73,9 @@ class RunConfig(Section):
     batch: Literal["as-set", "auto"] = "as-set"
     """auto: before the run, the batches of the stages are halved until a step fits into the free memory; what came out
     is kept in batches.json of the run folder."""
+    sync_batch_norm: bool = False
+    """Of several processes (torchrun): batch norm takes its statistics over the batch of all; else each takes them over
+    its own part, and what is remembered is averaged."""
     order: Literal[
         "supervised-unlearning-finetuning",
         "supervised-unlearning",

@@ -17,8 +17,8 @@ class DataConfig(Section):
     test: Annotated[Path | None, tyro.conf.arg(aliases=["--test"])] = None
     """Another folder, with a folder a class, as the test set; unset: the test split of the image set."""
     test_split: str | None = None
-    """Name of the folder beside train that is the test set; unset: test, testing, eval or evaluation, else val, valid,
-    validation or dev."""
+    """Name of the folder beside train that is the test set; unset: test, testing, tst, eval, evaluation or holdout,
+    else val, valid, validation or dev."""
     splits: Literal["auto", "none"] = "auto"
     """auto: folders named train and test (or like them) are splits; none: every folder is a class."""
     follow_links: bool = False

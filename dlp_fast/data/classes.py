@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
-from dlp_fast.runs.names import printable
+from dlp_fast.runs.names import listing, printable
 
 _FORMS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("in their Unicode form (NFC or NFD)", lambda name: unicodedata.normalize("NFC", name)),
@@ -71,3 +71,23 @@ def tell_alike(where: str, names: Iterable[str]) -> tuple[str, ...]:
             )
         seen.setdefault(key, name)
     return tuple(told)
+
+
+NO_LABELS = frozenset(
+    {
+        "unlabeled", "unlabelled", "not labeled", "not labelled", "no label", "nolabel", "unsup", "unsupervised",
+        "unsorted", "unclassified", "unannotated", "todo", "nan", "none", "null", "na", "n/a", "-1", "?",
+    }
+)  # fmt: skip
+"""What people and programs call images without a label, in lower case, with spaces for signs."""
+
+
+def tell_no_labels(where: str, names: Iterable[str]) -> tuple[str, ...]:
+    """A warning of classes whose names say that their images have no label: they are learnt as any other class."""
+    found = [name for name in names if " ".join(name.casefold().replace("_", " ").split()) in NO_LABELS]
+    if not found:
+        return ()
+    return (
+        f"{where}: {listing(found)} is taken for a class like any other; where it holds images without a label, take "
+        "them out, since the network learns them as one class",
+    )

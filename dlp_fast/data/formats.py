@@ -60,6 +60,18 @@ _REFUSED_STARTS = (
     (b"SIMPLE  =", "FITS"),
     (b"qoif", "QOI"),
 )
+# ... and what they put there by mistake.
+_OTHER_STARTS = (
+    (b"version https://git-lfs", "a pointer of Git LFS; git lfs pull fetches the file"),
+    (b"<!doctype html", "a web page; its download may have failed"),
+    (b"<html", "a web page; its download may have failed"),
+    (b"<svg", "a drawing (SVG); convert it to PNG"),
+    (b"<?xml", "XML"),
+    (b"{", "JSON"),
+    (b"\x93NUMPY", "an array of numpy; save it as PNG"),
+    (b"PK\x03\x04", "a zip archive or an Office document"),
+    (b"\x1f\x8b", "a file packed by gzip; unpack it"),
+)
 _JPEG_2000_STARTS = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _GIF_STARTS = (b"GIF87a", b"GIF89a")
 _AVIF_BRANDS = (b"avif", b"avis")
@@ -170,7 +182,14 @@ def _unidentified(data: bytes) -> ImageRejected:
     starts = (b"\xff\xd8\xff", _PNG_START, *_GIF_STARTS, *_JPEG_2000_STARTS)
     if data.startswith(starts) or _is_webp(data):
         return _damaged()
-    return ImageRejected("not_an_image", f"none of {', '.join(FORMATS)}")
+    return ImageRejected("not_an_image", _what_it_is(data) or f"none of {', '.join(FORMATS)}")
+
+
+def _what_it_is(data: bytes) -> str:
+    """What a file is that is no image, and what to do, by its first bytes; "" where that is not known."""
+    text = data[:256].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    found = (what for start, what in _OTHER_STARTS if data.startswith(start) or text.startswith(start))
+    return "a DICOM file; convert it to PNG" if data[128:132] == b"DICM" else next(found, "")
 
 
 def _damaged() -> ImageRejected:

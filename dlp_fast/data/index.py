@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dlp_fast.data.classes import match_names, near_name, tell_alike
+from dlp_fast.data.classes import match_names, near_name, tell_alike, tell_no_labels
 from dlp_fast.data.formats import NAMES
 from dlp_fast.data.image_index import ImageIndex, image_index
-from dlp_fast.data.quarantine import reasons_and_remedy
+from dlp_fast.data.layouts import inner_folder
+from dlp_fast.data.near import no_folder, what_lies_there
+from dlp_fast.data.quarantine import is_text_name, reasons_and_remedy
 from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, scan_files
-from dlp_fast.data.splits import inner_folder
-from dlp_fast.data.walk import Walk, join, look, no_folder
+from dlp_fast.data.walk import Walk, join, look, under
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.runs.names import counted, csv_cell, listing, printable
 
@@ -82,8 +83,12 @@ def index_splits(
     walk.follow()
     for name, folder in splits.items():
         if not found[name]:
-            top = printable(os.path.join(real, folder))
-            raise _error(f"{top}: no class folders; expected {top}/<class>/<image>", walk.quarantine)
+            top = under(real, folder)
+            shown = printable(top)
+            raise _error(
+                f"{shown}: no class folders; expected {shown}/<class>/<image>{what_lies_there(top)}",
+                walk.quarantine,
+            )
     warnings = [note for folder in splits.values() for note in _loose_files(real, folder)] + walk.notes()
 
     paths = [path for split in found.values() for files in split.values() for path in files]
@@ -110,7 +115,7 @@ def _index_split(
     quarantine: list[Quarantined],
 ) -> ImageIndex:
     """One split; `known` is None where the split itself sets the classes."""
-    where = printable(os.path.join(root, folder).rstrip(os.sep))
+    where = printable(under(root, folder))
     by_class = {
         name: [usable[p] for p in sorted(paths, key=os.fsencode) if p in usable]
         for name, paths in sorted(found.items(), key=lambda item: os.fsencode(item[0]))
@@ -137,28 +142,31 @@ def _own_classes(
     """The classes of a split that sets them, without empty folders, and warnings; DataError where there are fewer than
     two, or no file of one can be used.
     """
-    top = os.path.join(root, folder).rstrip(os.sep)
+    top = under(root, folder)
     where = printable(top)
     lost = [name for name, records in by_class.items() if not records]
     empty = [name for name in lost if not _lost(folder, [name], quarantine)]
-    lost = [name for name in lost if name not in empty]
+    texts = [name for name in lost if name not in empty and _only_texts(_lost(folder, [name], quarantine))]
+    lost = [name for name in lost if name not in (*empty, *texts)]
     if lost:
         raise _error(
             f"{where}: no usable image in class {listing(lost)}"
             f"{_because(folder, lost, quarantine)}; mend the files, or remove the folder",
             quarantine,
         )
-    by_class = {name: records for name, records in by_class.items() if name not in empty}
-    left_out = f"{where}: no file in {listing(empty)}, so that it is no class" if empty else ""
+    by_class = {name: records for name, records in by_class.items() if name not in (*empty, *texts)}
+    left_out = [f"{where}: no file in {listing(empty)}, so that it is no class"] if empty else []
+    left_out += [f"{where}: texts and no image in {listing(texts)}, so that it is no class"] if texts else []
     if len(by_class) < 2:
         raise _error(
             f"{where}: one class ({listing(by_class)}); expected at least two class folders: "
-            f"{where}/<class>/<image>{inner_folder(top, by_class)}" + (f" ({left_out})" if empty else ""),
+            f"{where}/<class>/<image>{inner_folder(top, by_class)}"
+            + (f" ({'; '.join(left_out)})" if left_out else ""),
             quarantine,
         )
     single = [name for name, records in by_class.items() if len(records) == 1]
     told = (f"{where}: only one image in class {listing(single)}",) if single else ()
-    return by_class, (*((left_out,) if empty else ()), *tell_alike(where, by_class), *told)
+    return by_class, (*left_out, *tell_alike(where, by_class), *tell_no_labels(where, by_class), *told)
 
 
 def _known_classes(
@@ -212,7 +220,7 @@ def write_quarantine(path: str | Path, quarantine: Iterable[Quarantined]) -> Non
 
 def _loose_files(root: str, folder: str) -> list[str]:
     """One warning where files lie beside the class folders."""
-    top = os.path.join(root, folder)
+    top = under(root, folder)
     loose = look(top).loose
     return [f"{printable(top)}: {counted(loose, 'file')} outside of class folders not read"] if loose else []
 
@@ -221,6 +229,11 @@ def _lost(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) ->
     """The files of these classes that were left out."""
     inside = tuple(f"{join(folder, name)}/" for name in classes)
     return [item for item in quarantine if f"{item.path}/".startswith(inside)]
+
+
+def _only_texts(lost: list[Quarantined]) -> bool:
+    """Whether files that were left out are all named like texts, as annotations and a readme are."""
+    return all(item.reason in ("not_an_image", "empty") and is_text_name(item.path) for item in lost)
 
 
 def _because(folder: str, classes: Iterable[str], quarantine: list[Quarantined]) -> str:

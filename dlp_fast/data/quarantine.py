@@ -34,6 +34,32 @@ IMAGE_SUFFIXES = (
 )
 
 
+VIDEO_SUFFIXES = (".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".3gp", ".mpg", ".mpeg", ".wmv")
+TEXT_SUFFIXES = (
+    *(".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml"),
+    *(
+        ".html",
+        ".htm",
+        ".pdf",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".log",
+        ".names",
+        ".cfg",
+        ".ini",
+        ".lst",
+        ".md5",
+        ".sha256",
+    ),
+)
+
+
+def is_text_name(path: str) -> bool:
+    """Whether a file of this name is a text, such as annotations or a readme, and meant to be no image."""
+    return path.lower().endswith(TEXT_SUFFIXES)
+
+
 def reasons_told(items: Sequence[Quarantined]) -> str:
     """`3 files: 2 truncated, 1 unsupported_format (HEIF: ...)`: counts by reason, and by format where it is known."""
     counts = Counter(item.reason for item in items)
@@ -49,16 +75,23 @@ def reasons_and_remedy(items: Sequence[Quarantined]) -> str:
 
 def _kinds(reason: str, items: Sequence[Quarantined]) -> str:
     """` (58 HEIF: install pillow-heif or convert it; 2 Photoshop: convert it ...)` of formats that are not read."""
-    if reason != "unsupported_format":
+    of = [item for item in items if item.reason == reason]
+    details = Counter(item.detail for item in of if _is_telling(item))
+    if not details:
         return ""
-    details = Counter(item.detail for item in items if item.reason == reason)
     kinds = []
     for detail, count in details.most_common(4):
         name, _, advice = detail.partition("; ")
-        number = f"{count} " if len(details) > 1 else ""
+        number = f"{count} " if details.total() < len(of) or len(details) > 1 else ""
         kinds.append(number + printable(f"{name}: {advice}" if advice else name))
     more = f"; {len(details) - 4} more kinds" if len(details) > 4 else ""
     return f" ({'; '.join(kinds)}{more})"
+
+
+def _is_telling(item: Quarantined) -> bool:
+    """Whether the detail says what many files have in common and what to do, and not what is wrong with this one."""
+    starts = {"not_an_image": ("a ", "an ", "JSON", "XML"), "unreadable": ("a link that", "No such file")}
+    return item.reason == "unsupported_format" or item.detail.startswith(starts.get(item.reason, ("\0",)))
 
 
 def cannot_be_used(items: Sequence[Quarantined]) -> str:
@@ -68,7 +101,9 @@ def cannot_be_used(items: Sequence[Quarantined]) -> str:
 
 
 def is_loss(item: Quarantined) -> bool:
-    """Whether what is left out was an image, or meant to be one."""
+    """Whether what is left out was an image, or meant to be one; a film beside photographs of a phone is none."""
+    if item.path.lower().endswith(VIDEO_SUFFIXES):
+        return False
     return item.reason not in ("not_an_image", "empty") or item.path.lower().endswith(IMAGE_SUFFIXES)
 
 

@@ -14,6 +14,7 @@ from dlp_fast.data.scan_answers import Quarantined, ScanRecord, parse
 from dlp_fast.data.scan_cache import ScanCache
 from dlp_fast.data.scan_pool import BATCH, Pool
 from dlp_fast.errors import ConfigError
+from dlp_fast.runs.launched import launched
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)`, often; must be cheap."""
@@ -78,8 +79,9 @@ def scan_files(
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; of several processes of a run on a machine, each gets its share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // launched().local_world)
 
 
 def _settings(root: str, max_megapixels: float, max_megabytes: float, memory_mb: int | None) -> dict:

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from dlp_fast.data.layouts import refuse_hidden_splits
+from dlp_fast.data.near import what_lies_there
+from dlp_fast.data.split_names import ROLE_OF, ROLES, rest, role
 from dlp_fast.data.walk import Entries, is_picture_name, is_run_folder, look, refused_links
 from dlp_fast.errors import ConfigError, DataError
 from dlp_fast.runs.names import listing, printable
 
-ROLES = {
-    "train": ("train", "training"),
-    "test": ("test", "testing", "eval", "evaluation"),
-    "validation": ("val", "valid", "validation", "dev"),
-}
-"""Names of splits, in any case; the first that is there is taken. Validation images are the test set where there is no
-test."""
-_ROLE = {name: role for role, names in ROLES.items() for name in names}
-_ENDINGS = re.compile(r"(sets?|data|dataset|images?|imgs?|split|folder|dir)$")
 AS_CLASSES = "To take every folder for a class, whatever its name, give --dataset.splits none."
 
 
@@ -62,11 +54,6 @@ def find_splits(
     return _Finder(Path(root), test_split, test, follow_links).find(splits)
 
 
-def is_split_name(name: str) -> bool:
-    """Whether a folder of this name is taken for a split, where it holds class folders."""
-    return name.casefold() in _ROLE
-
-
 class _Finder:
     """One question to one folder; errors and warnings begin with its name."""
 
@@ -101,7 +88,7 @@ class _Finder:
 
     def _of(self, *roles: str) -> list[str]:
         """Folders of these roles, the most usual name first."""
-        order = [name for role in roles for name in ROLES[role]]
+        order = [name for one in roles for name in ROLES[one]]
         found = [name for name in self.folders if name.casefold() in order]
         return sorted(found, key=lambda name: (order.index(name.casefold()), os.fsencode(name)))
 
@@ -118,7 +105,7 @@ class _Finder:
         if self.outside is None and self.test_split is None:
             roles |= {"test"} if self._of("test") else {"test", "validation"}
         links = self.broken if self.follow_links else [*self.broken, *self.links]
-        linked = [name for name in links if _ROLE.get(name.casefold()) in roles or name == self.test_split]
+        linked = [name for name in links if ROLE_OF.get(name.casefold()) in roles or name == self.test_split]
         if linked:
             raise refused_links(str(self.root), linked, "split")
 
@@ -128,7 +115,7 @@ class _Finder:
         test = self._test_split(train, warnings)
         others = [name for name in (*self.folders, *self.left_out) if name not in (train, test)]
         others += [] if self.follow_links else self.links
-        strange = [name for name in others if _role(name) is None and self._holds_pictures(name)]
+        strange = [name for name in others if role(name) is None and self._holds_pictures(name)]
         if strange and test is None and self.outside is None:
             raise DataError(
                 f"{self.where}: {train} holds class folders, so it may be the training set, but {listing(strange)} "
@@ -147,7 +134,7 @@ class _Finder:
             return self._named_test(train)
         found = self._of("test", "validation")
         usable = [name for name in found if self._holds_classes(name)]
-        flat = [name for name in found if name not in usable and _role(name) == "test"]
+        flat = [name for name in found if name not in usable and role(name) == "test"]
         test = usable[0] if usable else None
         twins = [name for name in usable if test and name.casefold() == test.casefold()]
         if len(twins) > 1:
@@ -159,11 +146,11 @@ class _Finder:
                 f"{self.where}: {listing(flat)} holds no class folders, so that it cannot be the test set; expected "
                 f"{flat[0]}/<class>/<image>"
             )
-        if test and _role(test) == "validation":
+        if test and role(test) == "validation":
             warnings.append(f"{self.where}: there is no test split, so {test} is taken as the test set")
         if test is None:
             alike = [
-                name for name in self.folders if name not in found and _role(name) in ("test", "validation")
+                name for name in self.folders if name not in found and role(name) in ("test", "validation")
             ]
             alike = [name for name in alike if self._holds_classes(name)]
             if alike:
@@ -198,19 +185,20 @@ class _Finder:
                 f"{self.where}: dataset.test_split {printable(self.test_split)}: there is no folder train with class "
                 "folders beside it; give the test set as --dataset.test DIR"
             )
-        exact = [name for name in self.folders if name.casefold() in _ROLE]
+        exact = [name for name in self.folders if name.casefold() in ROLE_OF]
         if exact and len(exact) == len(self.folders) and not self.left_out:
             raise DataError(self._only_splits(exact))
         alike = self._look_alikes()
         if alike:
-            first = {role: next(name for name in alike if _role(name) == role) for role in map(_role, alike)}
+            first = {one: next(name for name in alike if role(name) == one) for one in map(role, alike)}
             test = first.get("test", first.get("validation"))
             raise DataError(
                 f"{self.where}: {listing(alike)} look like splits of one image set, but would be taken for classes. "
                 f"Give --data {self.where}/{printable(first['train'])} --dataset.test {self.where}/{printable(test)}, "
                 f"or name them train and test, with a folder a class in each. {AS_CLASSES}"
             )
-        return Layout({"train": ""}, self.left_out, tuple(self._split_named_classes(exact)))
+        told = self._split_named_classes(exact) + refuse_hidden_splits(str(self.root), self.folders)
+        return Layout({"train": ""}, self.left_out, tuple(told))
 
     def _only_splits(self, exact: list[str]) -> str:
         holding = [name for name in exact if self._holds_classes(name)]
@@ -221,20 +209,26 @@ class _Finder:
                 "on that one"
             )
         return (
-            f"{self.where}: {listing(exact)} hold no class folders; expected {self.where}/train/<class>/... (and "
-            f"test/<class>/...). {AS_CLASSES}"
+            f"{self.where}: {listing(exact)} {'holds' if len(exact) == 1 else 'hold'} no class folders; expected "
+            f"{self.where}/train/<class>/... (and test/<class>/...){self._lies_there(exact)}. {AS_CLASSES}"
         )
+
+    def _lies_there(self, exact: list[str]) -> str:
+        """What to give instead, by what lies in the folder or in one of its splits."""
+        places = [self.root, *(self.root / name for name in exact)]
+        told = [what_lies_there(str(place)) for place in places]
+        return next((one for one in told if "--data" in one), "")
 
     def _look_alikes(self) -> list[str]:
         """Folders whose names differ in the role alone, such as Train2017 and Test2017."""
         groups: dict[tuple[str, ...], list[str]] = {}
         for name in self.folders:
-            if _role(name):
-                groups.setdefault(_rest(name), []).append(name)
+            if role(name):
+                groups.setdefault(rest(name), []).append(name)
         groups = {
-            rest: names
-            for rest, names in groups.items()
-            if "train" in map(_role, names) and {"test", "validation"} & set(map(_role, names))
+            words: names
+            for words, names in groups.items()
+            if "train" in map(role, names) and {"test", "validation"} & set(map(role, names))
         }
         return sorted({name for names in groups.values() for name in names}, key=os.fsencode)
 
@@ -273,36 +267,3 @@ class _Finder:
         """Whether one of the first thousand files below the folder is named like a picture."""
         files = (file for _, _, files in os.walk(self.root / name) for file in files)
         return any(is_picture_name(file) and not file.startswith(".") for file in islice(files, 1000))
-
-
-def _words(name: str) -> list[str]:
-    """Its words in lower case: seg_train, segTrain and Seg-Train2017 all have seg and train."""
-    return [word.casefold() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
-
-
-def _role_of_word(word: str) -> str | None:
-    return _ROLE.get(word) or _ROLE.get(_ENDINGS.sub("", word))
-
-
-def _role(name: str) -> str | None:
-    """train, test or validation where exactly one word of the name says so, else None."""
-    found = [role for role in map(_role_of_word, _words(name)) if role]
-    return found[0] if len(found) == 1 else None
-
-
-def _rest(name: str) -> tuple[str, ...]:
-    """The words that say nothing of a role, and more than "images"; numbers are years and places in a list."""
-    words = (word for word in _words(name) if not _role_of_word(word) and not word.isdigit())
-    return tuple(word for word in words if _ENDINGS.sub("", word))
-
-
-def inner_folder(folder: str, names: Iterable[str]) -> str:
-    """` Perhaps --data DIR/NAME is meant.` where the only class of `folder` holds folders itself, else nothing."""
-    names = list(names)
-    if len(names) != 1:
-        return ""
-    inside = look(os.path.join(folder, names[0])).folders
-    if len(inside) < 2:
-        return ""
-    shown = printable(os.path.join(folder, names[0]))
-    return f". {printable(names[0])} holds the folders {listing(inside)}: perhaps --data {shown} is meant"

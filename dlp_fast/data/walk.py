@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dlp_fast.data.near import no_folder
 from dlp_fast.data.quarantine import IMAGE_SUFFIXES
 from dlp_fast.data.scan_answers import LINK_OUT, Quarantined
 from dlp_fast.errors import DataError
@@ -29,6 +30,9 @@ UNREMARKABLE = frozenset(
     }
 )  # fmt: skip
 """Hidden folders that nobody would expect to be a class."""
+
+_FETCHED = {"/annex/objects/": "git annex get", "/.dvc/cache/": "dvc pull"}
+"""Where links of programs lead that keep large files elsewhere, and the command that brings such a file."""
 
 
 def is_system(name: str) -> bool:
@@ -72,6 +76,11 @@ def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
+def under(root: str, folder: str) -> str:
+    """The path of `folder` in `root`, without a slash at its end; `root` itself where it is ""."""
+    return os.path.join(root, folder).rstrip(os.sep) or os.sep
+
+
 @dataclass
 class Entries:
     """What lies directly in one folder; names in the order of their bytes.
@@ -87,14 +96,6 @@ class Entries:
     system: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
-
-
-def no_folder(path: str) -> DataError:
-    """What to say where `path` is not a folder of images."""
-    shown = printable(str(path))
-    if os.path.exists(path):
-        return DataError(f"{shown}: not a folder; give a folder of images, one folder a class")
-    return DataError(f"{shown}: no such folder; give `digits`, `cifar10` or a folder of images")
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -171,7 +172,8 @@ class Walk:
         entries = look(top)
         if self.follow_links and not self._is_new(top):
             raise DataError(
-                f"{printable(top)}: a link to a folder that is read already; remove the link, or let it lead elsewhere"
+                f"{printable(under(self.root, folder))}: a link to a folder that is read already; remove the link, or "
+                "let it lead elsewhere"
             )
         for reason in ("system", "hidden", "runs", "broken"):
             self._leave(reason, *(join(folder, name) for name in getattr(entries, reason)))
@@ -298,12 +300,13 @@ class Walk:
     def _problem(self, path: str) -> tuple[str, str] | None:
         """(reason, detail) where the link `path` cannot count as a file."""
         target = os.path.realpath(path)
-        if not self.follow_links and not f"{target}/".startswith(self._inside):
-            return "link_leaves_folder", LINK_OUT
         try:
             os.stat(path)
         except OSError as error:
-            return "unreadable", f"a link that leads nowhere: {error.strerror or error}"
+            fetch = next((f"; {how} fetches it" for where, how in _FETCHED.items() if where in target), "")
+            return "unreadable", f"a link that leads nowhere ({error.strerror or error}){fetch}"
+        if not self.follow_links and not f"{target}/".startswith(self._inside):
+            return "link_leaves_folder", LINK_OUT
         if os.path.isdir(target):
             return "not_a_regular_file", "a link to a folder; such links are not followed"
         if not os.path.isfile(target):

@@ -45,15 +45,21 @@ def ask_held_out(
     decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
 ) -> bool:
     """Whether a network that is given none of the labels in question has something to settle: a group of learning
-    curves that does not count as found, or a mark whose trigger does not act and whose images are not found already.
+    curves that does not count as found, or a mark whose trigger does not act, unless its images are found already by
+    what acts.
 
     Args: evidence: of the found groups, of those in question, of `marks`.
     """
     if decision.in_question(config):
         return True
-    found = np.concatenate([group.core for group in decision.found] or [np.zeros(0, dtype=np.int64)])
+    found = [
+        group.core
+        for group, told in zip(decision.found, evidence, strict=False)
+        if acts_as_trigger(told, config)
+    ]
+    settled = np.concatenate(found or [np.zeros(0, dtype=np.int64)])
     return any(
-        not acts_as_trigger(told, config) and not np.isin(group.core, found).all()
+        not acts_as_trigger(told, config) and not np.isin(group.core, settled).all()
         for group, told in zip(marks, evidence[len(evidence) - len(marks) :], strict=True)
     )
 
@@ -75,22 +81,36 @@ def with_evidence(
     of_marks = evidence[len(decision.found) + len(asked) :]
     convicted: list[tuple[Group, Evidence]] = []
     shown: list[Finding] = []
+    harmless: list[Group] = []
     for group, told in zip(marks, of_marks, strict=True):
         if told.distinct < config.min_distinct:
             continue  # copies of one picture
+        if are_copies(told, config):
+            _show_copies(shown, _mark(group, told, config), told)
+            continue
         if acts_as_trigger(told, config) or labels_unsupported(told, config):
             convicted.append((group, told))
         elif group.label is not None:
             shown.append(_mark(group, told, config))
-    kept = [
-        (_with_numbers(finding, told), group)
-        for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True)
-        if not any(_contradicts(mark, group) for mark, _ in convicted)
-    ]
+            harmless += [group] if labels_outlast_mark(told, config) else []
+    convicted = _without_the_rest(convicted, decision, config)
+    kept = []
+    for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True):
+        if any(_contradicts(mark, group) for mark, _ in convicted):
+            continue
+        if are_copies(told, config):
+            _show_copies(shown, finding, told)
+        elif acts_as_trigger(told, config) or not any(_has_most_of(mark, group) for mark in harmless):
+            kept.append((_with_numbers(finding, told), group))
     for group, told in zip(asked, of_asked, strict=True):
         if taught_by_itself(told, len(asked), config):
-            kept.append((_by_gap(group, told, config), group))
-    for group, told in sorted(convicted, key=lambda entry: -entry[0].statistics["purity"]):
+            finding = _by_gap(group, told, config)
+            if are_copies(told, config):
+                _show_copies(shown, finding, told)
+            else:
+                group = _by_both(group, told)
+                kept.append((replace(finding, images=len(group.core)), group))
+    for group, told in convicted:
         _add_mark(kept, group, told, config)
     # of a class that is found, the rest has something in common as well: what the class looks like
     classes = {finding.label for finding, _ in kept}
@@ -111,14 +131,30 @@ def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
 
 def labels_unsupported(evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether a network that was not given the labels of marked images gives them other labels, as it does with wrong
-    ones, and not those of the class's other images.
+    ones, and not those of the class's other images; once the mark is off, too, where it can be taken off.
     """
-    support = evidence.support
+    support, unmarked = evidence.support, evidence.without_mark
     return (
         support is not None
         and support.ratio <= config.max_label_support
         and support.p <= config.max_support_p
+        and (unmarked is None or unmarked.ratio <= config.max_label_support)
     )
+
+
+def labels_outlast_mark(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether a network that was not given the labels of marked images gives them, once the mark is off, as it does
+    those of the class's other images.
+    """
+    unmarked = evidence.without_mark
+    return unmarked is not None and unmarked.ratio >= config.min_outlasting
+
+
+def are_copies(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether most of a group shows one picture. That it acts as a trigger says nothing: what copies have in common is
+    the whole picture.
+    """
+    return evidence.copies > config.max_copies
 
 
 def taught_by_itself(evidence: Evidence, tests: int, config: DetectionConfig) -> bool:
@@ -132,6 +168,44 @@ def taught_by_itself(evidence: Evidence, tests: int, config: DetectionConfig) ->
         and support.ratio <= config.max_gap_support
         and evidence.gap_p <= config.false_alarm_rate / max(tests, 1)
     )
+
+
+def _without_the_rest(
+    convicted: Sequence[tuple[Group, Evidence]], decision: Decision, config: DetectionConfig
+) -> list[tuple[Group, Evidence]]:
+    """`convicted`, the clearest first, without marks that are what a class looks like, or what the rest of it does once
+    others of its marks are taken away: with them, next to nothing of the class would be left.
+    """
+    sizes = {entry.group.label: len(entry.group.ids) for entry in decision.scored}
+    taken: dict[int | None, np.ndarray] = {}
+    chosen = []
+    for mark, told in sorted(convicted, key=lambda entry: -_clearness(entry[0], config)):
+        before = taken.get(mark.label, np.zeros(0, dtype=np.int64))
+        both, size = np.union1d(before, mark.core), sizes.get(mark.label)
+        most = config.max_share if len(before) else config.main_share
+        if mark.label is None or size is None or len(both) <= most * size:
+            chosen.append((mark, told))
+            taken[mark.label] = both
+    return chosen
+
+
+def _clearness(mark: Group, config: DetectionConfig) -> float:
+    """How clearly a group is a mark: from 1 on it counts as one."""
+    if "nats" in mark.statistics:
+        return mark.statistics["nats"] / config.min_window_nats
+    return mark.statistics["purity"] / config.min_purity
+
+
+def _by_both(group: Group, evidence: Evidence) -> Group:
+    """`group` with its membership by what the network without the labels says as well, where that leaves anybody."""
+    if evidence.membership is None or not (evidence.membership > 0.5).any():
+        return group
+    return replace(group, membership=evidence.membership)
+
+
+def _has_most_of(mark: Group, group: Group) -> bool:
+    """Whether what is apart in `group` is the mark."""
+    return mark.label == group.label and np.isin(group.core, mark.core).mean() > 0.5
 
 
 def _contradicts(mark: Group, group: Group) -> bool:
@@ -178,6 +252,12 @@ def _of_each_class(mark: Group) -> list[Group]:
     return parts
 
 
+def _show_copies(shown: list[Finding], finding: Finding, evidence: Evidence) -> None:
+    """Add a group that is copies to what is shown, once a class: several proposals find the same."""
+    if not any(mark.label == finding.label and mark.copies is not None for mark in shown):
+        shown.append(replace(_with_numbers(finding, evidence), copies=_rounded(evidence.copies)))
+
+
 def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
     support = evidence.support
     return replace(
@@ -185,6 +265,7 @@ def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
         attack_success=_rounded(evidence.attack_success),
         placebo_success=_rounded(evidence.placebo_success),
         label_support=_rounded(support.ratio) if support else None,
+        unmarked_support=_rounded(evidence.without_mark.ratio) if evidence.without_mark else None,
     )
 
 
@@ -197,10 +278,7 @@ def _by_gap(group: Group, evidence: Evidence, config: DetectionConfig) -> Findin
 
 def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
     statistics = group.statistics
-    by_window = "nats" in statistics
-    score = (
-        statistics["nats"] / config.min_window_nats if by_window else statistics["purity"] / config.min_purity
-    )
+    score = _clearness(group, config)
     finding = Finding(
         "supervised",
         group.label,

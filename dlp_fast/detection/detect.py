@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
@@ -12,6 +13,7 @@ from dlp_fast.detection import baselines
 from dlp_fast.detection.convict import ask_held_out, marks_among, with_evidence
 from dlp_fast.detection.decide import Decision, decide
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.mislabeled import probably_mislabeled
 from dlp_fast.detection.propose import PROPOSALS, Observed
 from dlp_fast.detection.suspicion import Suspicion, by_groups
 from dlp_fast.detection.verify import try_triggers
@@ -80,4 +82,6 @@ def detect(
         placebos = decision.placebos({group.label for group in groups}, config)
         evidence = with_support(groups, evidence, placebos, seen, networks.train, config)
     decision = with_evidence(decision, marks, evidence, config)
-    return Detection(by_groups(decision.found, seen.entropy, seen.loss, config), decision)
+    wrong = torch.from_numpy(probably_mislabeled(seen, config))
+    suspicion = replace(by_groups(decision.found, seen.entropy, seen.loss, config), mislabeled=wrong)
+    return Detection(suspicion, decision)

@@ -31,7 +31,9 @@ class Finding:
     classes; attack_success_after: the same rate on the model that the run hands out; label_support: probability that a
     network without their labels gives these labels, over that of the class's other images held out alike; label_gap:
     how much lower that probability is than for images that were learnt alike; gap_p: probability of such a gap by
-    chance; None where not asked.
+    chance; unmarked_support: share of the images that such a network takes for their label once the mark is off, over
+    that of the class's controls; copies: share of the images that show one and the same picture, where these are most
+    of them; None where not asked.
     """
 
     stage: Stage
@@ -50,6 +52,8 @@ class Finding:
     label_support: float | None = None
     label_gap: float | None = None
     gap_p: float | None = None
+    unmarked_support: float | None = None
+    copies: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

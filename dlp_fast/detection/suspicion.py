@@ -21,7 +21,8 @@ class Suspicion:
     score: fp32, ascending = more suspicious of being poisoned; clean_score: fp32, the highest are suspected clean;
     suspected: bool, in a group that is found; withheld: bool, not clearly outside of such a group; high_loss: bool,
     label not to be trusted because the network never came to agree with it; posterior: fp32, of the withheld the
-    probability of being in the group, of others 0, or None where no proposal gave one.
+    probability of being in the group, of others 0, or None where no proposal gave one; mislabeled: bool, likely under a
+    wrong label without a common cause, or None where nobody has looked.
     """
 
     score: Tensor
@@ -30,11 +31,18 @@ class Suspicion:
     withheld: Tensor
     high_loss: Tensor
     posterior: Tensor | None = None
+    mislabeled: Tensor | None = None
 
     @property
     def never_clean(self) -> Tensor:
         """bool [n]: not to be among the suspected clean, whatever the score."""
-        return self.withheld | self.high_loss
+        return self.withheld | self.high_loss | self.wrongly_labeled
+
+    @property
+    def wrongly_labeled(self) -> Tensor:
+        """bool: mislabeled, and not suspected of being poisoned."""
+        nobody = torch.zeros_like(self.suspected)
+        return nobody if self.mislabeled is None else self.mislabeled & ~self.suspected
 
 
 def by_score(score: Tensor, clean_score: Tensor | None = None) -> Suspicion:

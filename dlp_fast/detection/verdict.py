@@ -37,15 +37,16 @@ def verdict(
     classes: tuple[str, ...],
     epochs: int,
     config: DetectionConfig,
+    flat: Sequence[int] = (),
 ) -> Verdict:
     """The Verdict of a run.
 
     Args: max_subthreshold_score: of the classes that are not found, the highest score; class_sizes: images of each
-    class; epochs: of stage 1.
+    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike.
     """
     classes = tuple(map(printable, classes))  # names are an attacker's text
     if not findings:
-        reasons = _doubts(max_subthreshold_score, class_sizes, classes, epochs, config)
+        reasons = _doubts(max_subthreshold_score, class_sizes, classes, epochs, config, flat)
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -68,6 +69,7 @@ def _doubts(
     classes: tuple[str, ...],
     epochs: int,
     config: DetectionConfig,
+    flat: Sequence[int],
 ) -> list[str]:
     """Why nothing can be said of a set in which nothing is found; none where something can."""
     reasons = []
@@ -82,6 +84,12 @@ def _doubts(
     if small:
         reasons.append(
             f"{len(small)} of {len(classes)} classes have under {least} images, too few to look at."
+        )
+    if flat:
+        named = ", ".join(classes[c] for c in flat[:5]) + (", …" if len(flat) > 5 else "")
+        reasons.append(
+            f"all images of {len(flat)} of {len(classes)} classes ({named}) were learnt as one picture is; are they "
+            "copies, or empty?"
         )
     if nearly_found(max_subthreshold_score, config):
         reasons.append(

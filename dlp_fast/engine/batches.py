@@ -109,6 +109,11 @@ class TrainingData:
     def target(self, ids: Tensor) -> Tensor:
         return self.labels[ids].to(self.device, non_blocking=True)
 
+    def other_label(self, ids: Tensor) -> Tensor:
+        """For each image a class that is not its label, int64 [b], each as likely: a function of the id alone."""
+        shift = 1 + (ids * 2_654_435_761 % 2**32 >> 8) % max(self.classes - 1, 1)
+        return ((self.labels[ids] + shift) % self.classes).to(self.device, non_blocking=True)
+
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 [b, H, W, 3] to fp32 [b, 3, H, W], (x/255 - mean) / std; a view of NHWC memory, so channels-last."""

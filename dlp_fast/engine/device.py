@@ -9,6 +9,7 @@ import torch
 
 from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.runs.environment import processor_field
+from dlp_fast.runs.launched import launched
 
 
 def cpu_has_fast_bf16() -> bool:
@@ -27,12 +28,13 @@ def cpu_has_fast_bf16() -> bool:
 @dataclass(frozen=True)
 class Compute:
     """A device with the autocast dtype of its forward passes (None: fp32 throughout); graphs: whether training steps
-    are captured as CUDA graphs (see stepping.py).
+    are captured as CUDA graphs (see stepping.py); processes: how many work on the run together.
     """
 
     device: torch.device
     autocast: torch.dtype | None
     graphs: bool = False
+    processes: int = 1
 
     def forward(self) -> contextlib.AbstractContextManager[object]:
         """Context of a training forward pass. Losses and scores are taken outside of it, in fp32."""
@@ -43,11 +45,16 @@ class Compute:
     def describe(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         precision = "fp32" if self.autocast is None else "bf16 autocast"
-        return f"{name}, {precision}" + (", CUDA graphs" if self.graphs else "")
+        several = f", {self.processes} processes" if self.processes > 1 else ""
+        return f"{name}, {precision}" + (", CUDA graphs" if self.graphs else "") + several
 
 
 def choose_compute(device: str, precision: str, graphs: str = "auto") -> Compute:
-    """The Compute for `device` (auto | cpu | cuda), `precision` (auto | fp32 | bf16) and `graphs` (auto | off)."""
+    """The Compute for `device` (auto | cpu | cuda), `precision` (auto | fp32 | bf16) and `graphs` (auto | off).
+
+    Of several processes on a machine (torchrun, srun), each takes the GPU of its number there.
+    """
+    place = launched()
     if device == "cuda" and not torch.cuda.is_available():
         raise ResourceError("--device cuda: torch sees no usable GPU. Use --device cpu, or check the driver.")
     if device == "auto":
@@ -56,9 +63,17 @@ def choose_compute(device: str, precision: str, graphs: str = "auto") -> Compute
         raise ConfigError(f"device must be auto, cpu or cuda, got {device}")
     fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_fast_bf16()
     wanted = precision == "bf16" or (precision == "auto" and fast)
-    return Compute(
-        torch.device(device), torch.bfloat16 if wanted else None, device == "cuda" and graphs == "auto"
-    )
+    on = torch.device(device)
+    if device == "cuda" and place.world > 1:
+        if place.local_rank >= torch.cuda.device_count():
+            raise ResourceError(
+                f"process {place.local_rank} of this machine has no GPU of its own: torch sees "
+                f"{torch.cuda.device_count()}. Start as many processes as there are GPUs (--nproc-per-node)."
+            )
+        on = torch.device("cuda", place.local_rank)
+        torch.cuda.set_device(on)
+    captured = device == "cuda" and graphs == "auto"
+    return Compute(on, torch.bfloat16 if wanted else None, captured, place.world)
 
 
 SLOW_BF16 = (

@@ -22,11 +22,14 @@ BATCH = {"cpu": 64, "cuda": 512}
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one pass: entropy (bits, DLP Eq. 5), loss (cross-entropy with the given label, nats) and prediction."""
+    """Of one pass: entropy (bits, DLP Eq. 5), loss (cross-entropy with the given label, nats), prediction, and
+    other_loss: cross-entropy with another label, drawn by id, nats; None where not asked for.
+    """
 
     entropy: Tensor
     loss: Tensor
     prediction: Tensor
+    other_loss: Tensor | None = None
 
 
 @contextmanager
@@ -42,20 +45,25 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def score(session: Session, model: nn.Module, data: TrainingData) -> Scores:
-    """Entropy fp32 [n], loss fp32 [n] and predicted class int64 [n] of every image, on the CPU, in eval mode."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    batches = torch.arange(len(data)).split(BATCH[data.device.type])
+    """Entropy fp32 [n], losses fp32 [n] and predicted class int64 [n] of every image, on the CPU, in eval mode.
+
+    Each rank scores a contiguous shard, in the same batches as one process would, so that the bits are the same.
+    """
+    batches = session.ranks.shard(list(torch.arange(len(data)).split(BATCH[data.device.type])))
+    nothing = torch.empty(0)
+    parts: list[tuple[Tensor, ...]] = [] if batches else [(nothing, nothing, nothing.long(), nothing)]
     with eval_mode(model):
-        for ids, following in zip(batches, (*batches[1:], None)):
+        for ids, following in zip(batches, [*batches[1:], None]):
             session.poll()
             x = data.plain(ids)
             if following is not None:
                 data.expect(following)
             logits = model(x).float()
             loss = F.cross_entropy(logits, data.target(ids), reduction="none")
-            parts.append((ops.row_entropy(logits), loss, logits.argmax(1)))
-    entropy, loss, prediction = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-    return Scores(entropy, loss, prediction)
+            other = F.cross_entropy(logits, data.other_label(ids), reduction="none")
+            parts.append((ops.row_entropy(logits), loss, logits.argmax(1), other))
+    columns = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+    return Scores(*(session.ranks.gather(column) for column in columns))
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import signal
 import threading
@@ -13,36 +14,51 @@ import torch
 from torch import Tensor, nn
 
 from dlp_fast.engine.device import Compute
+from dlp_fast.engine.distributed import ALONE, Ranks
 from dlp_fast.errors import Interrupted, NumericError
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
+
+AGAIN = 3.0  # seconds: of several processes, each gets a signal from the terminal and from torchrun
 
 RANDOM_LAYERS = ("_DropoutNd", "StochasticDepth")
 """By name: torchvision, home of the second, takes seconds to load, and is there only where a network needs it."""
 
 
 class Session:
-    """What the stages share. With `checkpoints` None nothing is kept (a run in memory)."""
+    """What the stages share. With `checkpoints` None nothing is kept (a run in memory). Of several `ranks`, rank 0
+    alone has checkpoints; what it loads, all have.
+    """
 
     def __init__(
-        self, compute: Compute, log: RunLog, checkpoints: Checkpoints | None = None, every: float = 20
+        self,
+        compute: Compute,
+        log: RunLog,
+        checkpoints: Checkpoints | None = None,
+        every: float = 20,
+        ranks: Ranks = ALONE,
     ):
-        self.compute, self.log, self.every = compute, log, every
+        self.compute, self.log, self.every, self.ranks = compute, log, every, ranks
         self._checkpoints = checkpoints
-        self._signal = 0
+        self._signal, self._signalled = 0, 0.0
         self._previous: dict[int, Any] = {}
         state = checkpoints.load() if checkpoints else None
         for warning in checkpoints.warnings if checkpoints else []:
             log.warn(warning)
         self.resumed = state is not None
-        self._completed: dict[str, Any] = state["completed"] if state else {}
         self._current: dict[str, Any] | None = state["current"] if state else None
+        known = ranks.told({"resumed": self.resumed, "completed": state["completed"] if state else {}})
+        self.resumed, self._completed = known["resumed"], known["completed"]
         if checkpoints:
             log.rewind(state["log_position"] if state else 0)
+        if self.resumed:
+            log.say("going on from the last checkpoint")
 
     def __enter__(self) -> Session:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # nohup: the run shall outlive its terminal
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -52,22 +68,31 @@ class Session:
         self.log.finish()
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        if self._signal:
+        if not self.ranks.leads:
+            self.ranks.pass_on(number)
+            return
+        now = time.monotonic()
+        if self._signal and (self.ranks.world == 1 or now - self._signalled > AGAIN):
             raise SystemExit(128 + number)
-        self._signal = number
+        self._signal, self._signalled = number, now
 
     def poll(self) -> None:
         """Leave, if a signal has arrived; between steps a stage saves first."""
-        if self._signal:
-            name = signal.Signals(self._signal).name
+        number = self._signal or self.ranks.stop
+        if number:
+            name = signal.Signals(number).name
             raise Interrupted(
-                self._signal, f"stopped by {name}; the same command goes on from the last checkpoint."
+                number, f"stopped by {name}; the same command goes on from the last checkpoint."
             )
 
     def keep_only(self, names: tuple[str, ...]) -> None:
         """Forget what was completed but for `names`, and what was under way: it is done anew."""
         self._completed = {name: kept for name, kept in self._completed.items() if name in names}
         self._current = None
+
+    def names(self) -> tuple[str, ...]:
+        """Of everything that is completed."""
+        return tuple(self._completed)
 
     def completed(self, name: str) -> Any | None:
         """What `complete(name, …)` was given in this or an earlier process, or None."""
@@ -88,10 +113,14 @@ class Session:
         self._current = None
         self.save()
 
+    def within(self, prefix: str) -> Scope:
+        """The same session for work that uses the names of stages again; they are kept under `prefix`."""
+        return Scope(self, prefix)
+
     @property
     def stopping(self) -> bool:
-        """Whether a signal has asked to stop."""
-        return bool(self._signal)
+        """Whether a signal has asked to stop; of several ranks, rank 0 alone saves and ends the run."""
+        return bool(self._signal or self.ranks.stop)
 
     def keep_stage(self, state: dict[str, Any]) -> None:
         """Keep the state of the stage that is under way, in the next checkpoint."""
@@ -117,7 +146,55 @@ class Session:
         run = StageRun(self, name, title, steps, images, tracked)
         if self._current and self._current["name"] == name:
             run.restore(self._current)
+        if self.ranks.world > 1:  # all begin where rank 0 does
+            state = self.ranks.told(run.state())
+            if not self.ranks.leads:
+                run.restore(state)
         return run
+
+    def update(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, *parts: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Gradients of `loss`, a part of that of the whole batch where there are several ranks; returns the loss of the
+        whole batch, and `parts` summed likewise. The optimizer's step is the caller's.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return self.ranks.reduce(model, loss, *parts)
+
+    @contextlib.contextmanager
+    def forward(self, model: nn.Module) -> Iterator[None]:
+        """Context of a training forward pass: autocast, and batch norm over all ranks where that is asked for."""
+        with self.compute.forward(), self.ranks.forward(model):
+            yield
+
+
+class Scope(Session):
+    """A session within another one: what it keeps is kept there, each name after `prefix`."""
+
+    def __init__(self, outer: Session, prefix: str):
+        self._outer, self._prefix = outer, prefix
+        self.compute, self.log, self.every = outer.compute, outer.log, outer.every
+        self.ranks = outer.ranks
+
+    def completed(self, name: str) -> Any | None:
+        return self._outer.completed(self._prefix + name)
+
+    def cached(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return self._outer.cached(self._prefix + name, make)
+
+    def complete(self, name: str, outcome: dict[str, Any]) -> None:
+        self._outer.complete(self._prefix + name, outcome)
+
+    def stage(self, name: str, title: str, steps: int, images: int, **tracked: Any) -> StageRun:
+        return self._outer.stage(self._prefix + name, f"{self._prefix}{title}", steps, images, **tracked)
+
+    def poll(self) -> None:
+        self._outer.poll()
+
+    def forget(self) -> None:
+        """Leave out what was kept here; the next checkpoint is without it."""
+        self._outer.keep_only(tuple(n for n in self._outer.names() if not n.startswith(self._prefix)))
 
 
 class StageRun:
@@ -130,6 +207,7 @@ class StageRun:
         self, session: Session, name: str, title: str, total: int, images: int, tracked: dict[str, Any]
     ):
         self.session, self.name, self.title, self.total, self.images = session, name, title, total, images
+        self.option = name.rpartition(": ")[2]  # the section of the configuration, whatever the scope
         self.done = 0
         self.note = ""
         self._tracked = tracked
@@ -155,7 +233,7 @@ class StageRun:
             else:
                 item.load_state_dict(saved)
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         tracked = {
             name: item if isinstance(item, (Tensor, dict)) else item.state_dict()
             for name, item in self._tracked.items()
@@ -171,7 +249,7 @@ class StageRun:
     def save(self) -> None:
         self.check()
         self._check_weights()
-        self.session.keep_stage(self._state())
+        self.session.keep_stage(self.state())
         self._saved = time.monotonic()
 
     def _check_weights(self) -> None:
@@ -180,11 +258,11 @@ class StageRun:
             if isinstance(item, nn.Module) and not all(bool(p.isfinite().all()) for p in item.parameters()):
                 raise NumericError(
                     f"{self.name}: the weights are not finite at step {self.done} of {self.total}. The last "
-                    f"checkpoint is sound. Lower {self.name}.learning_rate (a change needs another --out)."
+                    f"checkpoint is sound. Lower {self.option}.learning_rate (a change needs another --out)."
                 )
 
     def observe(self, loss: Tensor) -> None:
-        """Add a loss to the running sum; call it before the backward pass.
+        """Add a loss to the running sum; call it before the optimizer's step.
 
         On a CPU a non-finite loss ends the stage here, before it reaches the weights. On a GPU that would be a
         host sync in each step, so the sum is read when something is saved: no such state is ever kept.
@@ -197,7 +275,7 @@ class StageRun:
         if not torch.isfinite(self._loss):
             raise NumericError(
                 f"{self.name}: the loss is not finite at step {self.done} of {self.total}. The last checkpoint is "
-                f"sound. Lower {self.name}.learning_rate (a change needs another --out), or use --precision fp32."
+                f"sound. Lower {self.option}.learning_rate (a change needs another --out), or use --precision fp32."
             )
 
     def mean_loss(self, steps: int) -> float:
@@ -236,7 +314,7 @@ def has_random_layers(model: nn.Module) -> bool:
     )
 
 
-def seed_step(model: nn.Module, seed: int, stage: int, step: int) -> None:
-    """Give random layers their own stream a step, so that a resumed run draws the same; others need none."""
+def seed_step(model: nn.Module, seed: int, stage: int, step: int, rank: int = 0) -> None:
+    """Give random layers their own stream a step and rank, so that a resumed run draws the same; others need none."""
     if has_random_layers(model):
-        torch.manual_seed(((seed * 4 + stage) * 1_000_003 + step) % 2**63)
+        torch.manual_seed(((seed * 4 + stage) * 1_000_003 + step + (rank << 40)) % 2**63)

@@ -49,6 +49,7 @@ def detection_metrics(selection: Selection, attack: Poisoning | None) -> dict[st
     return {
         "suspected_poisoned": len(poisoned),
         "suspected_clean": len(clean),
+        "probably_mislabeled": len(selection.mislabeled),
         "poisoned_precision": precision(poisoned, attack.poisoned) if known else None,
         "poisoned_recall": recall(poisoned, attack.poisoned) if known else None,
         "clean_precision": precision(clean, ~attack.poisoned) if known else None,

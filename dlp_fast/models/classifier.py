@@ -19,6 +19,7 @@ from dlp_fast.models.registry import build_model
 from dlp_fast.models.weights import serialised
 from dlp_fast.runs.contents import caution, holds_in, title
 from dlp_fast.runs.files import write_atomic
+from dlp_fast.runs.sums import check_sum
 
 
 class NotACleanModel(UserWarning):
@@ -173,4 +174,6 @@ def read_model(run: str | Path, device: str = "cpu") -> Classifier:
         model.load_state_dict(tensors)
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise DataError(f"the model in {run} is damaged ({error}). Run again into another folder.") from None
+    for name in ("model.safetensors", "classes.json"):
+        check_sum(run, name)
     return model.to(device).eval()

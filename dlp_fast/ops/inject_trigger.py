@@ -30,6 +30,7 @@ def inject_trigger(
     dtype: torch.dtype | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    check: bool = False,
 ) -> Tensor:
     """Puts trigger ``which[i]`` on image ``i``; in place with ``out=images``, else into another tensor.
 
@@ -47,25 +48,29 @@ def inject_trigger(
             channels-last memory. Otherwise it must not share memory with ``images``.
         dtype: of a new result: uint8 (default, or ``out``'s), float32, float16 or bfloat16.
         mean, std: three numbers each, in units of 0..1 pixels (default 0 and 1); only for floating results.
+        check: on a GPU, whether to wait for the device and raise where a number in ``which`` is out of range;
+            unchecked, such an image is left without a trigger. On a CPU it raises always.
 
     Returns:
         ``out``, or a new tensor: uint8 [n, H, W, 3], or ``dtype`` [n, 3, H, W] in channels-last memory.
 
     Raises:
         TypeError: dtype of an argument.
-        ValueError: shape, device, range or memory layout of an argument.
-
-    On a GPU ``which`` is not read back: a number out of range stops the kernel with a message (as indexing
-    does in torch), and later CUDA calls fail.
+        ValueError: shape, device, range or memory layout of an argument. On a CPU nothing was written then.
     """
     which, out, affine = _prepare(images, triggers, which, out, dtype, mean, std)
     table = (triggers.records, triggers.overlay, triggers.terms)
+    on_gpu = images.device.type != "cpu"  # on a CPU `which` was looked at above
     if not native_on(images.device):
+        if check and on_gpu:
+            _check_range(which, len(triggers))
         return _reference(images, triggers, which, out, affine)
     if out is images:
-        torch.ops.dlp_fast.inject_trigger_(images, which, *table)
+        faults = torch.ops.dlp_fast.inject_trigger_(images, which, *table)
     else:
-        torch.ops.dlp_fast.inject_trigger_out(_dense(images), which, *table, affine, out)
+        faults = torch.ops.dlp_fast.inject_trigger_out(_dense(images), which, *table, affine, out)
+    if check and on_gpu and int(faults[0]) >= 0:
+        _check_range(which, len(triggers))
     return out
 
 
@@ -187,15 +192,22 @@ def _check_which(which: Tensor, n: int, triggers: int) -> Tensor:
             f"which must have shape [{n}], a trigger number for each image, got {list(which.shape)}"
         )
     which = which.to(torch.int64).contiguous()
-    if which.device.type == "cpu" and n and not torch.compiler.is_compiling():
-        low, high = (int(v) for v in torch.aminmax(which))
-        if low < -1 or high >= triggers:
-            wrong = low if low < -1 else high
-            at = int((which == wrong).nonzero()[0])
-            raise ValueError(
-                f"which must hold -1 or a trigger number below {triggers}, got {wrong} for image {at}"
-            )
+    if which.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_range(which, triggers)
     return which
+
+
+def _check_range(which: Tensor, triggers: int) -> None:
+    """Reads ``which``; on a GPU that waits for the device."""
+    if not len(which):
+        return
+    low, high = (int(v) for v in torch.aminmax(which))
+    if low < -1 or high >= triggers:
+        wrong = low if low < -1 else high
+        at = int((which == wrong).nonzero()[0])
+        raise ValueError(
+            f"which must hold -1 or a trigger number below {triggers}, got {wrong} for image {at}"
+        )
 
 
 def _check_out(out: Tensor, images: Tensor) -> None:
@@ -264,8 +276,8 @@ if native_available():
 
     @torch.library.register_fake("dlp_fast::inject_trigger_")
     def _(images, which, records, overlay, terms):
-        return None
+        return images.new_empty(2, dtype=torch.int64)
 
     @torch.library.register_fake("dlp_fast::inject_trigger_out")
     def _(images, which, records, overlay, terms, affine, out):
-        return None
+        return images.new_empty(2, dtype=torch.int64)

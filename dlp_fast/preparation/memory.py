@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dlp_fast.config import RunConfig
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import Compute
+from dlp_fast.engine.distributed import ALONE, Ranks
 from dlp_fast.engine.memory import (
     available,
     bytes_per_image,
@@ -26,9 +27,29 @@ from dlp_fast.runs.writer import RunFolder
 
 
 def fit(
-    config: RunConfig, data: TrainingData, compute: Compute, folder: RunFolder | None, log: RunLog
+    config: RunConfig,
+    data: TrainingData,
+    compute: Compute,
+    folder: RunFolder | None,
+    log: RunLog,
+    ranks: Ranks = ALONE,
 ) -> RunConfig:
-    """`config` with the batches that fit into memory, where `batch` is auto; else a warning where they hardly will."""
+    """`config` with the batches that fit into memory, where `batch` is auto; else a warning where they hardly will. Of
+    several ranks, rank 0 looks at its own memory, and a GPU of each holds its part of a batch.
+    """
+    batches = ranks.agreed(lambda: _fitted(config, data, compute, folder, log))
+    sections = {
+        stage: getattr(config, stage).model_copy(update={"batch": b})
+        for stage, b in batches.items()
+        if b != getattr(config, stage).batch
+    }
+    return config.model_copy(update=sections) if sections else config
+
+
+def _fitted(
+    config: RunConfig, data: TrainingData, compute: Compute, folder: RunFolder | None, log: RunLog
+) -> dict[str, int]:
+    """The batches that the stages are to have, where they are others than those set."""
     kept = folder.path / "batches.json" if folder and config.batch == "auto" else None
     if kept and kept.is_file():  # a resumed run goes on as it was begun, whatever is free now
         batches = read_batches(kept, list(views_of(config)))
@@ -36,23 +57,22 @@ def fit(
         size = (data.images.height, data.images.width)
         model = new_model(config.model, data, 0)
         per_image, free = bytes_per_image(model, size, compute), available(compute)
+        if compute.device.type == "cuda":  # on CPUs, the processes of a machine share its memory
+            per_image /= compute.processes
         batches = fitting_batches(config, per_image, free)
         if kept:
             write_atomic(kept, json.dumps(batches).encode() + b"\n")
     lowered = {stage: b for stage, b in batches.items() if b < getattr(config, stage).batch}
     if not lowered:
-        return config
+        return {}
     told = ", ".join(f"{stage}.batch {getattr(config, stage).batch} -> {b}" for stage, b in lowered.items())
     if config.batch == "auto":
         log.say(f"batches that fit into memory: {told}")
-        sections = {
-            stage: getattr(config, stage).model_copy(update={"batch": b}) for stage, b in lowered.items()
-        }
-        return config.model_copy(update=sections)
+        return lowered
     log.warn(
         f"a training step may not fit into the {free / 1e9:.1f} GB that are free; --batch auto would halve: {told}"
     )
-    return config
+    return {}
 
 
 @contextlib.contextmanager

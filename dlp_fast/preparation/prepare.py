@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dlp_fast.attacks.poisoning import Poisoning, plan
@@ -12,6 +17,7 @@ from dlp_fast.data.index import write_quarantine
 from dlp_fast.data.quarantine import cannot_be_used
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import Compute
+from dlp_fast.engine.distributed import ALONE, Ranks
 from dlp_fast.errors import DataError
 from dlp_fast.models.registry import how_it_starts
 from dlp_fast.models.starting import starting_weights
@@ -19,6 +25,8 @@ from dlp_fast.runs.environment import environment
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.names import counted
 from dlp_fast.runs.writer import RunFolder, fingerprint
+
+SCANS = ("scan.jsonl", "scan_test.jsonl")  # what the scans of the image set and of another test folder found
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,24 @@ def prepare(
     dataset: sources.Dataset | None,
     folder: RunFolder | None,
     log: RunLog,
+    ranks: Ranks = ALONE,
 ) -> Prepared:
-    """Load the images, check that they are those of the run folder, and poison them where that is asked for."""
-    start = starting_weights(config, folder.path if folder else None)  # before the scan, which may take long
+    """Load the images, check that they are those of the run folder, and poison them where that is asked for. Of several
+    ranks, each loads them, rank 0 first, and has to find what rank 0 found.
+    """
+    # before the scan, which may take long
+    start = ranks.in_turn(lambda: starting_weights(config, folder.path if folder else None))
     if dataset is None:
-        dataset = load_images(config, folder, log)
+        dataset = load_in_turn(config, folder, log, ranks)
     announce(log, dataset, folder)
     images = dataset.train.images.to(compute.device)
     attack = attack_of(settings, dataset, str(compute.device), log.counter())
     labels = attack.labels if attack else dataset.train.labels
+    if folder or ranks.world > 1:
+        seen = fingerprint(dataset.train.paths, labels, dataset.train.sha256)
+        ranks.alike("the image set", seen)
     if folder:
-        folder.check_data(fingerprint(dataset.train.paths, labels, dataset.train.sha256))
+        folder.check_data(seen)
         folder.write_json("environment.json", environment(compute.describe()))
     if attack:
         log.say(f"attack: {attack.describe(dataset.train.classes)}")
@@ -62,7 +77,7 @@ def prepare(
                 f"images of {images.width} x {images.height} pixels: expected sides of 8 to 256 pixels. Resize "
                 "them, or give --dataset.image-size."
             )
-    mean, std = pixel_statistics(images)
+    mean, std = map(tuple, ranks.agreed(lambda: pixel_statistics(images)))
     classes = len(dataset.train.classes)
     data = TrainingData(images, labels, classes, mean, std, dataset.flip, config.seed, compute.device, start)
     return Prepared(dataset, attack, data, told_start(config, data, log))
@@ -77,14 +92,32 @@ def told_start(config: RunConfig, data: TrainingData, log: RunLog) -> dict[str, 
     return {"source": data.start.source, "sha256": data.start.sha256} | filled.as_json()
 
 
-def load_images(config: RunConfig, folder: RunFolder | None, log: RunLog) -> sources.Dataset:
+def load_in_turn(config: RunConfig, folder: RunFolder | None, log: RunLog, ranks: Ranks) -> sources.Dataset:
+    """The image set of `config`, by rank 0 first; the others take what its scan found, where they see the same disk."""
+    caches = ranks.agreed(lambda: [str(folder.path.absolute() / name) for name in SCANS] if folder else [])
+    with contextlib.ExitStack() as stack:
+
+        def load() -> sources.Dataset:
+            if ranks.leads:
+                return load_images(config, folder, log, folder.path / SCANS[0] if folder else None)
+            own = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for cache in filter(os.path.isfile, caches):
+                shutil.copy(cache, own)
+            return load_images(config, folder, log, own / SCANS[0])
+
+        return ranks.in_turn(load)
+
+
+def load_images(
+    config: RunConfig, folder: RunFolder | None, log: RunLog, cache: Path | None
+) -> sources.Dataset:
     """The image set of `config`; what cannot be used is listed in the run folder, also where nothing can."""
     try:
         return sources.load(
             config.data,
             config.dataset,
             loader=config.loader,
-            cache=folder.path / "scan.jsonl" if folder else None,
+            cache=cache,
             progress=log.counter(),
         )
     except DataError as error:

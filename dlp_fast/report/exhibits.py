@@ -21,11 +21,14 @@ from dlp_fast.errors import DataError
 from dlp_fast.report.thumbnails import shrink
 from dlp_fast.report.triggers import Triggers, kept
 from dlp_fast.runs.files import write_atomic
+from dlp_fast.runs.schema import EXHIBITS
+from dlp_fast.runs.sums import check_sum
 from dlp_fast.selection.partition import Selection
 
-FILE = "exhibits.safetensors"
+FILE = EXHIBITS
 TRIGGERS = "trigger."  # before the names of the tensors of Triggers
 SUSPECTS = 5000  # thumbnails: the most suspicious
+MISLABELED = 1000  # the first
 BORDER, CLEAN, OTHERS, DECIDED = 60, 60, 60, 120  # each side of the cut, controls, what a person decided
 MOST = SUSPECTS + 2 * BORDER + CLEAN + OTHERS + DECIDED  # thumbnails in all
 SIDE = 96  # pixels of a thumbnail's longer side, at most
@@ -71,6 +74,7 @@ class Exhibits:
             stored = load_file(folder / FILE)
             of = {name: stored.pop(name) for name in list(stored) if name.startswith(TRIGGERS)}
             triggers = Triggers(**{name.removeprefix(TRIGGERS): tensor for name, tensor in of.items()})
+            check_sum(folder, FILE)
             return cls(**stored, triggers=triggers)
         except FileNotFoundError:
             raise DataError(
@@ -170,8 +174,8 @@ def _classes(
 def _choose(
     labels: Tensor, selection: Selection, targets: list[int], decided: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Ids to show: the most suspicious, both sides of the cut, suspected clean ones, what a person decided, and some
-    that are neither; and whether each is one of those next to the cut.
+    """Ids to show: the most suspicious, both sides of the cut, mislabeled and suspected clean ones, what a person
+    decided, and some that are neither; and whether each is one of those next to the cut.
     """
     order = torch.empty_like(selection.rank)
     order[selection.rank] = torch.arange(len(order))
@@ -185,6 +189,7 @@ def _choose(
         suspects[:SUSPECTS] if count else order[:BORDER],
         suspects[SUSPECTS:][-BORDER:],
         others[:BORDER],
+        selection.mislabeled[:MISLABELED],
         selection.suspected_clean[:: max(1, len(selection.suspected_clean) // CLEAN)][:CLEAN],
         others[BORDER::stride][:OTHERS],
         order[:0] if decided is None else decided[:DECIDED],

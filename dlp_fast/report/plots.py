@@ -59,6 +59,9 @@ def entropy_histogram(entropy: np.ndarray, decision: np.ndarray, title: str, nam
     """
     figure, (axis,) = _figure(7.2, 2.6)
     edges = np.linspace(0, max(float(entropy.max()), 1e-3), 41)
+    decision = np.where(
+        decision == "probably_mislabeled", "undecided", decision
+    )  # a list of labels, not of entropies
     kinds = [
         ("undecided", OTHER, "undecided", None),
         ("suspected_clean", CLEAN, "suspected clean", np.min),

@@ -18,14 +18,15 @@ from dlp_fast.errors import DataError
 from dlp_fast.report import plots
 from dlp_fast.report.exhibits import Exhibits
 from dlp_fast.report.found import findings_shown
-from dlp_fast.report.text import duration, notes
+from dlp_fast.report.text import notes
 from dlp_fast.report.thumbnails import ACROSS, sheets, source
 from dlp_fast.report.workplace import as_script_data, command, gallery_data, left_out, names_of, sentence
 from dlp_fast.runs.contents import holds_of, title
-from dlp_fast.runs.files import write_atomic
+from dlp_fast.runs.files import refuse_unwritable, write_atomic
 from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_quarantine, read_results, read_samples
 from dlp_fast.runs.schema import DECISIONS
+from dlp_fast.runs.time_left import duration
 
 MOST_BYTES = 15_000_000
 MOST_ROWS = 300  # quarantined files listed
@@ -40,6 +41,7 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     """
     target = target or run / "report.html"
     of = _read(run)
+    refuse_unwritable(target)
     template = _environment().get_template("report.html.j2")
     shown = context(of)
 
@@ -113,6 +115,7 @@ def context(of: _Run) -> dict[str, Any]:
         "stages": results["stages"],
         "total": len(decision),
         "suspects": suspects,
+        "mislabeled": int((decision == "probably_mislabeled").sum()),
         "classes": of.classes,
         "histogram": Markup(plots.entropy_histogram(entropy, decision, "all images", "all")),
         "class_histograms": [

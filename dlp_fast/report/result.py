@@ -47,6 +47,13 @@ class Result:
         """Paths of the images that are suspected poisoned, the most suspicious first."""
         return [self.paths[i] for i in self.suspected_poisoned.tolist()]
 
+    @property
+    def mislabeled(self) -> list[str]:
+        """Paths of the images that are probably mislabeled and not suspected poisoned, in the order of their ids."""
+        return [
+            self.paths[i] for i, word in enumerate(self.samples["decision"]) if word == "probably_mislabeled"
+        ]
+
     def to_frame(self) -> pandas.DataFrame:
         """The table of samples.csv as a pandas data frame, one row an image, in the order of the ids.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dlp_fast.config import RunConfig, resolve
+from dlp_fast.detection.propose.learning_curves import flat_classes
 from dlp_fast.detection.verdict import verdict
 from dlp_fast.engine.device import Compute
 from dlp_fast.engine.inference import Scores
@@ -26,6 +27,7 @@ from dlp_fast.runs.environment import environment
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.names import printable
 from dlp_fast.runs.schema import SCHEMA
+from dlp_fast.runs.sums import write_sums
 from dlp_fast.runs.writer import RunFolder
 from dlp_fast.selection.overrides import Overrides
 from dlp_fast.selection.table import samples_table
@@ -33,13 +35,16 @@ from dlp_fast.selection.table import samples_table
 
 @dataclass(frozen=True)
 class Finished:
-    """A run whose stages are done: scores: what the clean model says of every training image."""
+    """A run whose stages are done: scores: what the clean model says of every training image; power: what detection
+    would have found, see power.trials.
+    """
 
     prepared: Prepared
     found: Defense
     scores: Scores
     overrides: Overrides
     compute: Compute
+    power: list[dict[str, Any]] = field(default_factory=list)
 
 
 def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
@@ -53,6 +58,7 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         classes,
         len(found.first.entropy),
         config.detection,
+        _flat(found, data.labels, config),
     )
     test = make_test_set(dataset, attack, run.compute.device)
     metrics = stage_metrics(found, test, data, config)
@@ -66,6 +72,7 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         | {
             "findings": [finding.as_json() for finding in found.findings],
             "marks": [mark.as_json() | {"class": printable(classes[mark.label])} for mark in found.marks],
+            "power": run.power,
         },
         "decisions": run.overrides.counts,
         "stage3_detections": found.stage3_detections,
@@ -74,6 +81,14 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         "environment": environment(run.compute.describe()) | {"loader": dataset.loader},
         "config": resolve(config),
     }
+
+
+def _flat(found: Defense, labels: torch.Tensor, config: RunConfig) -> list[int]:
+    """The classes whose images were all learnt alike; none where detection does not look at curves."""
+    if config.detection.method != "learning_curves" or len(found.first.entropy) < 2:
+        return []
+    arrays = (of.numpy() for of in (found.first.entropy, found.first.loss, labels))
+    return flat_classes(*arrays, config.detection.learning_curves)
 
 
 def classifier_of(run: Finished, name: str, holds: str) -> Classifier:
@@ -139,6 +154,7 @@ def write_run(
     )
     exhibits.save(folder.path)
     folder.write_json("results.json", results)
+    write_sums(folder.path)
     log.event("done")
     write_report(folder.path)
 

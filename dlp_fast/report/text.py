@@ -13,12 +13,6 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
     """The verdict of results.json for a terminal."""
     if verdict["kind"] == "poisoned":
@@ -65,11 +59,19 @@ def notes(results: dict[str, Any]) -> list[str]:
             "after the model had learnt their labels: raise finetuning.rounds (in another --out)."
         )
     for mark in results["detection"].get("marks", []):
+        if mark.get("copies") is not None:
+            said.append(
+                f"{mark['images']} images of class {mark['class']} were learnt as one, and {mark['copies']:.0%} of "
+                "them show the same picture: copies, so they are not suspected. Look at them, and drop those that are "
+                "too many."
+            )
+            continue
         said.append(
             f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
             f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
             "suspected; a model can take such a mark as a short cut. Look at them."
         )
+    said += power_lines(results["detection"].get("power", []))
     for name, odds in results["logit_adjustment"].items():
         said.append(
             f"class {name} lost labels to suspicion; the clean model's odds for it are raised {odds:.1f} times to make "
@@ -81,6 +83,20 @@ def notes(results: dict[str, Any]) -> list[str]:
             f"the clean model gives {agree['clean_model']:.0%} of the trusted images their label, the network after "
             f"stage 1 {agree['supervised']:.0%}: stage 3 may have been too short for this network. Give it more steps, "
             "finetuning.epochs or finetuning.steps (in another --out)."
+        )
+    return said
+
+
+def power_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """What detection would have found in this set, a sentence a trigger."""
+    said = []
+    for trigger in dict.fromkeys(row["trigger"] for row in rows):
+        of = [row for row in rows if row["trigger"] == trigger]
+        told = ", ".join(
+            f"{row['found']} of {row['trials']} at {row['rate']:.1%} ({row['images']} images)" for row in of
+        )
+        said.append(
+            f"power: of own triggers of the kind {trigger}, planted in copies of this set, found: {told}."
         )
     return said
 

@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from dlp_fast.commands.dry_run import dry_run
 from dlp_fast.commands.options import guarded, tell
 from dlp_fast.config import build
-from dlp_fast.report.text import duration
 from dlp_fast.reproduce import figures
 from dlp_fast.reproduce.cells import Bench, Cell
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import TABLES, Figures, seeds_told, with_seeds
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.time_left import duration
 
 What = Literal["table1", "table2", "table3", "table4", "table5", "table6", "fig1", "fig3", "fig4", "fig5"]
 TITLES = {

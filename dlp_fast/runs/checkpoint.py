@@ -22,6 +22,7 @@ from dlp_fast.runs.files import sha256, sync, write_failed
 
 FORMAT = 1
 KEEP = 2
+NAMES = ("tensors.safetensors", "state.json")
 
 
 def flatten(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -50,8 +51,9 @@ def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 class Checkpoints:
     """The checkpoints of one run folder."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, run: str | None = None):
+        """`run`: what tells this run from others; a checkpoint that was copied from another run is passed over."""
+        self.folder, self.run = folder, run
         self.warnings: list[str] = []
 
     def _numbers(self) -> list[int]:
@@ -75,10 +77,13 @@ class Checkpoints:
             building.mkdir()
             save_file(tensors, building / "tensors.safetensors")
             (building / "state.json").write_bytes(plain)
-            names = ("tensors.safetensors", "state.json")
-            manifest = {"format": FORMAT, "sha256": {name: sha256(building / name) for name in names}}
+            manifest = {
+                "format": FORMAT,
+                "run": self.run,
+                "sha256": {name: sha256(building / name) for name in NAMES},
+            }
             (building / "manifest.json").write_text(json.dumps(manifest))
-            for path in (*(building / name for name in names), building / "manifest.json", building):
+            for path in (*(building / name for name in NAMES), building / "manifest.json", building):
                 sync(path)
             os.rename(building, final)
             sync(self.folder)
@@ -101,7 +106,7 @@ class Checkpoints:
             folder = self.folder / str(number)
             try:
                 return self._read(folder)
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
                 self.warnings.append(f"checkpoint {folder} is damaged ({error}) and passed over")
         return None
 
@@ -112,8 +117,12 @@ class Checkpoints:
                 f"checkpoint {folder} has format {manifest['format']}, this version of dlp_fast reads {FORMAT}. "
                 "Finish the run with the version that began it, or start anew with another --out."
             )
-        for name, expected in manifest["sha256"].items():
-            if sha256(folder / name) != expected:
+        if not {"format", "sha256"} <= manifest.keys() <= {"format", "sha256", "run"}:
+            raise ValueError("its manifest has other keys")
+        if self.run is not None and manifest.get("run", self.run) != self.run:
+            raise ValueError("it is of another run")
+        for name in NAMES:
+            if sha256(folder / name) != manifest["sha256"][name]:
                 raise ValueError(f"{name} does not match its SHA-256")
         tensors = load_file(folder / "tensors.safetensors")
         return unflatten(json.loads((folder / "state.json").read_text()), tensors)

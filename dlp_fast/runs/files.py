@@ -44,6 +44,18 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise write_failed(error, path, len(content)) from error
 
 
+def refuse_unwritable(path: Path) -> None:
+    """ResourceError where the file `path` cannot be written: told before what goes into it is worked out."""
+    if path.is_dir():
+        raise ResourceError(f"{path} cannot be written: it is a folder. Choose another --out.")
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.open("wb").close()
+        temporary.unlink()
+    except OSError as error:
+        raise write_failed(error, path, 0) from error
+
+
 def refuse_full(out: Path) -> None:
     """ConfigError where `out` is there and not an empty folder: nothing is overwritten."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from dlp_fast.runs.files import write_failed
-from dlp_fast.runs.terminal import Terminal
+from dlp_fast.runs.terminal import Terminal, drop_streams
+from dlp_fast.runs.time_left import TimeLeft, Work, duration
 
 SCHEMA = 1
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
@@ -36,9 +37,15 @@ class ConsoleHandler(RichHandler):
         """Print the records of `source`, a RunLog, above the progress bar where there is one."""
         if getattr(record, "source", None) is self._source:
             style = "yellow" if record.levelno >= logging.WARNING else None
-            self.console.print(
-                record.getMessage(), style=style, highlight=False, markup=False, soft_wrap=True
-            )
+            try:
+                self.console.print(
+                    record.getMessage(), style=style, highlight=False, markup=False, soft_wrap=True
+                )
+            except BrokenPipeError:
+                raise
+            except OSError:  # a log on a full disk: the work goes on, and metrics.jsonl has it all
+                self.console.quiet = True
+                drop_streams(self.console.file)
 
 
 class Tracker(Protocol):
@@ -66,6 +73,7 @@ class RunLog:
         self._task: Any = None
         self._last_line = 0.0
         self._started = (0.0, 0)
+        self.run_time: TimeLeft | None = None  # where it is known what the whole run has before it
 
     def position(self) -> int:
         """Bytes written so far; a checkpoint keeps it, so that a resumed run has no line twice."""
@@ -114,6 +122,9 @@ class RunLog:
         """Begin a progress bar of `total` steps (or another unit), `done` of which lie behind."""
         self.finish()
         self._title, self._total = title, total
+        self._bar_time = TimeLeft([Work(title, total, 1.0)])
+        for reckoned in self._reckoned():
+            reckoned.start(title, total, done)
         self._started = (time.monotonic(), done)
         self._last_line = time.monotonic()
         if draws_bars(self.console) and not self.console.quiet:
@@ -122,26 +133,38 @@ class RunLog:
                 BarColumn(),
                 TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
                 TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[left]}"),
                 console=self.console,
                 transient=True,
             )
             self._progress.start()
-            self._task = self._progress.add_task(title, total=total, completed=done, rate="")
+            self._task = self._progress.add_task(title, total=total, completed=done, rate="", left="")
 
     def advance(self, done: int, images: int, note: str = "") -> None:
         """`done` steps are behind; `images`: how many each step takes, for the rate."""
         seconds = time.monotonic() - self._started[0]
         steps = done - self._started[1]
         rate = f"{steps * images / seconds:,.0f} images/s" if seconds > 0 and steps else ""
+        for reckoned in self._reckoned():
+            reckoned.advance(done)
         if self._progress:
-            self._progress.update(
-                self._task, completed=done, rate=rate, description=f"{self._title} {note}".rstrip()
-            )
+            about = f"{self._title} {note}".rstrip()
+            self._progress.update(self._task, completed=done, rate=rate, left=self._left(), description=about)
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL:
             self._last_line = time.monotonic()
-            left = seconds / steps * (self._total - done) if steps else 0.0
-            self.say(f"{self._title} {note}: step {done}/{self._total}, {rate}, {left:.0f} s left")
+            told = ", ".join(filter(None, (f"step {done}/{self._total}", rate, self._left())))
+            self.say(f"{self._title} {note}".rstrip() + f": {told}")
+
+    def _reckoned(self) -> list[TimeLeft]:
+        return [self._bar_time] + ([self.run_time] if self.run_time else [])
+
+    def _left(self) -> str:
+        """`12 min left`: of the whole run where that is known, else of what the bar shows."""
+        for reckoned, of in ((self.run_time, " in all"), (self._bar_time, "")):
+            seconds = reckoned.seconds() if reckoned else None
+            if seconds is not None:
+                return f"about {duration(seconds)} left{of}"
+        return ""
 
     def finish(self) -> None:
         if self._progress:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from dlp_fast.errors import DataError
 from dlp_fast.runs.schema import COLUMNS, DECISIONS, PREDICTIONS, SCHEMA, Results
+from dlp_fast.runs.sums import check_sum
 from dlp_fast.runs.tables import read_table
 
 AGAIN = "Run again into another folder."
@@ -46,6 +47,7 @@ def read_results(run: Path) -> dict[str, Any]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise DataError(f"{file} is damaged ({where}: {first['msg']}). {AGAIN}") from None
+    check_sum(run, "results.json")
     return results
 
 
@@ -79,6 +81,7 @@ def read_classes(run: Path) -> list[str]:
     names = facts.get("classes") if isinstance(facts, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{run / 'classes.json'} is damaged (no list `classes`). {AGAIN}")
+    check_sum(run, "classes.json")
     return names
 
 
@@ -95,6 +98,7 @@ def read_predictions(run: Path, images: int, classes: int) -> tuple[torch.Tensor
         )
     if bool((prediction < 0).any()) or bool((prediction >= classes).any()):
         raise DataError(f"{run / PREDICTIONS} names classes that classes.json does not. {AGAIN}")
+    check_sum(run, PREDICTIONS)
     return prediction, probability
 
 

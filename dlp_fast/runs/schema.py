@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA = 2  # of results.json
 PREDICTIONS = "predictions.safetensors"
+EXHIBITS = "exhibits.safetensors"
 STARTING_WEIGHTS = "starting_weights.safetensors"
 COLUMNS = ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
-DECISIONS = ("suspected_poisoned", "suspected_clean", "undecided")
+DECISIONS = ("suspected_poisoned", "probably_mislabeled", "suspected_clean", "undecided")
 
 
 class Part(BaseModel):
@@ -43,6 +44,7 @@ class Stage(Part):
 class Detection(Part):
     suspected_poisoned: int
     suspected_clean: int
+    probably_mislabeled: int = 0
     poisoned_precision: float | None
     poisoned_recall: float | None
 

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import unicodedata
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from rich.console import Console
 
@@ -49,10 +49,12 @@ def ready_streams() -> None:
             stream.reconfigure(errors=PLAIN)
 
 
-def drop_streams() -> None:
-    """Send what is still to be written nowhere: the reader is gone, and a flush at the end would complain."""
+def drop_streams(*streams: IO[str]) -> None:
+    """Send what is still to be written to `streams` (none: stdout and stderr) nowhere: the reader is gone, or its disk
+    is full, and a flush at the end would complain.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams or (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(null, stream.fileno())
     os.close(null)

@@ -20,6 +20,7 @@ from dlp_fast.errors import ConfigError, ResourceError
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.reader import read_results
 from dlp_fast.runs.schema import PREDICTIONS, STARTING_WEIGHTS
+from dlp_fast.runs.sums import SUMS
 from dlp_fast.runs.tables import read_table
 
 BEGUN = (".lock", "config.resolved.yaml.tmp")  # all that a run killed in its first moment leaves
@@ -35,6 +36,12 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         return (self.path / "results.json").is_file()
+
+    @property
+    def identity(self) -> str:
+        """What tells this run from others: SHA-256 over its configuration and the fingerprint of its images."""
+        parts = [(self.path / name).read_bytes() for name in ("config.resolved.yaml", "data.sha256")]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
     @property
     def results(self) -> dict[str, Any] | None:
@@ -119,7 +126,7 @@ class RunFolder:
 
     def unfinish(self) -> None:
         """Take away what says that the run is finished: it goes on, and must not be taken for what it was."""
-        for name in ("results.json", "report.html", "model.safetensors", "classes.json", PREDICTIONS):
+        for name in ("results.json", "report.html", "model.safetensors", "classes.json", PREDICTIONS, SUMS):
             (self.path / name).unlink(missing_ok=True)
 
     def write_predictions(self, prediction: torch.Tensor, label_probability: torch.Tensor) -> None:

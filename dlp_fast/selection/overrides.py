@@ -190,4 +190,5 @@ def apply(chosen: Selection, over: Overrides, to_unlearn: int) -> Selection:
         trusted=trusted.nonzero().flatten(),
         unlabeled=unlabeled.nonzero().flatten(),
         left_out=over.drop,
+        mislabeled=(mask(chosen.mislabeled) & ~keep & ~drop & ~suspect).nonzero().flatten(),
     )

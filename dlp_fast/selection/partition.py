@@ -24,7 +24,8 @@ class Selection:
     unlabeled: int64 ids, ascending, of the images whose labels stage 3 may use, and of those whose labels it may come
     to use; left_out: int64 ids that a person took out. What is in none of trusted, unlabeled and left_out is suspected.
     named: bool [n], whom the decision or a person names as suspects, rather than a rank alone; posterior: fp32 [n], of
-    being poisoned, of images at the edge of a found group; 0: no proposal has one.
+    being poisoned, of images at the edge of a found group; 0: no proposal has one; mislabeled: int64 ids, ascending, of
+    images that are likely under a wrong label and not suspected: among the unlabeled, where a class has enough others.
     """
 
     score: Tensor
@@ -37,6 +38,7 @@ class Selection:
     named: Tensor
     left_out: Tensor = field(default_factory=_nobody)
     posterior: Tensor | None = None
+    mislabeled: Tensor = field(default_factory=_nobody)
 
     def with_late(self, late: Tensor) -> Selection:
         """The same with the images `late`, int64 ids that stage 3 gave away, suspected as well and ranked first."""
@@ -59,6 +61,7 @@ class Selection:
             named=self.named | inside,
             suspected_poisoned=order[suspected[order]],
             suspected_clean=clean[~inside[clean]],
+            mislabeled=self.mislabeled[~inside[self.mislabeled]],
         )
 
 
@@ -112,10 +115,11 @@ def select(of: Suspicion, labels: Tensor, classes: int, config: DetectionConfig)
     suspected = torch.zeros(n, dtype=torch.bool)
     suspected[poisoned] = True
     suspected[to_unlearn] = True
-    trusted = ~(of.withheld | of.high_loss | suspected)
+    mislabeled = of.wrongly_labeled & ~suspected
+    trusted = ~(of.withheld | of.high_loss | mislabeled | suspected)
     _keep_min_images(trusted, of, suspected, labels, classes, config.min_images)
     # at the edge of a suspected group: not suspected, and the network is to say whether the label is right
-    unlabeled = (of.high_loss | of.withheld) & ~suspected & ~trusted
+    unlabeled = (of.high_loss | of.withheld | mislabeled) & ~suspected & ~trusted
     return Selection(
         of.score,
         places(order),
@@ -126,6 +130,7 @@ def select(of: Suspicion, labels: Tensor, classes: int, config: DetectionConfig)
         unlabeled.nonzero().flatten(),
         named=of.suspected,
         posterior=of.posterior,
+        mislabeled=mislabeled.nonzero().flatten(),
     )
 
 

@@ -26,6 +26,8 @@ def samples_table(
     decision = ["undecided"] * len(paths)
     for i in chosen.suspected_clean.tolist():
         decision[i] = "suspected_clean"
+    for i in chosen.mislabeled.tolist():
+        decision[i] = "probably_mislabeled"
     for i in chosen.suspected_poisoned.tolist():
         decision[i] = "suspected_poisoned"
     names = [csv_cell(name) for name in classes]

@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlp_fast.config import RunConfig
+from dlp_fast.detection.decide import Decision
 from dlp_fast.detection.detect import Detection, Networks, detect, look_at_curves
+from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.suspicion import Suspicion
+from dlp_fast.detection.verify.hold_out import HeldOutNetwork
 from dlp_fast.detection.verify.replication import averaged, ensemble_size
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.inference import features, predict
@@ -22,6 +26,7 @@ from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
 from dlp_fast.stages.supervised import Supervised, supervised
 
+NOTHING = Decision((), ())
 ARRAYS = ("ids", "membership", "labels")  # of a Group
 MEMBER_SEED = 101  # added to the seed for each further network of an ensemble
 HELD_OUT_SEED = 977  # and for the network that is not given the labels in question
@@ -32,27 +37,36 @@ def observe(
     session: Session, model: nn.Module, first: Supervised, data: TrainingData, config: RunConfig
 ) -> tuple[Supervised, Detection, int]:
     """(what stage 1 saw, averaged over its networks, what follows from it, how many networks): more than one where the
-    set is small, or where the scores of one leave doubt.
+    set is small, or where the scores of one leave doubt. Of several ranks, rank 0 looks and decides.
     """
-
+    ranks = session.ranks
     networks = ensemble_size(first.steps, config)
     if networks > 1:
         why = f"{networks} networks are trained, and their learning curves averaged"
         first = with_members(session, first, networks, why, data, config)
-    decision = look_at_curves(_observed(first, data), config.detection)
+    decision = look_at_curves(_observed(first, data), config.detection) if ranks.leads else NOTHING
     asks = config.detection.method == "learning_curves" and config.detection.networks is None
-    if networks == 1 and asks and decision.in_ensemble_band(config.detection):
+    if ranks.agreed(lambda: networks == 1 and asks and decision.in_ensemble_band(config.detection)):
         networks = 2
         why = "the learning curves leave doubt: a second network is trained, and the curves averaged"
         first = with_members(session, first, networks, why, data, config)
-        decision = look_at_curves(_observed(first, data), config.detection)
-    asked = Networks(
-        lambda images: predict(model, images, data),
-        lambda: features(session, model, data),
-        lambda ids: known_without(session, ids, data, config, first),
-    )
-    kept = partial(_kept_groups, session)
-    detection = detect(_observed(first, data), decision, asked, config.detection, kept)
+        decision = look_at_curves(_observed(first, data), config.detection) if ranks.leads else NOTHING
+
+    made: list[Detection] = []
+
+    def look(train: Callable[[Tensor], HeldOutNetwork]) -> dict[str, Any]:
+        asked = Networks(
+            lambda images: predict(model, images, data),
+            lambda: features(session, model, data),
+            lambda ids: train(torch.from_numpy(ids)),
+        )
+        kept = partial(_kept_groups, session)
+        made.append(detect(_observed(first, data), decision, asked, config.detection, kept))
+        findings = [finding.as_json() for finding in made[0].decision.findings]
+        return {"suspicion": dict(vars(made[0].suspicion)), "findings": findings}
+
+    told = ranks.led(look, lambda ids: known_without(session, ids.numpy(), data, config, first))
+    detection = made[0] if made else _without_groups(told)
     held_out = session.completed("held_out")
     if held_out:
         first = replace(first, seconds=first.seconds + held_out["seconds"])
@@ -61,32 +75,49 @@ def observe(
 
 def known_without(
     session: Session, ids: np.ndarray, data: TrainingData, config: RunConfig, first: Supervised
-) -> np.ndarray:
-    """float64 [n]: probability of its label that a fresh network gives to each image (geometric mean over its last
-    epochs) when it is trained as long as stage 1, but with weak augmentation and on the images `ids` alone.
+) -> HeldOutNetwork:
+    """A fresh network that is trained as long as stage 1, but with weak augmentation and on the images `ids` alone;
+    probability: the geometric mean over its last epochs.
     """
+    own = replace(data, seed=data.seed + HELD_OUT_SEED)
+    model = new_model(config.model, own, own.seed)
 
     def train() -> dict[str, Any]:
         session.log.say("one more network is trained, without the labels in question")
-        own = replace(data, seed=data.seed + HELD_OUT_SEED)
         as_long = {"augment": "weak", "epochs": len(first.loss), "min_steps": first.steps}
         options = config.supervised.model_copy(update=as_long)
-        model = new_model(config.model, own, own.seed)
         seen = supervised(session, model, own, options, only=torch.from_numpy(ids))
-        return {"loss": seen.loss[-HELD_OUT_EPOCHS:].mean(0), "seconds": seen.seconds}
+        loss = seen.loss[-HELD_OUT_EPOCHS:].mean(0)
+        return {"loss": loss, "seconds": seen.seconds, "weights": model.state_dict()}
 
-    return session.cached("held_out", train)["loss"].neg().exp().double().numpy()
+    kept = session.cached("held_out", train)
+    model.load_state_dict(kept["weights"])
+    return HeldOutNetwork(
+        kept["loss"].neg().exp().double().numpy(), lambda images: predict(model, images, data)
+    )
+
+
+def _without_groups(told: dict[str, Any]) -> Detection:
+    """The Detection of a rank that does not lead: what the stages need to know of it."""
+    findings = tuple(Finding.from_json(values) for values in told["findings"])
+    return Detection(Suspicion(**told["suspicion"]), Decision((), findings, groups=()))
 
 
 def _observed(first: Supervised, data: TrainingData) -> Observed:
-    return Observed(data.images, data.labels, data.classes, first.entropy, first.loss)
+    return Observed(
+        data.images, data.labels, data.classes, first.entropy, first.loss, first.other_loss, _others(data)
+    )
+
+
+def _others(data: TrainingData) -> torch.Tensor:
+    return data.other_label(torch.arange(len(data))).cpu()
 
 
 def with_members(
     session: Session, first: Supervised, networks: int, why: str, data: TrainingData, config: RunConfig
 ) -> Supervised:
     """`first` with its curves averaged with those of further networks, `networks` in all, and the seconds of all."""
-    kept = session.completed("ensemble") or {"entropy": [], "loss": [], "seconds": []}
+    kept = session.completed("ensemble") or {"entropy": [], "loss": [], "other_loss": [], "seconds": []}
     kept = {name: list(values) for name, values in kept.items()}
     if len(kept["seconds"]) < networks - 1:
         session.log.say(why)
@@ -102,6 +133,7 @@ def with_members(
         first,
         entropy=averaged([first.entropy, *kept["entropy"]]),
         loss=averaged([first.loss, *kept["loss"]]),
+        other_loss=averaged([first.other_loss, *kept["other_loss"]]),
         seconds=first.seconds + sum(kept["seconds"]),
     )
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dlp_fast.config import FinetuningConfig
 from dlp_fast.engine.batches import Cycle, TrainingData
+from dlp_fast.engine.distributed import Ranks
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.engine.inference import refit_batch_norm, score
 from dlp_fast.engine.schedule import Schedule
@@ -54,6 +55,17 @@ class Plan:
     batch: int
     unlabeled_batch: int
     snapshot_after: dict[int, int]
+
+    def weights(self, ranks: Ranks) -> tuple[float, float] | None:
+        """What the labeled and the unlabeled loss of a rank's part of a batch count in those of the batch; None alone.
+        The unlabeled one is a sum over the larger of two counts, here of the part, in Eq. 7 of the batch.
+        """
+        if ranks.world == 1:
+            return None
+        labeled = len(ranks.part(torch.arange(self.batch)))
+        unlabeled = len(ranks.part(torch.arange(self.unlabeled_batch), 0))
+        of_all = max(labeled, unlabeled) / max(self.batch, self.unlabeled_batch)
+        return ranks.weight(self.batch), of_all
 
 
 def plan(labels: Labels, config: FinetuningConfig, snapshots: int = 0, steps_before: int = 0) -> Plan:
@@ -103,22 +115,30 @@ def unlabeled_loss(logits: Tensor, pseudo_label: Tensor, mask: Tensor, labeled: 
 
 
 def fixmatch_loss(
-    logits: Tensor, target: Tensor, allowed: Tensor, config: FinetuningConfig
+    logits: Tensor,
+    target: Tensor,
+    allowed: Tensor,
+    config: FinetuningConfig,
+    weights: tuple[float, float] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """(loss in nats, mask fp32 [u] of the pseudo-labels that counted, None without unlabeled images): DLP Eq. 7.
 
     Args: logits: fp32 [b + 2u, classes], of b labeled images, then of the weak, then of the strong views of u unlabeled
-    ones; target: int64 [b]; allowed: int64 [u], the only pseudo-label that counts for each, or ANY.
+    ones; target: int64 [b]; allowed: int64 [u], the only pseudo-label that counts for each, or ANY; weights: of the two
+    terms, where the images are one rank's part of a batch (see `Plan.weights`).
     """
+    of_labeled, of_unlabeled = weights or (None, None)
     batch = len(target)
     # first term of DLP Eq. 7
     Lx = F.cross_entropy(logits[:batch], target, label_smoothing=config.label_smoothing)
+    Lx = Lx if of_labeled is None else Lx * of_labeled
     if not len(allowed):
         return Lx, None
     logits_weak, logits_strong = logits[batch:].chunk(2)
     max_probs, targets_u = logits_weak.detach().softmax(1).max(1)
     mask = ((max_probs >= config.tau) & ((allowed == ANY) | (allowed == targets_u))).float()
     Lu = unlabeled_loss(logits_strong, targets_u, mask, batch)
+    Lu = Lu if of_unlabeled is None else Lu * of_unlabeled
     return Lx + config.lambda_u * Lu, mask
 
 
@@ -147,8 +167,10 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, objec
 class _Batches:
     """Labeled and unlabeled batches of each step, as one network input; the next ones are asked for ahead."""
 
-    def __init__(self, data: TrainingData, policy: LabelPolicy, unlabeled: Tensor, planned: Plan):
-        self.data, self.policy, self.planned = data, policy, planned
+    def __init__(
+        self, ranks: Ranks, data: TrainingData, policy: LabelPolicy, unlabeled: Tensor, planned: Plan
+    ):
+        self.ranks, self.data, self.policy, self.planned = ranks, data, policy, planned
         self.unlabeled = Cycle(unlabeled, planned.unlabeled_batch, data.seed, UNLABELED)
         self._nobody = torch.empty(0, dtype=torch.int64, device=data.device)
         self.choose_labeled()
@@ -161,17 +183,22 @@ class _Batches:
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """(network input [b + 2u, 3, H, W], target int64 [b], allowed pseudo-labels int64 [u])."""
-        data, ids = self.data, self.labeled.at(step)
+        data, ids = self.data, self._labeled(step)
         x, allowed = data.views(ids, step, strong=False)[0], self._nobody
         if self.planned.unlabeled_batch:
-            others = self.unlabeled.at(step)
+            others = self.ranks.part(
+                self.unlabeled.at(step), 0
+            )  # few beside the labeled, which batch norm needs
             weak, strong = data.views(others, step, strong=True)
             x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
             allowed = self.policy.allowed[others].to(data.device, non_blocking=True)
-        data.expect(self.labeled.at(step + 1))
+        data.expect(self._labeled(step + 1))
         if self.planned.unlabeled_batch:
-            data.expect(self.unlabeled.at(step + 1))
+            data.expect(self.ranks.part(self.unlabeled.at(step + 1), 0))
         return x, data.target(ids), allowed
+
+    def _labeled(self, step: int) -> Tensor:
+        return self.ranks.part(self.labeled.at(step))
 
 
 def _step(
@@ -182,6 +209,7 @@ def _step(
     average: WeightAverage,
     mask_sum: Tensor,
     config: FinetuningConfig,
+    planned: Plan,
 ) -> Callable[[Tensor, Tensor, Tensor], None]:
     """One optimizer step on (network input, target, allowed pseudo-labels), captured as a graph on a GPU.
 
@@ -189,15 +217,20 @@ def _step(
     reference.
     """
 
+    weights = planned.weights(session.ranks)
+
     def body(x: Tensor, target: Tensor, allowed: Tensor) -> None:
-        with session.compute.forward():
+        with session.forward(model):
             logits = model(x)
-        loss, mask = fixmatch_loss(logits.float(), target, allowed, config)
-        if mask is not None:
-            mask_sum.add_(mask.mean())
+        loss, mask = fixmatch_loss(logits.float(), target, allowed, config, weights)
+        counted = []  # the share of pseudo-labels that count, of all ranks
+        if planned.unlabeled_batch:
+            share = loss.new_zeros(()) if mask is None else mask.mean()
+            counted = [session.ranks.weighted(share, planned.unlabeled_batch, 0)]
+        loss, *counted = session.update(model, optimizer, loss, *counted)
+        for share in counted:
+            mask_sum.add_(share)
         stage.observe(loss)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         optimizer.step()
         average.update()
 
@@ -242,15 +275,15 @@ def finetuning(
         used=policy.used,
         allowed=policy.allowed,
     )
-    batches = _Batches(data, policy, labels.unlabeled, planned)
-    one_step = _step(session, stage, model, optimizer, average, mask_sum, config)
+    batches = _Batches(session.ranks, data, policy, labels.unlabeled, planned)
+    one_step = _step(session, stage, model, optimizer, average, mask_sum, config, planned)
     schedule = _schedule(steps, config)
     model.train()
     for step in stage.steps():
         set_rate(optimizer, schedule.at(step))
         average.begin(step)
         inputs = batches.at(step)
-        seed_step(model, data.seed, LABELED, step)
+        seed_step(model, data.seed, LABELED, step, session.ranks.rank)
         one_step(*inputs)
         if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
             progress["mask"] = _log_steps(session, stage, step, mask_sum)
@@ -288,6 +321,7 @@ def _finalize(
         # the statistics that came along are those of the last steps' weights, and do not fit the average
         seed_step(model, data.seed, LABELED, steps)
         refit_batch_norm(model, _labeled_views(session, data, batches.labeled, steps, config.norm_batches))
+        session.ranks.join_statistics(model, len(session.ranks.turns(config.norm_batches)))
     given, used = (
         torch.bincount(labels, minlength=data.classes)
         for labels in (data.labels, data.labels[batches.policy.used])
@@ -303,13 +337,14 @@ def _finalize(
 def _labeled_views(
     session: Session, data: TrainingData, cycle: Cycle, first: int, count: int
 ) -> Iterator[Tensor]:
-    """Weak views of `count` batches, those that would have come next."""
+    """Weak views of `count` batches, those that would have come next; of several ranks, each takes its turns."""
     session.log.start("stage 3 of 3, batch-norm statistics", count, unit="batches")
-    for k in range(count):
+    turns = session.ranks.turns(count)
+    for k in turns:
         session.poll()
         views = data.views(cycle.at(first + k), first + k, strong=False)[0]
-        if k + 1 < count:
-            data.expect(cycle.at(first + k + 1))
+        if k + turns.step < count:
+            data.expect(cycle.at(first + k + turns.step))
         yield views
         session.log.advance(k + 1, cycle.batch)
     session.log.finish()

@@ -19,7 +19,7 @@ from dlp_fast.models.registry import new_model
 from dlp_fast.selection.labels import Labels, labels_to_use, without
 from dlp_fast.selection.overrides import Overrides
 from dlp_fast.selection.partition import Selection
-from dlp_fast.stages.finetuning import finetuning
+from dlp_fast.stages.finetuning import Finetuned, finetuning
 from dlp_fast.stages.label_policy import ASK_FROM
 from dlp_fast.stages.outcome import StageOutcome
 
@@ -102,6 +102,22 @@ def finetuning_round(
     """
     snapshots = SNAPSHOTS if config.finetuning.labeled == "trusted" else 0
     trained = finetuning(session, model, data, labels, config.finetuning, snapshots, steps_before)
+    judged = session.ranks.agreed(
+        lambda: judge(session, trained, data, labels, config, found_before, overrides)
+    )
+    return {"weights": model.state_dict()} | judged
+
+
+def judge(
+    session: Session,
+    trained: Finetuned,
+    data: TrainingData,
+    labels: Labels,
+    config: RunConfig,
+    found_before: bool,
+    overrides: Overrides,
+) -> dict[str, Any]:
+    """What a training of stage 3 gives away and says, without its weights."""
     decision = late_decision(trained.labeled, trained.entropy, trained.loss, data, config, found_before)
     ids = [trained.labeled[torch.from_numpy(group.core)] for group in decision.found]
     given_away = torch.cat(ids) if ids else torch.empty(0, dtype=torch.int64)
@@ -123,7 +139,6 @@ def finetuning_round(
     }
     return {
         "metrics": metrics,
-        "weights": model.state_dict(),
         "given_away": given_away[~torch.isin(given_away, overrides.keep)],
         "findings": [finding.as_json() for finding in decision.findings],
         "max_subthreshold_score": decision.max_subthreshold_score,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dlp_fast.config import SupervisedConfig
 from dlp_fast.engine.batches import TrainingData, training_order
+from dlp_fast.engine.distributed import Ranks
 from dlp_fast.engine.inference import Scores, score
 from dlp_fast.engine.schedule import Schedule
 from dlp_fast.engine.session import Session, StageRun, seed_step
@@ -23,7 +24,7 @@ STREAM = 1
 @dataclass(frozen=True)
 class Supervised:
     """steps: optimizer steps taken; entropy (bits), loss (nats): fp32 [epochs, n], after each epoch; prediction: int64
-    [n], after the last.
+    [n], after the last; other_loss (nats): fp32 [epochs, n], with another label of each image, see Scores.
     """
 
     steps: int
@@ -32,6 +33,7 @@ class Supervised:
     prediction: Tensor
     seconds: float
     images_per_second: float
+    other_loss: Tensor | None = None
 
 
 def plan(n: int, config: SupervisedConfig) -> tuple[int, int, int]:
@@ -61,7 +63,7 @@ def supervised(
     name = "supervised" if member == 1 else f"ensemble member {member}"
     name = name if only is None else "network without the labels in question"
     optimizer = _optimizer(session, model, config)
-    seen = {"entropy": torch.zeros(epochs, len(data)), "loss": torch.zeros(epochs, len(data))}
+    seen = {name: torch.zeros(epochs, len(data)) for name in ("entropy", "loss", "other_loss")}
     prediction = torch.zeros(len(data), dtype=torch.int64)
     progress = {"epochs": 0, "stopped": False}
     stage = session.stage(
@@ -76,8 +78,8 @@ def supervised(
         progress=progress,
     )
     schedule = Schedule(config.schedule, stage.total, config.learning_rate, config.warmup, config.final_share)
-    batches = _Batches(data, used, config, per_epoch, batch)
-    one_step = _step(session, stage, model, optimizer)
+    batches = _Batches(session.ranks, data, used, config, per_epoch, batch)
+    one_step = _step(session, stage, model, optimizer, batch)
     model.train()
     for step in stage.steps():
         if progress["stopped"]:
@@ -86,20 +88,21 @@ def supervised(
         inputs = batches.at(epoch, k)
         stage.note = f"epoch {epoch + 1}/{epochs}"
         set_rate(optimizer, schedule.at(step))
-        seed_step(model, data.seed, STREAM, step)
+        seed_step(model, data.seed, STREAM, step, session.ranks.rank)
         one_step(*inputs)
         if k == per_epoch - 1:
             scores = score(session, model, data)
-            seen["entropy"][epoch], seen["loss"][epoch] = scores.entropy, scores.loss
+            for of, values in seen.items():
+                values[epoch] = getattr(scores, of)
             prediction.copy_(scores.prediction)
             if watch:
                 watch(scores)
             agreement = _log_epoch(session, stage, name, epoch, scores, data.labels, used, per_epoch)
             progress["epochs"] = epoch + 1
             progress["stopped"] = epoch + 1 >= config.epochs and agreement >= config.target_train_accuracy
-    entropy, loss = (values[: progress["epochs"]].clone() for values in seen.values())
-    steps = len(loss) * per_epoch
-    return Supervised(steps, entropy, loss, prediction, stage.seconds, steps * batch / stage.seconds)
+    entropy, loss, other = (values[: progress["epochs"]].clone() for values in seen.values())
+    done = len(loss) * per_epoch
+    return Supervised(done, entropy, loss, prediction, stage.seconds, done * batch / stage.seconds, other)
 
 
 def _optimizer(session: Session, model: nn.Module, config: SupervisedConfig) -> torch.optim.Optimizer:
@@ -113,45 +116,49 @@ def _optimizer(session: Session, model: nn.Module, config: SupervisedConfig) -> 
 
 
 class _Batches:
-    """Network input and targets, each image once an epoch; the next batch is asked for ahead."""
+    """Network input and targets, each image once an epoch; the next batch is asked for ahead. Of several ranks, each
+    has its part of every batch.
+    """
 
     def __init__(
-        self, data: TrainingData, used: Tensor, config: SupervisedConfig, per_epoch: int, batch: int
+        self,
+        ranks: Ranks,
+        data: TrainingData,
+        used: Tensor,
+        config: SupervisedConfig,
+        per_epoch: int,
+        batch: int,
     ):
-        self.data, self.used, self.weak, self.per_epoch, self.batch = (
-            data,
-            used,
-            config.augment != "none",
-            per_epoch,
-            batch,
-        )
+        self.ranks, self.data, self.used, self.weak = ranks, data, used, config.augment != "none"
+        self.per_epoch, self.batch = per_epoch, batch
         self._epoch, self._order = -1, torch.empty(0)
 
     def at(self, epoch: int, k: int) -> tuple[Tensor, Tensor]:
         """Batch number k of `epoch`: (fp32 [b, 3, H, W], int64 [b])."""
-        data, batch = self.data, self.batch
+        data = self.data
         if self._epoch != epoch:
             order = training_order(data.seed, STREAM, epoch, len(self.used))
             self._epoch, self._order = epoch, self.used[order]
-        ids = self._order[k * batch : (k + 1) * batch]
+        ids = self._ids(k)
         x = data.views(ids, epoch, strong=False)[0] if self.weak else data.plain(ids)
         if k + 1 < self.per_epoch:
-            data.expect(self._order[(k + 1) * batch : (k + 2) * batch])
+            data.expect(self._ids(k + 1))
         return x, data.target(ids)
+
+    def _ids(self, k: int) -> Tensor:
+        return self.ranks.part(self._order[k * self.batch : (k + 1) * self.batch])
 
 
 def _step(
-    session: Session, stage: StageRun, model: nn.Module, optimizer: torch.optim.Optimizer
+    session: Session, stage: StageRun, model: nn.Module, optimizer: torch.optim.Optimizer, batch: int
 ) -> Callable[[Tensor, Tensor], None]:
-    """One optimizer step on (network input, target), captured as a graph on a GPU."""
+    """One optimizer step on (network input, target), captured as a graph on a GPU; `batch`: images of all ranks."""
 
     def body(x: Tensor, target: Tensor) -> None:
-        with session.compute.forward():
+        with session.forward(model):
             logits = model(x)
-        loss = F.cross_entropy(logits.float(), target)  # DLP Eq. 3
-        stage.observe(loss)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = session.ranks.weighted(F.cross_entropy(logits.float(), target), batch)  # DLP Eq. 3
+        stage.observe(*session.update(model, optimizer, loss))
         optimizer.step()
 
     return Stepper(session.compute, model, body, session.log.warn)

@@ -64,12 +64,12 @@ def unlearning(
         if progress["stopped"]:
             break
         ids = cycle.at(step)
-        seed_step(model, data.seed, STREAM, step)
-        with session.compute.forward():
-            logits = model(data.plain(ids))
-        loss = F.cross_entropy(logits.float(), data.target(ids))
-        optimizer.zero_grad(set_to_none=True)
-        (-loss).backward()  # DLP Eq. 6: ascent
+        seed_step(model, data.seed, STREAM, step, session.ranks.rank)
+        mine = session.ranks.part(ids)
+        with session.forward(model):
+            logits = model(data.plain(mine))
+        loss = session.ranks.weighted(F.cross_entropy(logits.float(), data.target(mine)), len(ids))
+        loss = -session.update(model, optimizer, -loss)[0]  # DLP Eq. 6: ascent
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
         # The batch-norm statistics have moved in the forward pass already, so they too are put back.
         if not (torch.isfinite(loss) and torch.isfinite(norm)):

@@ -9,6 +9,7 @@ labels in question, it is trained here, as long as stage 1 was.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ from dlp_fast.config import RunConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.verify.hold_out import HeldOutNetwork
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.inference import predict
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
+from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
 from dlp_fast.stages.ensemble import known_without
 from dlp_fast.stages.supervised import Supervised
@@ -39,6 +42,15 @@ def parser() -> argparse.ArgumentParser:
     add_out(of)
     add_threads(of, 1)
     return of
+
+
+def _kept(
+    cell: Path, ids: np.ndarray, session: Session, data: TrainingData, options: RunConfig, first: Supervised
+) -> HeldOutNetwork:
+    """The network trained on the labels of `ids` alone, kept in the folder of the cell: it takes as long as stage 1."""
+    folder = cell / f"without_{hashlib.sha256(ids.tobytes()).hexdigest()[:12]}"
+    kept = Session(session.compute, session.log, Checkpoints(folder))
+    return known_without(kept, ids, data, options, first)
 
 
 def told(cell: Path) -> dict[str, Any]:
@@ -54,7 +66,10 @@ def told(cell: Path) -> dict[str, Any]:
     model = new_model("wrn-16-1", data, 0)
     model.load_state_dict(load_file(cell / "model.safetensors"))
     entropy, loss = (torch.from_numpy(arrays[name]) for name in ("entropy", "loss"))
-    seen = Observed(images, labels, classes, entropy, loss)
+    others = data.other_label(torch.arange(len(labels)))
+    file = cell / "other_loss.npy"  # not there in the cells that were recorded first
+    other_loss = torch.from_numpy(np.load(file)) if file.exists() else None
+    seen = Observed(images, labels, classes, entropy, loss, other_loss, others)
     options = RunConfig(
         supervised=facts["supervised"], detection={"proposals": ("learning_curves", "static_patterns")}
     )
@@ -67,11 +82,13 @@ def told(cell: Path) -> dict[str, Any]:
             Networks(
                 lambda x: predict(model, x, data),
                 lambda: entropy,
-                lambda ids: known_without(session, ids, data, options, first),
+                lambda ids: _kept(cell, ids, session, data, options, first),
             ),
             options.detection,
         )
     suspected, poisoned = found.suspicion.suspected.numpy(), arrays["poisoned"]
+    listed = found.suspicion.wrongly_labeled.numpy()
+    wrong = np.load(cell / "true_labels.npy") != arrays["labels"]
     return {
         "cell": cell.name,
         "clean_accuracy": facts["clean_accuracy"],
@@ -79,6 +96,9 @@ def told(cell: Path) -> dict[str, Any]:
         "poisoned": int(poisoned.sum()),
         "suspected": int(suspected.sum()),
         "suspected_and_poisoned": int((suspected & poisoned).sum()),
+        "wrong_labels": int(wrong.sum()),
+        "probably_mislabeled": int(listed.sum()),
+        "probably_mislabeled_and_wrong": int((listed & wrong).sum()),
         "scores_of_learning_curves": [round(entry.score, 3) for entry in found.decision.scored],
         "findings": [finding.as_json() for finding in found.decision.findings],
         "marks": [mark.as_json() for mark in found.decision.marks],

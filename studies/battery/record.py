@@ -105,7 +105,7 @@ def make(cell: Cell, pack: Path, out: Path) -> None:
     folder = out / f".{cell.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: of[name] for name in ("images", "labels", "true_labels", "poisoned", "cover")}
-    arrays |= {name: getattr(result, name) for name in ("entropy", "loss", "prediction")}
+    arrays |= {name: getattr(result, name) for name in ("entropy", "loss", "other_loss", "prediction")}
     for name, values in arrays.items():
         np.save(folder / f"{name}.npy", np.asarray(values))
     save_file(

@@ -412,7 +412,7 @@ def plural(here: Path) -> None:
 
 
 def address(here: Path) -> None:
-    read("https://x.org/a.zip").ended(3, "https://x.org/a.zip: an address")
+    read("https://x.org/a.zip").ended(2, "https://x.org/a.zip is an address")
 
 
 ROWS = [

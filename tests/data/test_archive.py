@@ -174,7 +174,7 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
     files = {**IMAGES, "cat/big.png": bytes(2_000_000)}
     data = sources.load(zipped(tmp_path / "s.zip", files), DataConfig(max_megabytes=1))
     assert [(item.path, item.reason) for item in data.quarantine] == [("cat/big.png", "too_large")]
-    monkeypatch.setattr("dlp_fast.data.sources.archive.ROOM", 0)
+    monkeypatch.setattr("dlp_fast.data.sources.unpacking.ROOM", 0)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
         for i in range(20):
             file.writestr(f"cat/{i}.png", bytes(5_000_000))
@@ -249,7 +249,7 @@ class TestWebDataset:
 
 def test_what_is_none_of_them(tmp_path):
     (tmp_path / "x.7z").write_bytes(b"7z")
-    with pytest.raises(DataError, match=r"x.7z: none of what is read; give a folder of images"):
+    with pytest.raises(DataError, match=r"x.7z: none of what is read; unpack it, and give the folder; or"):
         sources.load(tmp_path / "x.7z")
 
 
@@ -257,3 +257,47 @@ def test_class_folders_are_still_class_folders(tmp_path):
     two_classes(tmp_path)
     (tmp_path / "cat/x.zip").write_bytes(b"PK")
     assert sources.load(tmp_path).train.classes == ("cat", "dog")
+
+
+class TestSeveralArchives:
+    """A folder of archives: splits, classes, or parts of one set, as their names and their content say."""
+
+    @pytest.mark.parametrize("top", ["", "{split}/"])
+    def test_splits(self, tmp_path, top):
+        for split in ("train", "test"):
+            files = {top.format(split=split) + name: data for name, data in IMAGES.items()}
+            zipped(tmp_path / f"{split}.zip", files)
+        data = sources.load(tmp_path)
+        assert (len(data.train), len(data.test), data.quarantine) == (6, 6, ())
+        assert "test.zip, train.zip are taken for splits" in data.warnings[0]
+
+    def test_a_class_each(self, tmp_path):
+        for name in ("n01440764", "n01443537"):
+            files = {f"{name}_{i}.JPEG": png(seed=i + len(name)) for i in range(2)}
+            tarred(tmp_path / f"{name}.tar", files)
+        data = sources.load(tmp_path)
+        assert data.train.classes == ("n01440764", "n01443537") and len(data.train) == 4
+        assert "are taken for a class each" in data.warnings[0]
+
+    def test_parts_with_files_of_one_name(self, tmp_path):
+        zipped(tmp_path / "part1.zip", IMAGES)
+        zipped(tmp_path / "part2.zip", {"cat/0.png": png(seed=99), "cat/9.png": png(seed=98)})
+        data = sources.load(tmp_path)
+        assert len(data.train) == 7
+        assert [item.detail for item in data.quarantine] == ["a file of this name came from another archive"]
+
+
+@pytest.mark.parametrize("code", ["utf-8", "latin-1"])
+def test_names_of_a_zip_that_says_no_encoding(tmp_path, code):
+    """UTF-8 that is not told, as many programs write it, is read as such; what cannot be known is told."""
+    raw = {"cat": "cã".encode(code), "dog": "dö".encode(code)}
+    files = {f"{'#' * len(raw[name[:3]])}{name}": data for name, data in IMAGES.items()}
+    data = zipped(tmp_path / "x.zip", files).read_bytes()
+    for name, letters in raw.items():
+        data = data.replace(b"#" * len(letters) + name.encode(), letters + name.encode())
+    (tmp_path / "x.zip").write_bytes(data)
+    found = sources.load(tmp_path / "x.zip")
+    told = [w for w in found.warnings if "the names in it are not in UTF-8" in w]
+    assert (found.train.classes == ("cãcat", "dödog"), len(told)) == (
+        (True, 0) if code == "utf-8" else (False, 1)
+    )

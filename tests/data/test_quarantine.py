@@ -76,3 +76,14 @@ def test_a_class_that_is_gone_says_why(tmp_path):
         DataError, match=r"owl \(3 files: 3 unsupported_format \(Photoshop: convert it to one of JPEG"
     ):
         sources.load(tmp_path)
+
+
+def test_films_of_a_phone_are_no_loss():
+    assert not is_loss(Quarantined("IMG_1.MOV", "unsupported_format", "a video; convert it"))
+
+
+def test_details_that_files_share():
+    page = Quarantined("a.jpg", "not_an_image", "a web page; its download may have failed")
+    other = Quarantined("b.jpg", "not_an_image", "none of JPEG, PNG")
+    assert reasons_told([page]) == "1 file: 1 not_an_image (a web page: its download may have failed)"
+    assert reasons_told([page, other]).endswith("2 not_an_image (1 a web page: its download may have failed)")

@@ -2,6 +2,9 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -143,6 +146,33 @@ def test_decoder_cannot_write_files(tmp_path, bad_worker):
     _, quarantine = scan_files(tmp_path, ["a"])
     assert reasons(quarantine) == {"a": "unreadable"}
     assert (tmp_path / "loot").stat().st_size == 0
+
+
+UNSHARE = "import ctypes, os, sys; sys.exit(ctypes.CDLL(None).unshare(0x40000000 | 0x10000000 * (os.geteuid() != 0)))"
+
+
+@pytest.mark.skipif(
+    subprocess.run([sys.executable, "-c", UNSHARE], capture_output=True).returncode != 0,
+    reason="this system lets no process give up its network",
+)
+def test_decoder_has_no_network(tmp_path, bad_worker):
+    write(tmp_path, {"a": b"CALL", "b": png()})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = server.getsockname()
+        socket.create_connection(place, timeout=5).close()  # this process has one
+        call = f"__import__('socket').create_connection({place!r}, timeout=5)"
+        bad_worker(f"    if data.startswith(b'CALL'): {call}\n")
+        records, quarantine = scan_files(tmp_path, ["a", "b"])
+    assert [record.path for record in records] == ["b"]
+    assert reasons(quarantine) == {"a": "unreadable"} and "OSError" in quarantine[0].detail
+
+
+def test_open_files_of_a_child_are_bounded(tmp_path, bad_worker):
+    bad_worker("    if data.startswith(b'OPEN'): kept = [open(os.devnull) for _ in range(100)]\n")
+    write(tmp_path, {"a": b"OPEN", "b": png()})
+    records, quarantine = scan_files(tmp_path, ["a", "b"])
+    assert [record.path for record in records] == ["b"]
+    assert "Too many open files" in quarantine[0].detail
 
 
 def test_chatter_on_the_standard_streams_does_no_harm(tmp_path, bad_worker):

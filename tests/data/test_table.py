@@ -211,7 +211,7 @@ class TestTrouble:
     def test_two_labels(self, files):
         file = table(files, [*rows(), ["0.png", "dog"]])
         self.refused(
-            file, r"0.png is 'cat' in row 2 and 'dog' in row 12 \(1 such rows\)", images=files / "images"
+            file, r"0.png is 'cat' in row 2 and 'dog' in row 12 \(1 such row\)", images=files / "images"
         )
 
     def test_empty_cells_and_lines(self, files):
@@ -229,7 +229,7 @@ class TestTrouble:
     def test_a_class_without_a_picture(self, files):
         self.refused(
             table(files, [*rows(), ["gone.png", "owl"]]),
-            r"no usable image of class owl in split train \(1 file: 1 unreadable\)",
+            r"no usable image of class owl in split train \(1 file: 1 unreadable \(No such file or directory\)\)",
             images=files / "images",
         )
 

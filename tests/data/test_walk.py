@@ -77,7 +77,7 @@ class TestListing:
             "c/loop": "unreadable",
             "c/up": "not_a_regular_file",
             "c/dangling": "unreadable",
-            "c/dangling_out": "link_leaves_folder",
+            "c/dangling_out": "unreadable",
             "c/etc": "link_leaves_folder",
         }
 

@@ -10,9 +10,12 @@ from dlp_fast.detection.propose import Observed
 
 
 def observed(entropy, loss, labels, classes: int) -> Observed:
-    """The curves of images that all are black."""
+    """The curves of images of noise."""
     labels, entropy, loss = (torch.as_tensor(values) for values in (labels, entropy, loss))
-    images = ResidentImages(torch.zeros(len(labels), 8, 8, 3, dtype=torch.uint8))
+    generator = torch.Generator().manual_seed(0)
+    images = ResidentImages(
+        torch.randint(0, 256, (len(labels), 8, 8, 3), generator=generator, dtype=torch.uint8)
+    )
     return Observed(images, labels, classes, entropy, loss)
 
 

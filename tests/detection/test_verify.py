@@ -19,11 +19,12 @@ from dlp_fast.detection.convict import (
     with_evidence,
 )
 from dlp_fast.detection.decide import Decision, Scored
+from dlp_fast.detection.decide import finding_of as as_finding
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify import Evidence, try_triggers
-from dlp_fast.detection.verify.hold_out import with_support
+from dlp_fast.detection.verify.hold_out import HeldOutNetwork, with_support
 from dlp_fast.detection.verify.label_support import (
     HeldOut,
     LabelSupport,
@@ -31,9 +32,11 @@ from dlp_fast.detection.verify.label_support import (
     draw_controls,
     gap_p_value,
     label_support,
+    share_of_copies,
     usual_probability,
 )
-from dlp_fast.detection.verify.trigger import estimated_attack_success, reconstruct
+from dlp_fast.detection.verify.trigger import Trigger, estimated_attack_success, reconstruct
+from dlp_fast.detection.verify.unmark import WithoutMark, take_off, without_mark
 
 N, SIDE, CLASSES = 600, 16, 3
 
@@ -386,7 +389,7 @@ def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
             assert not set(ids.tolist()) & set(POISON.tolist())  # their labels were held out
             known = np.random.default_rng(0).uniform(0.6, 1, N)
             known[POISON] *= of_poison
-            return known
+            return HeldOutNetwork(known, lambda x: torch.ones(len(x), dtype=torch.int64))
 
         networks = Networks(lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, train)
         return detect(seen, look_at_curves(seen, config), networks, config)
@@ -397,6 +400,172 @@ def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
     right = found(0.9)
     assert not right.suspicion.suspected.any()  # a mark under right labels is shown
     assert len(right.decision.marks) == 1
+
+
+@pytest.mark.parametrize("relabelled", [False, True])
+def test_labels_that_outlast_the_mark_are_right(relabelled):
+    """A network that never saw a watermark is misled by it, on right labels too; with the mark off it says what the
+    pictures show.
+    """
+    base = pictures(7).float() * 0.4
+    shown = LABELS.clone()
+    base += (shown * 50)[:, None, None, None]  # the class is a shade
+    labels = shown.clone()
+    ids = torch.arange(1, 91, 3) if relabelled else torch.arange(0, 90, 3)
+    labels[ids] = 0
+    images = ResidentImages(marked(base.round().to(torch.uint8), ids))
+
+    def misled(x):
+        corner = x[:, -3:, -3:].float().mean((1, 2, 3)) > 250
+        level = (x.float().mean((1, 2, 3)) - 45) / 50
+        return torch.where(corner, 2, level.round().clamp(0, 2).long())
+
+    def train(_ids):
+        known = np.random.default_rng(0).uniform(0.6, 1, N)
+        known[ids] = 0.05
+        return HeldOutNetwork(known, misled)
+
+    loss, entropy = (torch.rand(10, N, generator=torch.Generator().manual_seed(i)) + 0.5 for i in (2, 3))
+    seen = Observed(images, labels, CLASSES, entropy, loss)
+    config = DetectionConfig(proposals=("static_patterns",))
+    networks = Networks(lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, train)
+    decision = detect(seen, look_at_curves(seen, config), networks, config).decision
+    if relabelled:
+        assert [finding.label for finding in decision.findings] == [0] and not decision.marks
+        assert decision.findings[0].unmarked_support < 0.5
+    else:
+        assert not decision.findings and [mark.label for mark in decision.marks] == [0]
+        assert decision.marks[0].label_support < 0.5 and decision.marks[0].unmarked_support > 0.9
+
+
+def test_a_mark_that_is_put_on_can_be_taken_off():
+    images = pictures(9, 50)
+    for trigger, most in (
+        (Trigger(torch.full((SIDE, SIDE, 3), 0.8), torch.full((SIDE, SIDE, 3), 30.0)), 1),
+        (Trigger(torch.ones(SIDE, SIDE, 3), torch.full((SIDE, SIDE, 3), 12.0)), 0),
+    ):
+        back = take_off(trigger, trigger.on(images))
+        assert (back.int() - images.int()).abs().max() <= most
+    opaque = Trigger(torch.ones(SIDE, SIDE, 3), torch.zeros(SIDE, SIDE, 3))
+    opaque.scale[-3:, -3:], opaque.offset[-3:, -3:] = 0, 255
+    back = take_off(opaque, opaque.on(images))
+    assert torch.equal(back[:, :-3], images[:, :-3])
+    around = images[:, -4, -3:].float().mean()
+    assert abs(float(back[:, -3:, -3:].float().mean() - around)) < 25  # and not white
+    everything = Trigger(torch.zeros(SIDE, SIDE, 3), torch.full((SIDE, SIDE, 3), 255.0))
+    assert len(take_off(everything, images)) == 50  # nothing to carry on from, and an end all the same
+
+
+def test_nothing_is_said_where_no_mark_can_be_told():
+    images, everyone = ResidentImages(pictures()), torch.arange(N)
+    ids = torch.arange(0, 90, 3)
+    say = lambda x: torch.zeros(len(x), dtype=torch.int64)  # noqa: E731
+    assert without_mark(images, ids, LABELS, 0, everyone[90:], everyone[300:], say) is None
+    assert without_mark(images, ids, LABELS, 0, ids, ids, say) is None  # no other image of the class
+    marks = ResidentImages(marked(pictures(), ids))
+    assert without_mark(marks, ids, LABELS, 0, everyone[90:], everyone[:0], say) is None  # no controls
+    told = without_mark(marks, ids, LABELS, None, everyone[90:], everyone[300:], say)
+    assert told.suspects == 1 and 0.2 < told.others < 0.5 and told.p > 0.9
+
+
+class TestWhatExplainsAGroupOfCurves:
+    """A group that learning curves have found is not accused for what is harmless."""
+
+    config = DetectionConfig()
+    ids = np.arange(100)
+
+    def decision(self) -> tuple[Decision, Group]:
+        group = Group(
+            "learning_curves",
+            0,
+            self.ids,
+            (self.ids < 40) * 1.0,
+            {"separation": 5.0, "posterior_entropy": 0.0, "rare": 0.0},
+        )
+        scored = Scored(group, 2.0)
+        return Decision((scored,), (as_finding(scored, "supervised"),)), group
+
+    def mark(self) -> Group:
+        return Group("static_patterns.skewed", 0, self.ids[:45], np.ones(45), {"purity": 0.9})
+
+    def after(self, of_group: Evidence, of_mark: Evidence | None = None) -> Decision:
+        decision, _ = self.decision()
+        marks, told = ([self.mark()], [of_mark]) if of_mark else ([], [])
+        return with_evidence(decision, marks, [of_group, *told], self.config)
+
+    def test_by_default_it_is_found(self):
+        assert len(self.after(Evidence(0.1, 0.0, 40)).findings) == 1
+
+    def test_a_mark_under_right_labels_explains_it(self):
+        right = Evidence(0.1, 0.0, 45, without_mark=WithoutMark(0.7, 0.8, 0.4))
+        decision = self.after(Evidence(0.1, 0.0, 40), right)
+        assert not decision.findings and not decision.found and len(decision.marks) == 1
+
+    def test_not_where_it_acts_as_a_trigger(self):
+        right = Evidence(0.1, 0.0, 45, without_mark=WithoutMark(0.7, 0.8, 0.4))
+        assert len(self.after(Evidence(0.9, 0.0, 40), right).findings) == 1
+
+    @pytest.mark.parametrize("unmarked", [None, WithoutMark(0.5, 0.8, 0.1)])
+    def test_nor_where_nobody_can_say_whether_the_labels_are_right(self, unmarked):
+        decision = self.after(Evidence(0.1, 0.0, 40), Evidence(0.1, 0.0, 45, without_mark=unmarked))
+        assert len(decision.findings) == 1 and not decision.marks
+
+    def test_copies_of_one_picture_are_shown(self):
+        decision = self.after(Evidence(0.1, 0.0, 12, copies=0.7))
+        assert not decision.findings and [mark.copies for mark in decision.marks] == [0.7]
+        copies = Evidence(0.9, 0.0, 12, copies=0.7)
+        assert len(self.after(copies, copies).marks) == 1  # curves and mark show the same
+        assert not self.after(
+            Evidence(0.9, 0.0, 12, copies=0.7)
+        ).findings  # a whole picture acts as a trigger
+
+    def test_the_look_of_the_rest_of_its_class_is_no_second_attack(self):
+        """Nor where the network has learnt so little that the look of a class acts as a trigger does."""
+        acting, (decision, _) = Evidence(0.9, 0.0, 40), self.decision()
+
+        def sizes(*marks):
+            told = [acting] * (1 + len(marks))
+            return [finding.images for finding in with_evidence(decision, marks, told, self.config).findings]
+
+        clear = replace(self.mark(), ids=self.ids[:40], membership=np.ones(40), statistics={"purity": 0.95})
+        rest = replace(self.mark(), ids=self.ids[42:], membership=np.ones(58))
+        second = replace(self.mark(), ids=self.ids[42:70], membership=np.ones(28))
+        assert sizes(rest, clear) == [40]  # the clearer one, in whatever order they come
+        assert sorted(sizes(second, clear)) == [28, 40]  # two triggers, one target
+        whole = replace(self.mark(), ids=self.ids[20:], membership=np.ones(80))
+        assert sizes(whole) == [40]  # most of a class is what the class looks like
+
+    def test_a_network_is_asked_about_a_mark_that_does_not_act(self):
+        decision, _ = self.decision()
+        quiet, acting = Evidence(0.1, 0.0, 40), Evidence(0.9, 0.0, 40)
+        assert ask_held_out(decision, [self.mark()], [quiet, quiet], self.config)
+        assert not ask_held_out(decision, [self.mark()], [quiet, acting], self.config)
+        inside = replace(self.mark(), ids=self.ids[:30], membership=np.ones(30))
+        assert not ask_held_out(decision, [inside], [acting, quiet], self.config)  # found by what acts
+        assert ask_held_out(decision, [inside], [quiet, quiet], self.config)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_copies_are_told_from_a_set_whose_pictures_are_all_alike(alike):
+    images = pictures(4)
+    images[:40] = images[0]
+    if alike:  # a colour a class, and little else
+        images = (images.float() * 0.05 + (LABELS * 60 + 50)[:, None, None, None]).to(torch.uint8)
+        images[..., 1] //= 2
+    group = Group("learning_curves", 0, np.arange(0, 48), np.ones(48), {})
+    labels = LABELS.clone()
+    labels[:48] = 0
+    curves = (torch.rand(5, N, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    seen = Observed(ResidentImages(images), labels, CLASSES, *curves)
+    (told,) = try_triggers([group], seen, lambda x: torch.ones(len(x), dtype=torch.int64))
+    assert told.copies == (0 if alike else pytest.approx(40 / 48))
+
+
+def test_copies_of_a_large_group_are_told_from_some_of_it():
+    images = pictures(5, 3000)
+    images[:2000] = images[0]
+    share = share_of_copies(ResidentImages(images), np.arange(3000))
+    assert share == pytest.approx(2 / 3, abs=0.02)
 
 
 def test_a_class_keeps_most_of_its_labels():
@@ -417,7 +586,7 @@ def test_a_class_keeps_most_of_its_labels():
 
     def train(with_labels):
         kept.append(with_labels)
-        return np.full(200, 0.5)
+        return HeldOutNetwork(np.full(200, 0.5), lambda x: torch.zeros(len(x), dtype=torch.int64))
 
     told = with_support(parts, [Evidence(None, None, 50)] * 2, [], seen, train, DetectionConfig())
     assert [of.support is not None for of in told] == [True, False]
@@ -436,7 +605,7 @@ def test_a_group_with_a_wide_edge_is_held_out_by_itself():
 
     def train(with_labels):
         kept.append(with_labels)
-        return np.full(200, 0.5)
+        return HeldOutNetwork(np.full(200, 0.5), lambda x: torch.zeros(len(x), dtype=torch.int64))
 
     (told,) = with_support([wide], [Evidence(None, None, 40)], [], seen, train, DetectionConfig())
     assert told.support is not None

@@ -11,6 +11,7 @@ import torch
 from tiny import CONFIG, command, options, session
 
 from dlp_fast import api
+from dlp_fast.commands.guard import guarded
 from dlp_fast.config import build
 from dlp_fast.engine import memory
 from dlp_fast.engine.memory import available, bytes_per_image, fitting, fitting_batches, is_out_of_memory
@@ -126,3 +127,24 @@ class TestTold:
 
     def test_peak(self):
         assert memory.peak().endswith("memory")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to")],
+)
+def test_no_memory_outside_of_the_stages_ends_a_command_with_a_message(error, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        guarded(main)
+    assert end.value.code == 5 and "out of memory" in capsys.readouterr().err
+
+
+def test_other_errors_of_a_command_are_not_hidden():
+    def main():
+        raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        guarded(main)

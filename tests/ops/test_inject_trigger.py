@@ -558,3 +558,41 @@ def test_the_op_itself_checks_its_arguments():
     ):
         with pytest.raises(RuntimeError, match=message):
             op(*bad)
+
+
+@pytest.mark.skipif(not native_available(), reason="native ops are not built")
+def test_the_op_counts_no_fault_where_all_is_right():
+    images, triggers = torch.zeros(3, 8, 8, 3, dtype=torch.uint8), table(8, 8)
+    arrays, which = (triggers.records, triggers.overlay, triggers.terms), torch.tensor([0, -1, 1])
+    assert torch.ops.dlp_fast.inject_trigger_(images, which, *arrays).tolist() == [-1, -1]
+    out = torch.empty_like(images)
+    affine = [1.0] * 3 + [0.0] * 3
+    assert torch.ops.dlp_fast.inject_trigger_out(images, which, *arrays, affine, out).tolist() == [-1, -1]
+
+
+def test_plain_torch_leaves_an_image_with_a_bad_number_alone(monkeypatch):
+    """What an op on a GPU does with a number out of range; the CPU refuses it, hence past its look."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    images, triggers = torch.full((3, 8, 8, 3), 9, dtype=torch.uint8), table(8, 8)
+    which = torch.tensor([0, len(triggers), -2])
+    out = inject_trigger_reference(images, triggers, which)
+    assert not torch.equal(out[0], images[0]) and torch.equal(out[1:], images[1:])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_bad_number_on_a_gpu_costs_neither_the_image_nor_the_context():
+    images = torch.full((3, 8, 8, 3), 9, dtype=torch.uint8, device="cuda")
+    triggers, which = table(8, 8).to("cuda"), torch.tensor([0, 99, -2], device="cuda")
+    for out in (
+        inject_trigger(images, triggers, which),
+        inject_trigger(images, triggers, which, out=images.clone()),
+    ):
+        assert not torch.equal(out[0], images[0]) and torch.equal(out[1:], images[1:])
+    with pytest.raises(ValueError, match="got -2 for image 2"):
+        inject_trigger(images, triggers, which, check=True)
+    arrays = (triggers.records.clone(), triggers.overlay, triggers.terms)
+    arrays[0][1, 3] = 2**40
+    faults = torch.ops.dlp_fast.inject_trigger_(images, torch.tensor([7, 1, 1], device="cuda"), *arrays)
+    assert faults.tolist() == [0, 1]
+    assert torch.equal(images, torch.full_like(images, 9))  # and the device still answers

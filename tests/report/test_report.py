@@ -95,7 +95,8 @@ class TestPage:
         assert f"<strong>{results['detection']['suspected_poisoned']}</strong> images are suspected" in page
 
     def test_only_a_class_that_is_not_likely_benign_is_called_poisoned(self, tiny_run, tmp_path):
-        shutil.copytree(tiny_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+        without = shutil.ignore_patterns("checkpoints", "SHA256SUMS")  # what was edited would be told
+        shutil.copytree(tiny_run[0], tmp_path / "run", ignore=without)
         file = tmp_path / "run" / "results.json"
         results = json.loads(file.read_text())
         target = {"label": 0, "images": 9, "stage": "supervised", "score": 2.0, "share_of_all": 0.1}

@@ -15,13 +15,13 @@ from dlp_fast.config import merge
 from dlp_fast.defenses.registry import DEFENSES
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import ConfigError, NumericError
-from dlp_fast.report.text import duration
 from dlp_fast.reproduce import __main__ as reproduction
 from dlp_fast.reproduce.cells import LEAST_CLEAN, Bench, Cell, parts_of_test
 from dlp_fast.reproduce.published import TABLE3
 from dlp_fast.reproduce.scales import SCALES
 from dlp_fast.reproduce.tables import TABLES, rate_of, seeds_told, spread, with_seeds
 from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.time_left import duration
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -127,3 +128,23 @@ def test_full_disk(two, what):
     assert caught.value.exit_code == 5
     assert same(checkpoints.load()["tensors"]["ids"], state(2)["tensors"]["ids"])
     assert sorted(p.name for p in two.iterdir()) == ["1", "2"]
+
+
+def test_one_of_another_run_is_passed_over(tmp_path):
+    ours, other = Checkpoints(tmp_path / "a", "ours"), Checkpoints(tmp_path / "b", "other")
+    ours.save({"of": "ours"})
+    shutil.copytree(other.save({"of": "other"}), tmp_path / "a/2")
+    assert ours.load() == {"of": "ours"}
+    assert "it is of another run" in ours.warnings[0]
+    assert Checkpoints(tmp_path / "a").load() == {"of": "other"}  # a reader that has no run of its own
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["[]", "1", "null", '{"format": 1}', '{"format": 1, "sha256": []}', "\x00", '{"format": 1, "rum": "x"}'],
+)
+def test_a_manifest_of_another_form_falls_back(two, manifest):
+    (two / "2/manifest.json").write_text(manifest)
+    checkpoints = Checkpoints(two)
+    assert checkpoints.load()["step"] == 1
+    assert "2 is damaged" in checkpoints.warnings[0]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dlp_fast.data.classes import tell_alike, tell_no_labels
 from dlp_fast.data.decode import fit
 from dlp_fast.data.index import find_conflicts
 from dlp_fast.data.sources.dataset import Dataset, ImageSet, tell_twins
@@ -53,9 +54,11 @@ def from_arrays(
         raise DataError(f"labels: expected at least two classes, got only {names[train[1][0]]!r}")
     if not present.all():
         missing = np.flatnonzero(present == 0)
-        raise DataError(
-            f"labels: no image of class {missing[0]} ({names[missing[0]]!r}); number the classes without gaps"
+        begins = (
+            "labels begin at 1: subtract 1" if list(missing) == [0] else "number the classes without gaps"
         )
+        advice = f"{begins}, or give labels as names" if classes is None else "take the name out of classes"
+        raise DataError(f"labels: no image of class {missing[0]} ({names[missing[0]]!r}); {advice}")
     test = None
     if test_images is not None:
         test = _checked(test_images, test_labels, "test_images", "test_labels", names)
@@ -101,6 +104,7 @@ def from_numpy(
         f"labels: only one image in class {classes[label]!r}"
         for label in np.flatnonzero(np.bincount(train[1], minlength=len(classes)) == 1)
     ]
+    warnings += [*tell_alike("labels", classes), *tell_no_labels("labels", classes)]
     warnings += tell_twins({"train": train_set} | ({"test": test_set} if test_set else {}))
     return Dataset(name, train_set, test_set, warnings=tuple(warnings), flip=flip)
 
@@ -117,8 +121,13 @@ def _checked(
     if pixels.ndim == 3:
         pixels = np.repeat(pixels[..., None], 3, axis=3)
     if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape[1:]:
+        advice = {
+            pixels.ndim == 4 and pixels.shape[1] in (1, 3): "; channels come last: transpose by (0, 2, 3, 1)",
+            pixels.ndim == 4 and pixels.shape[3] == 1: "; give images[..., 0]",
+            pixels.ndim == 4 and pixels.shape[3] == 4: "; give images[..., :3], without alpha",
+        }.get(True, "")
         raise DataError(
-            f"{images_name}: expected [n, height, width, 3] or [n, height, width], got {list(pixels.shape)}"
+            f"{images_name}: expected [n, height, width, 3] or [n, height, width], got {list(pixels.shape)}{advice}"
         )
     if len(pixels) == 0:
         raise DataError(f"{images_name}: no images")
@@ -149,4 +158,11 @@ def _as_numpy(values: object, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError as error:
+        sizes = {np.shape(value) for value in values} if hasattr(values, "__iter__") else set()
+        if len(sizes) > 1 and all(len(size) in (2, 3) for size in sizes):
+            few = " and ".join(map(str, sorted(sizes)[:2]))
+            raise DataError(
+                f"{name}: pictures of different sizes, such as {few}; bring them to one size, or give a dataset of "
+                "(image, label)"
+            ) from None
         raise DataError(f"{name}: not an array ({error})") from None

@@ -14,7 +14,8 @@ from dlp_fast.data.index import index_splits
 from dlp_fast.data.scan import Progress, Quarantined
 from dlp_fast.data.sources.dataset import Dataset, ImageSet
 from dlp_fast.data.sources.indexed import ClassOf, choose_loader, data_set, image_set
-from dlp_fast.data.splits import find_splits, is_split_name
+from dlp_fast.data.split_names import is_split_name
+from dlp_fast.data.splits import find_splits
 from dlp_fast.data.walk import look
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import listing, printable

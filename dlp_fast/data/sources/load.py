@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from dlp_fast.config import DataConfig, is_folder, refuse_test_options
+from dlp_fast.data.near import ARCHIVE_SUFFIXES as ARCHIVES
+from dlp_fast.data.near import TABLE_SUFFIXES as TABLES
+from dlp_fast.data.near import other_file
 from dlp_fast.data.scan import Progress
-from dlp_fast.data.sources.archive import SUFFIXES as ARCHIVES
 from dlp_fast.data.sources.archive import load_archives, shards
 from dlp_fast.data.sources.cifar import cifar10
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.digits import digits
 from dlp_fast.data.sources.folder import load_folder
 from dlp_fast.data.sources.saved import is_saved, load_saved
-from dlp_fast.data.sources.table import SUFFIXES as TABLES
 from dlp_fast.data.sources.table import load_table
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import printable
@@ -68,8 +69,9 @@ def load(
     if archives:
         return load_archives(archives, options, **reading)
     if Path(name).is_file():
+        advice = f"{other_file(name)}; or " if other_file(name) else ""
         raise DataError(
-            f"{printable(name)}: none of what is read; give a folder of images, one folder a class, a table "
+            f"{printable(name)}: none of what is read; {advice}give a folder of images, one folder a class, a table "
             f"({', '.join(TABLES)}) or an archive ({', '.join(ARCHIVES)})"
         )
     return load_folder(name, options, **reading)

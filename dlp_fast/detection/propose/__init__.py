@@ -21,7 +21,8 @@ from dlp_fast.detection.propose.views import Images
 @dataclass(frozen=True)
 class Observed:
     """What proposals look at: the images by id; labels: int64 [n], as given; classes: how many; and what stage 1 has
-    seen, entropy (bits), loss (nats): fp32 [epochs, n] after each epoch.
+    seen, entropy (bits), loss (nats): fp32 [epochs, n] after each epoch; other_loss: the same with another label of
+    each image, drawn by its id, other_labels: int64 [n].
     """
 
     images: Images
@@ -29,6 +30,8 @@ class Observed:
     classes: int
     entropy: Tensor
     loss: Tensor
+    other_loss: Tensor | None = None
+    other_labels: Tensor | None = None
 
 
 def _learning_curves(seen: Observed, config: DetectionConfig) -> list[Group]:

@@ -43,12 +43,28 @@ def learning_curves(
     groups = []
     for label in range(classes):
         ids = np.flatnonzero(labels == label)
-        if len(ids) < config.min_class_size or everything[ids].std(0).max() <= 1e-6:
+        if len(ids) < config.min_class_size or is_flat(everything[ids]):
             continue
         groups.append(_plain_group(label, ids, everything[ids], late_loss[ids], config))
         if rare and len(entropy) >= config.rare_epochs:
             groups += _rare_groups(label, ids, everything[ids], late_loss[ids], config)
     return groups
+
+
+def is_flat(of_class: np.ndarray) -> bool:
+    """Whether curves [n_c, d] do not differ from one another."""
+    return bool(of_class.std(0).max() <= 1e-6)
+
+
+def flat_classes(
+    entropy: np.ndarray, loss: np.ndarray, labels: np.ndarray, config: LearningCurvesConfig
+) -> list[int]:
+    """Numbers of the classes with at least `min_class_size` images all of which have the same curve, as copies of one
+    picture have. Args as in `learning_curves`.
+    """
+    everything = curves(entropy, loss, config)
+    of_class = {int(label): everything[labels == label] for label in np.unique(labels)}
+    return [c for c, own in of_class.items() if len(own) >= config.min_class_size and is_flat(own)]
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray, config: LearningCurvesConfig) -> np.ndarray:

@@ -6,17 +6,19 @@ A new verification is one file with a function, one field of Evidence, and its r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
-from dlp_fast.detection.verify.label_support import LabelSupport, distinct_pictures
+from dlp_fast.detection.verify.label_support import LabelSupport, distinct_pictures, share_of_copies
 from dlp_fast.detection.verify.trigger import Predict, enough_of_class, estimated_attack_success
+from dlp_fast.detection.verify.unmark import WithoutMark
 
 PLACEBOS = 5  # classes, the largest first, that a placebo is made of
+ALIKE = 0.25  # share of one picture in a group from which it is asked whether placebos are as much alike
 FEWEST = 10  # images of a placebo, where the group in question has as many
 
 
@@ -24,8 +26,11 @@ FEWEST = 10  # images of a placebo, where the group in question has as many
 class Evidence:
     """attack_success: estimated attack success rate of what the group's images have in common, 0 to 1, None for groups
     of several classes; placebo_success: the highest of the placebos, None without any; distinct: how many different
-    pictures they are; support: of the labels, None where no network was asked; gap_p: probability of its gap by chance,
-    by the placebo groups.
+    pictures they are; copies: share, 0 to 1, of the images that are near-duplicates, 0 where other groups are as much
+    alike; support: of the labels, None where no network was asked; gap_p: probability of its gap by chance, by the
+    placebo groups; without_mark: what the network without the labels in question says once the mark is off, of static
+    patterns that it was asked about; membership: float64 [k], of the group's ids, by what it says as well, of learning
+    curves.
     """
 
     attack_success: float | None
@@ -33,6 +38,9 @@ class Evidence:
     distinct: int
     support: LabelSupport | None = None
     gap_p: float = 1.0
+    copies: float = 0.0
+    without_mark: WithoutMark | None = None
+    membership: np.ndarray | None = None
 
 
 def try_triggers(groups: Sequence[Group], seen: Observed, predict: Predict) -> list[Evidence]:
@@ -51,9 +59,14 @@ def try_triggers(groups: Sequence[Group], seen: Observed, predict: Predict) -> l
 def _tried(
     group: Group, seen: Observed, predict: Predict, unsuspicious: torch.Tensor, in_question: set[int | None]
 ) -> Evidence:
-    distinct = int(distinct_pictures(seen.images, group.core).max(initial=-1)) + 1
-    if group.label is None:
-        return Evidence(None, None, distinct)
+    known = Evidence(None, None, int(distinct_pictures(seen.images, group.core).max(initial=-1)) + 1)
+    if group.label is None or not len(group.core):
+        return known
+
+    beside = _placebos(len(group.core), seen, unsuspicious, in_question)
+    copies = share_of_copies(seen.images, group.core)
+    if copies > ALIKE and not any(share_of_copies(seen.images, ids) > copies / 2 for _, ids in beside):
+        known = replace(known, copies=copies)  # and not because all pictures of this set are alike
 
     within = enough_of_class(len(group.core), seen.labels, group.label, unsuspicious)
 
@@ -62,10 +75,9 @@ def _tried(
             seen.images, torch.from_numpy(ids), seen.labels, label, unsuspicious, predict, within
         )
 
-    placebos = [
-        success(ids, label) for label, ids in _placebos(len(group.core), seen, unsuspicious, in_question)
-    ]
-    return Evidence(success(group.core, group.label), max(placebos) if placebos else None, distinct)
+    placebos = [success(ids, label) for label, ids in beside]
+    own = success(group.core, group.label)
+    return replace(known, attack_success=own, placebo_success=max(placebos) if placebos else None)
 
 
 def _placebos(

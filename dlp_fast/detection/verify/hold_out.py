@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.groups import Group
@@ -19,9 +20,23 @@ from dlp_fast.detection.verify.label_support import (
     label_support,
     usual_probability,
 )
+from dlp_fast.detection.verify.membership import membership_by_both
+from dlp_fast.detection.verify.trigger import Predict
+from dlp_fast.detection.verify.unmark import WithoutMark, without_mark
 
-Train = Callable[[np.ndarray], np.ndarray]
-"""int64 ids of the images whose labels may be used -> float64 [n], probability of the given label of every image."""
+
+@dataclass(frozen=True)
+class HeldOutNetwork:
+    """A network that was given some labels alone. probability: float64 [n], of the given label of every image; predict:
+    uint8 [b, H, W, 3] -> class int64 [b].
+    """
+
+    probability: np.ndarray
+    predict: Predict
+
+
+Train = Callable[[np.ndarray], HeldOutNetwork]
+"""int64 ids of the images whose labels may be used -> the network."""
 
 CONTROLS = 0.1  # of the other images of each class
 PLACEBO = 0.1  # of its class that a placebo group has at most
@@ -48,7 +63,8 @@ def with_support(
     for placebo in placebos:
         held[placebo.core] = True
     controls = draw_controls(labels, held, CONTROLS, SEED)
-    probability = train(np.flatnonzero(~held & ~controls))
+    network = train(np.flatnonzero(~held & ~controls))
+    probability = network.probability
     options = config.learning_curves
     points = curves(seen.entropy.numpy(), seen.loss.numpy(), options)
     held_out = HeldOut(probability, controls, usual_probability(points, probability, controls))
@@ -62,8 +78,21 @@ def with_support(
             continue
         support = label_support(seen.images, group, labels, held_out)
         p = gap_p_value(support.gap, null, spread / max(support.distinct, 1) ** 0.5)
-        told.append(replace(known, support=support, gap_p=p))
+        known = replace(known, support=support, gap_p=p)
+        if group.proposal.startswith("static_patterns"):
+            known = replace(known, without_mark=_unmarked(group, seen, ~held, controls, network.predict))
+        else:
+            known = replace(known, membership=membership_by_both(group, probability))
+        told.append(known)
     return told
+
+
+def _unmarked(
+    group: Group, seen: Observed, usual: np.ndarray, controls: np.ndarray, predict: Predict
+) -> WithoutMark | None:
+    """Args: usual, controls: bool [n], images that the mark is told from, and those that are compared."""
+    ids = (torch.from_numpy(np.flatnonzero(of)) for of in (usual, controls))
+    return without_mark(seen.images, torch.from_numpy(group.core), seen.labels, group.label, *ids, predict)
 
 
 def _held(groups: Sequence[Group], labels: np.ndarray) -> tuple[np.ndarray, list[bool]]:

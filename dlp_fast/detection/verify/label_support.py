@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import mannwhitneyu
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
@@ -21,6 +23,7 @@ from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose.views import Images
 
 THUMBNAIL = 8  # pixels: of this size two pictures are compared
+COMPARED = 1024  # images of a group, evenly spread, each of which is compared with each
 ALIKE = 0.95  # correlation of two thumbnails from which they show the same picture
 CURVE_COMPONENTS = 3  # of the learning curves, as the mixtures have
 NEIGHBOURS = 20  # controls whose curves are most alike
@@ -123,15 +126,19 @@ def gap_p_value(gap: float, placebos: Sequence[float], least_deviation: float) -
     return float(t.sf(at, len(placebos) - 1))
 
 
+def share_of_copies(images: Images, ids: np.ndarray) -> float:
+    """Share of `ids`, 0 to 1, in the largest set of near-duplicates, each of which is alike one other at least: copies
+    that were cropped differently need not all be alike one another. Of a large group, COMPARED images are looked at.
+    """
+    ids = ids[np.linspace(0, len(ids) - 1, min(len(ids), COMPARED)).round().astype(np.int64)]
+    small = _thumbnails(images, ids)
+    alike = coo_array((small @ small.T >= ALIKE).numpy())
+    return float(np.bincount(connected_components(alike, directed=False)[1]).max() / len(ids))
+
+
 def distinct_pictures(images: Images, ids: np.ndarray) -> np.ndarray:
     """int64 [k]: number of the picture that each of `ids` shows, from 0; near-duplicates have the same."""
-    parts = []
-    for part in torch.from_numpy(ids).split(256):
-        planes = images.get(part).cpu().permute(0, 3, 1, 2).float()
-        small = torch.nn.functional.interpolate(planes, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
-        parts.append(small - small.mean(1, keepdim=True))
-    small = torch.cat(parts)
-    small = small / small.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    small = _thumbnails(images, ids)
     number = np.full(len(ids), -1)
     found = 0
     for i in range(len(ids)):
@@ -141,3 +148,14 @@ def distinct_pictures(images: Images, ids: np.ndarray) -> np.ndarray:
             number[alike] = found
             found += 1
     return number
+
+
+def _thumbnails(images: Images, ids: np.ndarray) -> torch.Tensor:
+    """fp32 [k, d]: small pictures of `ids` without their mean, of length 1."""
+    parts = []
+    for part in torch.from_numpy(ids).split(256):
+        planes = images.get(part).cpu().permute(0, 3, 1, 2).float()
+        small = torch.nn.functional.interpolate(planes, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
+        parts.append(small - small.mean(1, keepdim=True))
+    small = torch.cat(parts)
+    return small / small.norm(dim=1, keepdim=True).clamp_min(1e-6)

@@ -41,7 +41,7 @@ def reconstruct(images: Images, suspects: Tensor, others: Tensor) -> list[Trigge
     """Triggers that would make `others` look like `suspects` (int64 ids): one by each pixel's mean and deviation, where
     these differ by more than chance, and one by the mean high-pass residual, which fewer images suffice for.
     """
-    one, two = _moments(images, _spread(suspects)), _moments(images, _spread(others))
+    one, two = moments(images, spread(suspects)), moments(images, spread(others))
     scale = (one.deviation / two.deviation.clamp_min(1.0)).clamp(0, 1)
     shift = one.mean - two.mean
     of_mean = shift.abs() / ((one.deviation**2 / one.count + two.deviation**2 / two.count).sqrt() + 0.5)
@@ -99,7 +99,7 @@ def attempts(
     compared = tried_on[labels[tried_on] == label] if within_class else others
     if not len(compared):
         return []
-    victims = _spread(others)
+    victims = spread(others)
     found = []
     for trigger in reconstruct(images, suspects, compared):
         hits = sum(
@@ -110,28 +110,36 @@ def attempts(
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
+    """Mean and deviation of pixels, and of their high-pass residuals, in levels: fp64 [H, W, 3] on the CPU."""
+
     mean: Tensor
     deviation: Tensor
     residual: Tensor
+    residual_deviation: Tensor
     count: int
 
 
-def _moments(images: Images, ids: Tensor) -> _Moments:
-    """Mean, deviation and mean high-pass residual of `ids` in levels, fp64 [H, W, 3] on the CPU."""
+def moments(images: Images, ids: Tensor) -> Moments:
+    """The Moments of the images `ids`, int64."""
     shape = (images.height, images.width, 3)
-    total, squares, residual = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
+    total, squares, residual, energy = (torch.zeros(shape, dtype=torch.float64) for _ in range(4))
     for part in ids.split(64):
         pixels = images.get(part).cpu()
         x = pixels.double()
         total += x.sum(0)
         squares += (x * x).sum(0)
-        residual += high_pass(pixels).double().sum(0)
+        high = high_pass(pixels).double()
+        residual += high.sum(0)
+        energy += (high * high).sum(0)
     n = len(ids)
-    mean = total / n
-    return _Moments(mean, (squares / n - mean**2).clamp_min(0).sqrt(), residual / n, n)
+    mean, residual = total / n, residual / n
+    deviations = [
+        (of / n - centre**2).clamp_min(0).sqrt() for of, centre in ((squares, mean), (energy, residual))
+    ]
+    return Moments(mean, deviations[0], residual, deviations[1], n)
 
 
-def _spread(ids: Tensor) -> Tensor:
+def spread(ids: Tensor) -> Tensor:
     """At most SAMPLE of `ids`, evenly spread."""
     return ids[torch.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).round().long()]

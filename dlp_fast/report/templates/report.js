@@ -13,7 +13,7 @@
   const sheets = Array.from(document.querySelectorAll("#sheets img"));
   const KEYS = { k: "keep", d: "drop", s: "suspect", c: "" };
   const SIGNS = { keep: "✓ keep", drop: "✕ drop", suspect: "! suspect" };
-  const SHAPES = { suspected_poisoned: "▲", suspected_clean: "●", undecided: "◇" };
+  const SHAPES = { suspected_poisoned: "▲", probably_mislabeled: "■", suspected_clean: "●", undecided: "◇" };
   const NARROWEST = 158, GAP = 10, BEYOND = 700;  // pixels: of a card, between cards, drawn above and below the window
   const said = word => word.replaceAll("_", " ");
 

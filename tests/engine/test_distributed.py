@@ -1,0 +1,280 @@
+"""Several processes of one run, by gloo on CPUs: the same images, the same steps, the same answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import TINY, finish, places, session, training_data, work_together
+
+from dlp_fast.config import build
+from dlp_fast.engine.device import choose_compute
+from dlp_fast.engine.distributed import ALONE, Ranks, joined
+from dlp_fast.engine.inference import score
+from dlp_fast.engine.session import Session
+from dlp_fast.engine.synced_batch_norm import synced
+from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.models.wide_resnet import WideResNet
+from dlp_fast.pipeline import defend
+from dlp_fast.runs.launched import Place, launched
+from dlp_fast.runs.log import RunLog
+
+# Two networks in stage 1 and suspects in every class: everything that several ranks do together is done.
+METHOD = TINY | {
+    "device": "cpu",
+    "precision": "fp32",
+    "threads": 1,
+    "detection": TINY["detection"] | {"networks": 2},
+    "finetuning": TINY["finetuning"] | {"norm_batches": 3},
+}
+
+
+def all_stages(out: Path, sync: bool) -> None:
+    """Every stage on 96 pictures of noise, in memory; each rank keeps what came of it as `out`.<rank>.…"""
+    with joined(sync) as ranks:
+        of = Session(choose_compute("cpu", "fp32"), RunLog(None, quiet=True), ranks=ranks)
+        found = defend(of, training_data(), build(METHOD | {"sync_batch_norm": sync}, "test"))
+        scores = score(of, found.model, training_data())
+    tensors = {name: value.contiguous() for name, value in found.model.state_dict().items()}
+    columns = {"suspects": found.selection.suspected_poisoned, "score": found.selection.score}
+    curves = {"curves": found.first.loss, "entropy": scores.entropy}
+    save_file(columns | curves, f"{out}.{ranks.rank}.columns")
+    save_file(tensors, f"{out}.{ranks.rank}.weights")
+
+
+def ran(world: int, folder: Path, sync: bool = True) -> tuple[list[dict], list[dict]]:
+    """(what each rank found, each rank's weights) of `all_stages` in `world` processes."""
+    out = folder / f"world{world}"
+    if world == 1:
+        all_stages(out, sync)
+    else:
+        children = work_together(world, all_stages, (out, sync), folder)
+        codes = [finish(child, 200) for child in children]
+        assert (codes, "".join(texts(folder, world))) == ([0] * world, "")
+    return tuple(
+        [load_file(f"{out}.{rank}.{what}") for rank in range(world)] for what in ("columns", "weights")
+    )
+
+
+def farthest(one: dict, other: dict) -> float:
+    """The largest difference of two networks' weights, as a share of the largest weight of the tensor."""
+    assert one.keys() == other.keys()
+    return max(
+        float((one[k].double() - other[k].double()).abs().max() / one[k].double().abs().max().clamp_min(1e-3))
+        for k in one
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return ran(1, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return ran(2, tmp_path_factory.mktemp("two"))
+
+
+BOUND = 2e-4  # measured: 1.2e-5 with two ranks
+
+
+class TestAllStages:
+    def test_same_images_are_suspected(self, alone, two):
+        assert len(alone[0][0]["suspects"])
+        assert torch.equal(two[0][0]["suspects"], alone[0][0]["suspects"])
+
+    def test_weights_and_curves_agree_within_rounding(self, alone, two):
+        assert farthest(alone[1][0], two[1][0]) < BOUND
+        assert farthest(alone[0][0], two[0][0]) < BOUND
+
+    def test_every_rank_has_the_same(self, two):
+        found, weights = two
+        assert farthest(found[0], found[1]) == farthest(weights[0], weights[1]) == 0
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("world", [3, 4])
+    def test_of_more_ranks(self, alone, tmp_path, world):
+        found, weights = ran(world, tmp_path)
+        assert torch.equal(found[0]["suspects"], alone[0][0]["suspects"])
+        assert farthest(alone[1][0], weights[0]) < BOUND
+        assert all(farthest(weights[0], of) == 0 for of in weights[1:])
+
+    @pytest.mark.slow
+    def test_local_statistics_are_another_training_but_the_same_on_every_rank(self, alone, tmp_path):
+        _, weights = ran(2, tmp_path, sync=False)
+        assert farthest(weights[0], weights[1]) == 0
+        assert farthest(alone[1][0], weights[0]) > BOUND
+
+
+class TestShares:
+    @pytest.mark.parametrize("world", [1, 2, 3, 5])
+    @pytest.mark.parametrize("count", [0, 1, 3, 9, 10, 128])
+    def test_parts_make_up_the_batch(self, world, count):
+        ids = torch.arange(count) * 7
+        ranks = [Ranks(rank, world) for rank in range(world)]
+        parts = [r.part(ids) for r in ranks]
+        if count >= 2 * world:
+            assert torch.equal(torch.cat(parts), ids)
+        else:  # too few to be shared: each takes all of them, and each counts as a share of one
+            assert all(torch.equal(part, ids) for part in parts)
+        assert sum(r.weight(count) for r in ranks) == pytest.approx(1)
+        assert torch.equal(torch.cat([r.part(ids, 0) for r in ranks]), ids)  # some may get none
+        assert sum(r.weight(count, 0) for r in ranks) == pytest.approx(min(count, 1) if world > 1 else 1)
+
+    def test_weighted_means_make_up_the_mean(self):
+        values = torch.rand(11, dtype=torch.float64)
+        ranks = [Ranks(rank, 3) for rank in range(3)]
+        total = sum(r.weighted(r.part(values).mean(), 11) for r in ranks)
+        assert float(total) == pytest.approx(float(values.mean()))
+
+    @pytest.mark.parametrize("world", [1, 2, 3, 7])
+    def test_shards_and_turns_leave_nothing_out(self, world):
+        ranks = [Ranks(rank, world) for rank in range(world)]
+        pieces = list(range(5))
+        assert [piece for r in ranks for piece in r.shard(pieces)] == pieces
+        assert sorted(k for r in ranks for k in r.turns(5)) == pieces
+
+    def test_alone_nothing_changes(self):
+        mean = torch.rand(())
+        assert ALONE.weighted(mean, 5) is mean
+        assert ALONE.reduce(torch.nn.Linear(1, 1), mean) == (mean,)
+        assert ALONE.led(lambda ask: ask(torch.ones(2)).tolist(), lambda x: x * 2) == [2, 2]
+
+
+class TestPlace:
+    def test_nobody_launched_it(self):
+        assert launched({}) == Place(0, 1, 0, 1)
+        assert launched({"RANK": "0", "WORLD_SIZE": "1"}) == Place()
+
+    def test_torchrun(self):
+        given = places(3)[2]
+        assert launched(given) == Place(2, 3, 2, 3)
+
+    def test_slurm_counts_where_a_meeting_place_is_given(self):
+        given = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "4"}
+        assert launched(given) == Place()
+        meet = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+        assert launched(given | meet) == Place(5, 8, 1, 4)
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"RANK": "3", "WORLD_SIZE": "2"}, "expected a rank from 0 to 1"),
+            ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x: expected a number"),
+            ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR and MASTER_PORT is not set"),
+        ],
+    )
+    def test_nonsense_is_told(self, given, told):
+        with pytest.raises(ConfigError, match=told):
+            launched(given)
+
+
+def collectives(folder: Path) -> None:
+    """What ranks tell each other, and synced batch norm beside that of one process."""
+    with joined(sync=True) as ranks:
+        assert ranks.gather(torch.full((ranks.rank + 1, 2), ranks.rank)).tolist() == [[0, 0], [1, 1], [1, 1]]
+        value = {"a": [torch.arange(3), None, {5: 1.5}], "b": "x"} if ranks.leads else None
+        told = ranks.told(value)
+        assert told["a"][0].tolist() == [0, 1, 2] and told["a"][1:] == [None, {5: 1.5}] and told["b"] == "x"
+        doubled = ranks.led(lambda ask: ask(torch.ones(2)).tolist(), lambda x: ranks.gather(x * 2))
+        assert doubled == [2, 2, 2, 2]
+        ranks.alike("the image set", "same")
+        _batch_norm(ranks)
+
+
+def _batch_norm(ranks: Ranks) -> None:
+    """Outputs, gradients and running statistics of uneven parts, in float32, against one layer that has all images."""
+    x = torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    goal = torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    mine, whole = (torch.nn.BatchNorm2d(3) for _ in range(2))
+    part, full = ranks.part(x).requires_grad_(), x.clone().requires_grad_()
+    with ranks.forward(mine):
+        y = mine(part)
+    ((y - ranks.part(goal)) ** 2).sum().backward()
+    ranks.reduce(mine)
+    ((whole(full) - goal) ** 2).sum().backward()
+    for one, other in (
+        (part.grad, ranks.part(full.grad)),
+        (mine.weight.grad, whole.weight.grad),
+        (mine.bias.grad, whole.bias.grad),
+        (mine.running_mean, whole.running_mean),
+        (mine.running_var, whole.running_var),
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert int(mine.num_batches_tracked) == 1
+
+
+def fails_on_rank_1(_folder: Path) -> None:
+    with joined() as ranks:
+        if ranks.rank == 1:
+            raise DataError("this machine lacks the file cat.png")
+        ranks.gather(torch.zeros(1))  # waits for rank 1
+
+
+def another_image_set(_folder: Path) -> None:
+    with joined() as ranks:
+        ranks.alike("the image set", str(ranks.rank))
+
+
+def waits_for_ever(folder: Path) -> None:
+    with joined() as ranks:
+        (folder / f"here{ranks.rank}").touch()
+        while True:
+            ranks.gather(torch.zeros(1))
+            time.sleep(0.05)
+
+
+def texts(folder: Path, world: int = 2) -> list[str]:
+    return [(folder / f"rank{rank}.log").read_text() for rank in range(world)]
+
+
+class TestTogether:
+    def test_what_ranks_tell_each_other(self, tmp_path):
+        children = work_together(2, collectives, (tmp_path,), tmp_path)
+        assert [finish(child, 60) for child in children] == [0, 0], texts(tmp_path)
+
+    def test_an_error_on_one_rank_ends_all(self, tmp_path):
+        children = work_together(2, fails_on_rank_1, (tmp_path,), tmp_path)
+        assert [finish(child, 60) for child in children] == [3, 3], texts(tmp_path)
+        assert texts(tmp_path) == ["", "error: rank 1: this machine lacks the file cat.png\n"]
+
+    def test_ranks_that_see_other_images_are_refused(self, tmp_path):
+        children = work_together(2, another_image_set, (tmp_path,), tmp_path)
+        assert [finish(child, 60) for child in children] == [3, 3], texts(tmp_path)
+        assert "rank 1: the image set is not the one that rank 0 has" in "".join(texts(tmp_path))
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("victim", [0, 1])
+    def test_a_rank_that_is_killed_ends_all_within_a_minute(self, tmp_path, victim):
+        children = work_together(2, waits_for_ever, (tmp_path,), tmp_path)
+        while not all((tmp_path / f"here{rank}").exists() for rank in (0, 1)):
+            time.sleep(0.05)
+        os.kill(children[victim].pid, signal.SIGKILL)
+        assert finish(children[1 - victim], 60) == 5
+        said = texts(tmp_path)[1 - victim]
+        assert said.count("error: ") == 1
+        assert "goes on from the last checkpoint" in said
+
+
+def test_a_layer_that_is_more_than_batch_norm_is_refused():
+    class WithActivation(torch.nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    with pytest.raises(ConfigError, match="layers of type WithActivation"), synced(WithActivation(3)):
+        pass
+
+
+def test_batch_norm_is_itself_again_after_a_synced_pass():
+    model = WideResNet(10, 1, 3, 8).eval()
+    x = torch.rand(2, 3, 8, 8)
+    before = model(x)
+    with synced(model):
+        assert torch.equal(model(x), before)
+    assert torch.equal(model(x), before)
+    assert session().ranks is ALONE
