@@ -85,18 +85,12 @@ DLP_HD float vset<float>(float x) {
   return x;
 }
 
-// Adds e^(x - top) to s and (x - top) e^(x - top) to u; elements equal to `top` add nothing (they are
-// counted).
+// e^(t + lost) / 2^n; n is an integer and comes twice: as it is, and in the low bits of `rounded`.
 template <class V>
-DLP_HD void add_term(V x, V top, V& s, V& u) {
-  const V t = vsub(x, top);
-  // What rounding took from t (Fast2Sum; exact where |top| >= |x|, harmless elsewhere): at 30 nats it is 1e-6
-  // of e^t.
-  const V lost = vsub(x, vadd(t, top));
-  const V clamped = vmax(t, vset<V>(kFloor));
-  const V rounded = vfma(clamped, vset<V>(kLog2e), vset<V>(kRound));
-  const V n = vsub(rounded, vset<V>(kRound));
-  V r = vfma(n, vset<V>(-0.693145751953125f), clamped);  // ln 2 in two parts, the first of 17 bits
+DLP_HD V exp_part(V t, V lost, V& rounded, V& n) {
+  rounded = vfma(t, vset<V>(kLog2e), vset<V>(kRound));
+  n = vsub(rounded, vset<V>(kRound));
+  V r = vfma(n, vset<V>(-0.693145751953125f), t);  // ln 2 in two parts, the first of 17 bits
   r = vfma(n, vset<V>(-1.42860677e-06f), r);
   r = vadd(r, lost);
   V p = vset<V>(0.0013843607f);  // minimax on |r| <= ln(2)/2, relative error 2e-9
@@ -105,7 +99,24 @@ DLP_HD void add_term(V x, V top, V& s, V& u) {
   p = vfma(p, r, vset<V>(0.1666643f));
   p = vfma(p, r, vset<V>(0.49999994f));
   p = vfma(p, r, vset<V>(1.0f));
-  p = vfma(p, r, vset<V>(1.0f));
+  return vfma(p, r, vset<V>(1.0f));
+}
+
+// What rounding took from t = x - top (Fast2Sum; exact where |top| >= |x|, harmless elsewhere): at 30 nats it is 1e-6
+// of e^t.
+template <class V>
+DLP_HD V lost_of(V x, V top, V t) {
+  return vsub(x, vadd(t, top));
+}
+
+// Adds e^(x - top) to s and (x - top) e^(x - top) to u; elements equal to `top` add nothing (they are
+// counted).
+template <class V>
+DLP_HD void add_term(V x, V top, V& s, V& u) {
+  const V t = vsub(x, top);
+  const V clamped = vmax(t, vset<V>(kFloor));
+  V rounded, n;
+  V p = exp_part(clamped, lost_of(x, top, t), rounded, n);
   p = vterm(vscale(p, rounded), t);
   s = vadd(s, p);
   u = vfma(clamped, p, u);
