@@ -66,7 +66,11 @@ DLP_HD float vmul(float a, float b) { return a * b; }
 DLP_HD float vdiv(float a, float b) { return a / b; }
 DLP_HD float vfma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #endif
+#if defined(__CUDA_ARCH__)
+DLP_HD float vmax(float a, float b) { return fmaxf(a, b); }  // one instruction; a zero's sign changes no result
+#else
 DLP_HD float vmax(float a, float b) { return a > b ? a : b; }
+#endif
 // p * 2^n, n in the low bits of `rounded`
 DLP_HD float vscale(float p, float rounded) { return bits_float(float_bits(p) + (float_bits(rounded) << 23)); }
 // p where kSmallest <= t < 0, else +0 (also where t is NaN)
@@ -120,6 +124,24 @@ DLP_HD void add_term(V x, V top, V& s, V& u) {
   p = vterm(vscale(p, rounded), t);
   s = vadd(s, p);
   u = vfma(clamped, p, u);
+}
+
+// The tree of a row of at most kEnd (a power of two) elements, each a partial sum of its own: what it has at partial sum
+// kAt once those kStep and more away are added to it. `leaf(index, s, u)` adds one element's terms; an index is known
+// when compiling, so that all stays in registers. Elements that are absent are left out, which is as good as zero.
+template <int kEnd, int kStep, int kAt, class V, class Leaf>
+DLP_HD void tree_of_elements(int count, const Leaf& leaf, V& s, V& u) {
+  if constexpr (kStep == kEnd) {
+    s = u = vset<V>(0.0f);
+    leaf(kAt, s, u);
+  } else {
+    tree_of_elements<kEnd, kStep * 2, kAt>(count, leaf, s, u);
+    if (kAt + kStep >= count) return;
+    V other_s, other_u;
+    tree_of_elements<kEnd, kStep * 2, kAt + kStep>(count, leaf, other_s, other_u);
+    s = vadd(s, other_s);
+    u = vadd(u, other_u);
+  }
 }
 
 // Bits of entropy from the two sums; log1p by atanh: ln(f) = k ln 2 + 2 atanh((m - 1) / (m + 1)), and for k =

@@ -73,25 +73,6 @@ inline float tree_of(V* part) {
   return vtree(part[0]);
 }
 
-// Of rows that lie across lanes, what the tree of entropy_math.h has at partial sum l once those `step` and more away
-// are added to it; kEnd: a power of two that no class reaches. Partial sums that are absent are left out, which is as
-// good as zero. Both sums stay in registers.
-template <int kEnd, int kStep, class V>
-inline void tree_node(const V* column, int64_t classes, int l, V best, V& s, V& u, V& ties) {
-  if constexpr (kStep == kEnd) {
-    s = u = vset<V>(0.0f);
-    vadd_terms(column[l], best, s, u);
-    ties = vcount_equal(ties, column[l], best);
-  } else {
-    tree_node<kEnd, kStep * 2>(column, classes, l, best, s, u, ties);
-    if (l + kStep >= classes) return;
-    V other_s, other_u;
-    tree_node<kEnd, kStep * 2>(column, classes, l + kStep, best, other_s, other_u, ties);
-    s = vadd(s, other_s);
-    u = vadd(u, other_u);
-  }
-}
-
 // Rows of at most kEnd (16, 32) classes: V::kWidth rows at once, one in each lane, so that no lane idles.
 template <int kEnd, class V, class T>
 void entropy_of_short_rows(const Logits& logits, int64_t begin, int64_t end, float* entropy, int32_t* top) {
@@ -113,9 +94,13 @@ void entropy_of_short_rows(const Logits& logits, int64_t begin, int64_t end, flo
       best = vmax(x, best);
     }
     V s, u, ties = vset<V>(-1.0f);
-    tree_node<kEnd, 1>(column, classes, 0, best, s, u, ties);
-    vadd(entropy_bits(vadd(s, ties), u), bad).store(bits);  // `bad` is 0 or NaN
-    place.store(first);
+    const auto leaf = [&](int j, V& s_of, V& u_of) {
+      vadd_terms(column[j], best, s_of, u_of);
+      ties = vcount_equal(ties, column[j], best);
+    };
+    tree_of_elements<kEnd, 1, 0>(static_cast<int>(classes), leaf, s, u);
+    vwhere_zero(bad, entropy_bits(vadd(s, ties), u), vset<V>(kNan)).store(bits);  // `bad` is 0 or NaN
+    vwhere_zero(bad, place, vset<V>(0.0f)).store(first);
     if (rows == kRows) {  // a loop of fixed length becomes a few vector stores
       for (int64_t r = 0; r < kRows; ++r) top[row + r] = static_cast<int32_t>(first[r]);
       for (int64_t r = 0; r < kRows; ++r) entropy[row + r] = bits[r];
