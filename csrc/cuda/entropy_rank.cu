@@ -7,8 +7,8 @@
 
 #include <algorithm>
 
+#include "cuda/rank_device.h"
 #include "entropy_math.h"
-#include "rank_key.h"
 
 namespace dlp::cuda {
 
@@ -26,25 +26,6 @@ constexpr float kInfinity = __builtin_huge_valf();
 __device__ float to_float(float x) { return x; }
 __device__ float to_float(__half x) { return __half2float(x); }
 __device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-
-__device__ bool load_group(const Labels& labels, int64_t groups, int64_t row, int64_t& group) {
-  group = labels.type == LabelType::kNone    ? 0
-          : labels.type == LabelType::kInt32 ? static_cast<const int32_t*>(labels.data)[row]
-                                             : static_cast<const int64_t*>(labels.data)[row];
-  return group >= 0 && group < groups;
-}
-
-// Where lanes of a warp hit one counter, one of them adds for all: equal keys would otherwise queue 32 deep.
-__device__ void count(uint32_t* counter) {
-  const unsigned active = __activemask();
-  int same;
-  __match_all_sync(active, reinterpret_cast<unsigned long long>(counter), &same);
-  if (!same) {
-    atomicAdd(counter, 1u);
-  } else if ((threadIdx.x & 31) == __ffs(active) - 1) {
-    atomicAdd(counter, static_cast<uint32_t>(__popc(active)));
-  }
-}
 
 struct Epilogue {
   Labels labels;
@@ -334,11 +315,6 @@ cudaError_t launch_entropy(const Logits& logits, const Epilogue& to, cudaStream_
       entropy_lanes<T, 32, 32><<<many, kThreads, 0, stream>>>(x, rows, classes, stride, to);
   }
   return cudaGetLastError();
-}
-
-__device__ uint64_t composite_of(float score, int64_t row, bool largest, int id_bits) {
-  const uint32_t key = largest ? ~rank_key(score) : rank_key(score);
-  return (static_cast<uint64_t>(key) << id_bits) | static_cast<uint64_t>(row);
 }
 
 // One digit. 4 bytes (12 with int64 labels) a row; nothing at all once every group is settled. One group

@@ -45,7 +45,7 @@ def build(folder: Path) -> ctypes.CDLL:
         target = folder / f"{kernel.stem}.cpp"
         target.write_text(f'#include "cuda_runtime_api.h"\n{translated(kernel.read_text())}')
         sources.append(target)
-    flags = "-std=c++20 -O1 -mfma -ffp-contract=off -fPIC -w -pthread".split()
+    flags = ["-std=c++20", "-O1", "-mfma", "-ffp-contract=off", "-fPIC", "-w"]
     include = [f"-I{HERE}", f"-I{CSRC}"]
     objects = []
     for source in sources:

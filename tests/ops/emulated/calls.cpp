@@ -26,6 +26,19 @@ void row_entropy(const void* data, int element, int64_t rows, int64_t classes, i
                     nullptr, nullptr);
 }
 
+// 1: done by choose_few; 0: too many for it.
+int choose_few(const float* scores, int64_t rows, int64_t lowest, int64_t per_class, const void* labels,
+               int label_type, int64_t classes, int64_t* low, int64_t* high, int64_t high_size, int64_t* counts,
+               int64_t* faults) {
+  if (!cuda::fits_few(rows, classes, lowest, per_class)) return 0;
+  std::vector<int64_t> staging(static_cast<size_t>(classes * std::min(per_class, rows)), -77);
+  uint32_t finished = 0;
+  cuda::choose_few({{scores, rows, {labels, static_cast<cpu::LabelType>(label_type)}, classes, true}, lowest,
+                    per_class, cuda::make_plan(rows, 1).id_bits, low, high, high_size, counts, faults,
+                    staging.data(), &finished}, nullptr);
+  return 1;
+}
+
 int inject(const uint8_t* images, void* out, int out_type, const int64_t* which, int64_t count, int64_t height,
            int64_t width, const int64_t* records, int64_t record_count, const uint8_t* overlay, int64_t overlay_size,
            const int16_t* terms, int64_t terms_size, const float* scale, const float* shift, int64_t* faults) {
