@@ -90,3 +90,64 @@ def test_choose_few(cuda, kind, n):
         assert done
         for got, wanted in zip((low, high, counts, faults), want, strict=True):
             assert torch.equal(got, wanted)
+
+
+OUT = {torch.uint8: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+
+
+def tables(side: int) -> list[TriggerTable]:
+    g = torch.Generator().manual_seed(side)
+    image = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8, generator=g)
+    residual = torch.randint(-90, 90, (side, side, 3), dtype=torch.int16, generator=g)
+    mask = torch.rand(side, side, generator=g)
+    return [
+        TriggerTable.patch(image[:3, :4], side - 5, side - 7, size=(side, side)),
+        TriggerTable.blend(image, 0.2),
+        TriggerTable.blend(image, mask),
+        TriggerTable.additive(residual),
+    ]
+
+
+@pytest.mark.parametrize("side", [12, 16, 13])  # 16: images of whole vectors; 13: none starts at one
+@pytest.mark.parametrize("which_table", range(4))
+def test_inject_trigger(cuda, which_table, side):
+    n, table = 150, tables(side)[which_table]
+    g = torch.Generator().manual_seed(n)
+    images = torch.randint(0, 256, (n, side, side, 3), dtype=torch.uint8, generator=g)
+    which = torch.where(torch.rand(n, generator=g) < 0.3, 0, -1)
+    affine = torch.tensor([0.01, 0.02, 0.03, -1.0, -1.5, -2.0])
+    sizes = [ctypes.c_int64(v) for v in (n, side, side)]
+    parts = [table.records, table.overlay, table.terms]
+    of_table = [at(table.records), ctypes.c_int64(len(table.records))]
+    for part in parts[1:]:
+        of_table += [at(part), ctypes.c_int64(part.numel())]
+    for given in (which, torch.where(torch.arange(n) % 50 == 7, 5, which)):
+        wrong = given.clone()
+        wrong[wrong > 0] = -1
+        want = inject_trigger(images, table, wrong)
+        out = images.clone()
+        faults = torch.zeros(2, dtype=torch.int64)
+        args = [at(given), *sizes, *of_table, at(affine), at(affine[3:]), at(faults)]
+        cuda.inject(at(out), at(out), 0, *args)
+        assert torch.equal(out, want)
+        assert faults.tolist() == [7 if given is not which else -1, -1]
+        for dtype, number in OUT.items():
+            dense = torch.zeros(n, side, side, 3, dtype=dtype)
+            cuda.inject(at(images), at(dense), number, *args)
+            y = want if dtype == torch.uint8 else (want.float() * affine[:3] + affine[3:]).to(dtype)
+            assert torch.equal(dense, y)
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 3), (33, 2), (70, 1)])
+def test_high_pass_residual_and_window_hashes(cuda, side, count):
+    g = torch.Generator().manual_seed(side)
+    images = torch.randint(0, 256, (count, side, side + 3, 3), dtype=torch.uint8, generator=g)
+    images[0, :5] = 9  # flat: windows of no contrast
+    mean = torch.rand(side * (side + 3) * 3, generator=g)
+    out = torch.zeros(count, len(mean))
+    cuda.high_pass(at(images), at(mean), ctypes.c_int64(count), side, side + 3, at(out))
+    want = torch.ops.dlp_fast.high_pass_residual(images, mean.view(side, side + 3, 3))
+    assert torch.equal(out, want.view(count, -1))
+    hashes = torch.zeros(count, side - 2, side + 1, dtype=torch.int64)
+    cuda.hashes(at(images), ctypes.c_int64(count), side, side + 3, 16, at(hashes))
+    assert torch.equal(hashes.view(-1), torch.ops.dlp_fast.window_hashes(images, 16).view(-1))

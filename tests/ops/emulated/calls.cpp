@@ -49,4 +49,11 @@ int inject(const uint8_t* images, void* out, int out_type, const int64_t* which,
   for (int c = 0; c < kChannels; ++c) args.affine.scale[c] = scale[c], args.affine.shift[c] = shift[c];
   return inject_trigger_cuda(args, nullptr);
 }
+
+void high_pass(const uint8_t* images, const float* mean, int64_t batch, int height, int width, float* out) {
+  residual_scan::high_pass_residual_cuda(images, mean, batch, height, width, out, nullptr);
+}
+void hashes(const uint8_t* images, int64_t batch, int height, int width, int contrast, int64_t* out) {
+  residual_scan::window_hashes_cuda(images, batch, height, width, contrast, out, nullptr);
+}
 }
