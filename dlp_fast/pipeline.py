@@ -123,7 +123,7 @@ def partition(
     """The sets that the stages work on; logged once in the life of a run."""
     position = session.log.position()
     options = config.detection
-    selection = select(detection.suspicion, data.labels, data.classes, options)
+    selection = select(detection.suspicion, data.labels, data.classes, options, session.compute.device)
     selection = apply(selection, overrides, counts(len(data), data.classes, options)[0])
 
     def note() -> dict[str, Any]:
