@@ -12,6 +12,7 @@ from dlp_fast.preparation.place import default_out
 from dlp_fast.report.text import notes, percent, results_table, verdict_lines
 from dlp_fast.runs.contents import CLEAN, holds_of, title
 from dlp_fast.runs.launched import launched
+from dlp_fast.runs.schema import samples_name
 from dlp_fast.runs.time_left import duration
 
 
@@ -71,7 +72,7 @@ def summary(results: dict[str, Any], out: Path) -> list[str]:
         + (f"; probably mislabeled: {of['probably_mislabeled']}" if of["probably_mislabeled"] else ""),
         f"\nin {out}/:",
         "  report.html         the verdict and the suspected images, to look at; needs no network",
-        "  samples.csv         every image with its score; lowest rank = most suspicious",
+        f"  {samples_name(out):<18}  every image with its score; lowest rank = most suspicious",
         f"  model.safetensors   {title(holds)}: {use}",
         "  results.json        these figures, with configuration and versions",
     ]

@@ -28,9 +28,7 @@ COLUMNS, MANIFEST = "columns", "manifest.json"
 NAMES = ("tensors.safetensors", "state.json")
 
 
-def flatten(
-    value: Any, prefix: str, tensors: dict[str, torch.Tensor], columns: Columns | None = None
-) -> Any:
+def flatten(value: Any, prefix: str, tensors: dict[str, torch.Tensor], columns: Columns | None = None) -> Any:
     """`value` with each tensor moved to `tensors`, or to `columns` where it is long, and a {"tensor": key} or
     {"columns": …} put in its place, for JSON.
     """

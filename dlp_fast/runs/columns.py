@@ -33,7 +33,11 @@ class Columns:
     def keep(self, tensor: Tensor) -> dict[str, Any]:
         """Write the columns of `tensor` that are not there yet; what is returned tells `read` where they are."""
         names = [self._keep(row) for row in tensor.detach().cpu().reshape(-1, tensor.shape[-1])]
-        return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "names": names}
+        return {
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "shape": list(tensor.shape),
+            "names": names,
+        }
 
     def _keep(self, column: Tensor) -> str:
         content = column.contiguous().view(torch.uint8).numpy()
