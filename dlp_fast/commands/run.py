@@ -44,12 +44,24 @@ def main() -> None:
 def _dry_run(config: RunConfig) -> None:
     if launched().rank:
         return
-    from dlp_fast.commands.dry_run import dry_run
+    from dlp_fast.commands.dry_run import dry_runs
 
-    told = dry_run(config)
-    for stage, seconds in told.seconds.items():
+    told = dry_runs(config)
+    here = told[0]
+    for stage, seconds in here.seconds.items():
         tell(f"{stage:<12} about {duration(seconds)}")
-    tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
+    tell(f"{'in all':<12} about {duration(here.total)}; memory {here.memory / 1e9:.1f} GB")
+    tell(
+        f"{'one more':<12} about {duration(here.one_more)}: a network without the labels in question, if any are"
+    )
+    tell("\nprocesses with a device like this one each (docs/scale.md says what is measured):")
+    tell("  processes     hours    device-hours   memory each   read in all")
+    for one in told:
+        low, high = one.hours
+        tell(
+            f"  {one.world:>9}  {low:5.2f}–{high:5.2f}  {low * one.world:6.1f}–{high * one.world:<6.1f}"
+            f"  {one.memory / 1e9:8.1f} GB  {one.read / 1e9:9.1f} GB"
+        )
     tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
 
 
