@@ -105,7 +105,14 @@ class TestDryRun:
         monkeypatch.chdir(tmp_path)
         done = command("run", "--dry-run", *options())
         assert done.code == 0, done.text
-        for word in ("supervised", "unlearning", "finetuning", "in all", "nothing was written"):
+        for word in (
+            "supervised",
+            "unlearning",
+            "finetuning",
+            "in all",
+            "device-hours",
+            "nothing was written",
+        ):
             assert word in done.text
         assert list(tmp_path.iterdir()) == []
 
@@ -135,6 +142,35 @@ class TestDryRun:
         assert reckon(10, 2, networks=4).seconds["supervised"] == 4 * short.seconds["supervised"]
         assert long.memory > 1e7
 
+    def test_by_processes(self, monkeypatch):
+        """Work on batches is shared, what they tell each other comes on top, and each needs less memory."""
+        ticks = itertools.count()
+        monkeypatch.setattr(
+            "dlp_fast.commands.dry_run.time", types.SimpleNamespace(monotonic=lambda: float(next(ticks)))
+        )
+        monkeypatch.setattr("dlp_fast.commands.dry_run.psutil", types.SimpleNamespace(Process=_NoMemory))
+        config = RunConfig(
+            model="wrn-10-1",
+            supervised={"epochs": 2, "min_steps": 0, "batch": 32},
+            finetuning={"steps": 10, "batch": 32},
+        )
+        one, eight, many = (estimate(session(), training_data(), config, world) for world in (1, 8, 64))
+        assert [e.world for e in (one, eight, many)] == [1, 8, 64]
+        assert eight.memory < one.memory  # parts of 4 images of 32
+        assert many.memory == one.memory  # 32 images are too few to be shared by 64
+        assert eight.seconds["unlearning"] == one.seconds["unlearning"] / 8
+        assert one.hours[1] > one.hours[0] and one.read == 0  # all are in memory
+
+    def test_bytes_of_files_are_counted(self):
+        config = RunConfig(
+            model="wrn-10-1",
+            order="supervised-unlearning",
+            supervised={"epochs": 3, "min_steps": 0, "batch": 32},
+        )
+        data = training_data()
+        data.images.index = _Files()
+        assert estimate(session(), data, config).read == 1000 * (3 * 96 + 3 * 96 + 2 * 96)
+
     def test_only_the_stages_of_the_order(self):
         config = RunConfig(
             model="wrn-10-1", order="supervised-unlearning", supervised={"epochs": 1, "min_steps": 0}
@@ -152,6 +188,18 @@ class TestDryRun:
         estimate(session(), training_data(), config)
         labeled, in_doubt, _, before = counted[0]
         assert (labeled, in_doubt, before) == (72, 24, 2)  # of 96; stage 1 has one step an epoch
+
+
+class _Files:
+    byte_sizes = torch.full((96,), 1000.0)
+
+    def __len__(self):
+        return 96
+
+
+class _NoMemory:
+    def memory_info(self):
+        return types.SimpleNamespace(rss=0)
 
 
 class Fake:

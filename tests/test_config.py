@@ -33,7 +33,7 @@ OPTIONS = {
     "dataset": 12,
     "supervised": 11,
     "detection": 41,
-    "detection.learning_curves": 13,
+    "detection.learning_curves": 14,
     "detection.static_patterns": 24,
     "unlearning": 7,
     "finetuning": 23,

@@ -42,6 +42,7 @@ EXTRAS = {
     "onnxscript": ("onnx", "export --format onnx"),
     "pandas": ("pandas", "Result.to_frame()"),
     "pyarrow": ("parquet", "samples.parquet"),
+    "s3fs": ("s3", "--data s3://…"),
     "tensorboard": ("tensorboard", "--track tensorboard"),
     "timm": ("timm", "--model timm:NAME"),
 }

@@ -15,6 +15,7 @@ from dlp_fast.config import (
     InvalidSection,
     RunConfig,
     build,
+    is_streamed,
     merge,
     presets,
     read_preset,
@@ -47,6 +48,10 @@ def parse(
     arguments = sys.argv[1:] if arguments is None else arguments
     for before, argument in zip(["", *arguments], arguments):
         refuse_address(argument)
+        if is_streamed(argument) and not (before == "--data" or argument.startswith("--data=")):
+            raise ConfigError(
+                f"{argument} is an address; only --data takes those of .tar and .parquet shards"
+            )
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
             named = argument.strip().rstrip("=") or (before if before.startswith("-") else "an argument")
             raise ConfigError(f"{named}: empty; a variable of the shell that is not set may have been meant")

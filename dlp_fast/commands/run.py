@@ -12,6 +12,7 @@ from dlp_fast.preparation.place import default_out
 from dlp_fast.report.text import notes, percent, results_table, verdict_lines
 from dlp_fast.runs.contents import CLEAN, holds_of, title
 from dlp_fast.runs.launched import launched
+from dlp_fast.runs.schema import samples_name
 from dlp_fast.runs.time_left import duration
 
 
@@ -43,12 +44,24 @@ def main() -> None:
 def _dry_run(config: RunConfig) -> None:
     if launched().rank:
         return
-    from dlp_fast.commands.dry_run import dry_run
+    from dlp_fast.commands.dry_run import dry_runs
 
-    told = dry_run(config)
-    for stage, seconds in told.seconds.items():
+    told = dry_runs(config)
+    here = told[0]
+    for stage, seconds in here.seconds.items():
         tell(f"{stage:<12} about {duration(seconds)}")
-    tell(f"{'in all':<12} about {duration(told.total)}; memory so far {told.memory / 1e9:.1f} GB")
+    tell(f"{'in all':<12} about {duration(here.total)}; memory {here.memory / 1e9:.1f} GB")
+    tell(
+        f"{'one more':<12} about {duration(here.one_more)}: a network without the labels in question, if any are"
+    )
+    tell("\nprocesses with a device like this one each (docs/scale.md says what is measured):")
+    tell("  processes     hours    device-hours   memory each   read in all")
+    for one in told:
+        low, high = one.hours
+        tell(
+            f"  {one.world:>9}  {low:5.2f}–{high:5.2f}  {low * one.world:6.1f}–{high * one.world:<6.1f}"
+            f"  {one.memory / 1e9:8.1f} GB  {one.read / 1e9:9.1f} GB"
+        )
     tell("nothing was written. Stage 1 may end earlier; where poison is found late, stage 3 begins anew.")
 
 
@@ -71,7 +84,7 @@ def summary(results: dict[str, Any], out: Path) -> list[str]:
         + (f"; probably mislabeled: {of['probably_mislabeled']}" if of["probably_mislabeled"] else ""),
         f"\nin {out}/:",
         "  report.html         the verdict and the suspected images, to look at; needs no network",
-        "  samples.csv         every image with its score; lowest rank = most suspicious",
+        f"  {samples_name(out):<18}  every image with its score; lowest rank = most suspicious",
         f"  model.safetensors   {title(holds)}: {use}",
         "  results.json        these figures, with configuration and versions",
     ]

@@ -39,6 +39,8 @@ class LearningCurvesConfig(Section):
     """Iterations of every such fit before the likeliest are chosen."""
     rare_fits: int = Field(3, ge=1)
     """How many of the likeliest go on to the end."""
+    fit_images: int = Field(50_000, ge=1000)
+    """Images of a class, drawn, that mixtures are fitted to where it has more; all are then measured by them."""
 
 
 class StaticPatternsConfig(Section):

@@ -101,9 +101,19 @@ def build(values: dict[str, Any], origin: str) -> RunConfig:
         raise ConfigError(f"{origin}: " + "; ".join(lines)) from None
 
 
+_ADDRESS = re.compile(r"(--[\w.-]+=)?[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_streamed(data: str) -> bool:
+    """Whether `data` is the address of shards that are read where they lie: s3://bucket/train-*.tar, for example."""
+    return bool(_ADDRESS.match(data)) and data.endswith((".tar", ".parquet"))
+
+
 def refuse_address(text: str) -> None:
-    """ConfigError where `text` (or OPTION=TEXT) is an address such as https://…: as a path it would lose a slash."""
-    if re.match(r"(--[\w.-]+=)?[A-Za-z][A-Za-z0-9+.-]*://", text):
+    """ConfigError where `text` (or OPTION=TEXT) is an address such as https://…: as a path it would lose a slash.
+    Those of shards are images, and pass.
+    """
+    if _ADDRESS.match(text) and not is_streamed(text):
         raise ConfigError(
             f"{text} is an address, and dlp_fast fetches nothing. Copy the files to this machine and give their folder."
         )

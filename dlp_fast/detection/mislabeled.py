@@ -12,6 +12,7 @@ import numpy as np
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.learning_curves import by_class
 
 
 def probably_mislabeled(seen: Observed, config: DetectionConfig) -> np.ndarray:
@@ -23,9 +24,7 @@ def probably_mislabeled(seen: Observed, config: DetectionConfig) -> np.ndarray:
         return np.zeros(n, dtype=bool)
     labels = seen.labels.numpy()
     own, other = (of.numpy().mean(0, dtype=np.float64) for of in (seen.loss, seen.other_loss))
-    usual = np.array(
-        [np.median(own[labels == c]) if (labels == c).any() else 0.0 for c in range(seen.classes)]
-    )
+    usual = np.array([np.median(own[ids]) if len(ids) else 0.0 for ids in by_class(labels, seen.classes)])
     placebo = np.sort(other - usual[seen.other_labels.numpy()])
     least = placebo[min(int(config.mislabeled_quantile * n), n - 1)]
     return (own - usual[labels] >= least) & (config.mislabeled_quantile < 1)

@@ -18,6 +18,7 @@ from dlp_fast.engine.distributed import ALONE, Ranks
 from dlp_fast.errors import Interrupted, NumericError
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
+from dlp_fast.runs.mapped import column_table, is_mapped
 
 AGAIN = 3.0  # seconds: of several processes, each gets a signal from the terminal and from torchrun
 
@@ -109,13 +110,17 @@ class Session:
 
     def complete(self, name: str, outcome: dict[str, Any]) -> None:
         """Keep the outcome of a finished stage (tensors, JSON values)."""
-        self._completed[name] = copy.deepcopy(outcome)  # its tensors may be a model that trains on
+        self._completed[name] = _copied(outcome)  # its tensors may be a model that trains on
         self._current = None
         self.save()
 
     def within(self, prefix: str) -> Scope:
         """The same session for work that uses the names of stages again; they are kept under `prefix`."""
         return Scope(self, prefix)
+
+    def columns(self, rows: int, n: int) -> Tensor:
+        """Zeros [rows, n] for what is seen of n images; of a large set in a file, see runs.mapped."""
+        return column_table(rows, n, self._checkpoints.folder if self._checkpoints else None)
 
     @property
     def stopping(self) -> bool:
@@ -188,6 +193,9 @@ class Scope(Session):
 
     def stage(self, name: str, title: str, steps: int, images: int, **tracked: Any) -> StageRun:
         return self._outer.stage(self._prefix + name, f"{self._prefix}{title}", steps, images, **tracked)
+
+    def columns(self, rows: int, n: int) -> Tensor:
+        return self._outer.columns(rows, n)
 
     def poll(self) -> None:
         self._outer.poll()
@@ -303,6 +311,15 @@ class StageRun:
             self._check_weights()
         finally:
             self.session.log.finish()
+
+
+def _copied(value: Any) -> Any:
+    """A copy of nested dicts and lists; tensors in files, which nobody changes any more, are shared."""
+    if isinstance(value, Tensor):
+        return value if is_mapped(value) else copy.deepcopy(value)
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else copy.deepcopy(value)
 
 
 def has_random_layers(model: nn.Module) -> bool:

@@ -34,6 +34,7 @@ MOST = SUSPECTS + 2 * BORDER + CLEAN + OTHERS + DECIDED  # thumbnails in all
 SIDE = 96  # pixels of a thumbnail's longer side, at most
 AREA = 12_000_000  # pixels of all thumbnails together: many are smaller
 MEAN_OF = 512  # images that a class's mean picture is taken over, at most
+QUARTILES_OF = 100_000  # images that the curve of a class is taken over, at most
 MOST_CLASSES = 12  # suspicious classes that are shown with pictures
 NEAR = 6  # of 64 bits of difference hash: near-duplicates (Hamming distance)
 
@@ -210,6 +211,9 @@ def _mean(images, ids: Tensor) -> Tensor:
 
 def _quartiles(loss: Tensor) -> Tensor:
     """fp32 [3, epochs] of [epochs, n]."""
+    n = loss.shape[1]
+    if n > QUARTILES_OF:
+        loss = loss[:, torch.linspace(0, n - 1, QUARTILES_OF).round().long()]
     return torch.quantile(loss.float(), torch.tensor([0.25, 0.5, 0.75]), dim=1)
 
 

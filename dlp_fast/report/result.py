@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class Result:
     paths: tuple[str, ...]
     results: dict[str, Any]
     out: Path | None
-    samples: dict[str, list[Any]]
+    samples: dict[str, Sequence[Any]]
 
     @property
     def verdict(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def classifier_of(run: Finished, name: str, holds: str) -> Classifier:
     ).to(run.compute.device)
 
 
-def table_of(run: Finished) -> dict[str, list[Any]]:
+def table_of(run: Finished) -> dict[str, Sequence[Any]]:
     """The columns of samples.csv."""
     found, train = run.found, run.prepared.dataset.train
     entropy, labels = found.first.entropy[-1], run.overrides.labels()

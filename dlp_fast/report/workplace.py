@@ -14,7 +14,7 @@ from markupsafe import Markup
 from dlp_fast.report.exhibits import Exhibits
 from dlp_fast.report.thumbnails import ACROSS
 from dlp_fast.runs.names import printable
-from dlp_fast.runs.schema import DECISIONS
+from dlp_fast.runs.schema import DECISIONS, samples_name
 
 MOST_GIVEN = 20_000  # decisions of images outside of the gallery that a page can hand on
 FROM_PYTHON = ("array", "dataset")  # data that no command line names
@@ -29,7 +29,7 @@ def gallery_data(
     place = {name: k for k, name in enumerate(names)}
     members = of.members[:, :shown].T.tolist()
     return {
-        "run": hashlib.sha256((run / "samples.csv").read_bytes()).hexdigest()[:32],
+        "run": hashlib.sha256((run / samples_name(run)).read_bytes()).hexdigest()[:32],
         "file": file_name(run),
         "across": ACROSS,
         "width": of.thumbnails.shape[2],
@@ -42,7 +42,7 @@ def gallery_data(
         "label": [place[samples["label"][i]] for i in ids],
         "prediction": of.prediction[:shown].tolist(),
         "confidence": [round(value, 4) for value in of.confidence[:shown].tolist()],
-        "entropy": [float(samples["entropy"][i]) for i in ids],
+        "entropy": [float(f"{float(samples['entropy'][i]):.9g}") for i in ids],
         "rank": [int(samples["rank"][i]) for i in ids],
         "decision": [DECISIONS.index(samples["decision"][i]) for i in ids],
         "group": of.duplicate_of[:shown].tolist(),

@@ -8,8 +8,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from dlp_fast.errors import ConfigError, ResourceError
 
@@ -31,17 +32,22 @@ def sync(path: Path) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that at any moment either the old or the new content is there, whole."""
+    write_atomic_by(path, lambda file: file.write(content), len(content))
+
+
+def write_atomic_by(path: Path, write: Callable[[BinaryIO], object], needed: int = 0) -> None:
+    """The same of what `write` writes into the open file, about `needed` bytes."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise write_failed(error, path, len(content)) from error
+        raise write_failed(error, path, needed) from error
 
 
 def refuse_unwritable(path: Path) -> None:

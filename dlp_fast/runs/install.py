@@ -12,6 +12,7 @@ EXTRAS = {
     "onnx": ("onnx>=1.16", "onnxscript>=0.3"),
     "pandas": ("pandas>=2",),
     "parquet": ("pyarrow>=15",),
+    "s3": ("s3fs>=2024.2",),
     "tensorboard": ("tensorboard>=2.16",),
     "timm": ("timm>=1.0",),
 }

@@ -5,18 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from dlp_fast.errors import DataError
-from dlp_fast.runs.schema import COLUMNS, DECISIONS, PREDICTIONS, SCHEMA, Results
+from dlp_fast.runs.schema import (
+    COLUMNS,
+    DECISIONS,
+    PREDICTIONS,
+    SAMPLES_PARQUET,
+    SCHEMA,
+    Results,
+    samples_name,
+)
 from dlp_fast.runs.sums import check_sum
-from dlp_fast.runs.tables import read_table
+from dlp_fast.runs.tables import read_columns, read_table
 
 AGAIN = "Run again into another folder."
 
@@ -51,10 +61,14 @@ def read_results(run: Path) -> dict[str, Any]:
     return results
 
 
-def read_samples(run: Path) -> dict[str, list[str]]:
-    """samples.csv, column by column in the order of the ids; DataError where it is missing or damaged."""
-    file = run / "samples.csv"
+def read_samples(run: Path) -> dict[str, Sequence[Any]]:
+    """samples.csv, column by column in the order of the ids; DataError where it is missing or damaged. Cells are text;
+    of a large set, whose table is samples.parquet, numbers are arrays.
+    """
+    file = run / samples_name(run)
     try:
+        if file.name == SAMPLES_PARQUET:
+            return _read_large(file)
         names, rows = read_table(file)
         place = names.index("sample_id")
         rows.sort(key=lambda row: int(row[place]))  # a spreadsheet may have sorted them otherwise
@@ -73,6 +87,28 @@ def read_samples(run: Path) -> dict[str, list[str]]:
         raise DataError(f"{file} is damaged (no column {error}). {AGAIN}") from None
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{file} is missing or damaged ({error}). {AGAIN}") from None
+
+
+def _read_large(file: Path) -> dict[str, Sequence[Any]]:
+    columns = read_columns(file, (*COLUMNS, "override"))
+    order = np.argsort(columns["sample_id"], kind="stable")
+    n = len(order)
+    table = {name: columns[name] for name in COLUMNS} | {"override": columns.get("override", [])}
+    if not np.array_equal(order, np.arange(n)):  # somebody has sorted them otherwise
+        table = {name: _in_order(column, order) for name, column in table.items()}
+    if not np.array_equal(table["sample_id"], np.arange(n)):
+        raise ValueError("ids are missing or doubled")
+    for name in ("score", "entropy"):
+        np.asarray(table[name], dtype=np.float64)
+    if not np.array_equal(np.sort(np.asarray(table["rank"], dtype=np.int64)), np.arange(n)):
+        raise ValueError("ranks are missing or doubled")
+    if not set(table["decision"]) <= set(DECISIONS):
+        raise ValueError(f"a decision is none of {', '.join(DECISIONS)}")
+    return table
+
+
+def _in_order(column: Sequence[Any], order: np.ndarray) -> Sequence[Any]:
+    return column[order] if isinstance(column, np.ndarray) else [column[i] for i in order if len(column)]
 
 
 def read_classes(run: Path) -> list[str]:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+SAMPLES, SAMPLES_PARQUET = "samples.csv", "samples.parquet"
+SUMS = "SHA256SUMS"
+CSV_ROWS = 100_000  # more images, and the table is Parquet alone, where pyarrow is there
 SCHEMA = 2  # of results.json
 PREDICTIONS = "predictions.safetensors"
 EXHIBITS = "exhibits.safetensors"
 STARTING_WEIGHTS = "starting_weights.safetensors"
 COLUMNS = ("sample_id", "path", "label", "score", "entropy", "rank", "decision")
 DECISIONS = ("suspected_poisoned", "probably_mislabeled", "suspected_clean", "undecided")
+
+
+def samples_name(run: Path) -> str:
+    """Name of the table of images in the folder `run`; that of a large set is Parquet alone."""
+    if (run / SAMPLES).is_file() or not (run / SAMPLES_PARQUET).is_file():
+        return SAMPLES
+    try:  # a table that got lost is not made up for by its copy, which nobody checks
+        listed = (run / SUMS).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        listed = ""
+    return SAMPLES if f"  {SAMPLES}\n" in listed else SAMPLES_PARQUET
 
 
 class Part(BaseModel):

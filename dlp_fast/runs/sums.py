@@ -7,16 +7,21 @@ from pathlib import Path
 
 from dlp_fast.errors import DataError
 from dlp_fast.runs.files import sha256, write_atomic
-from dlp_fast.runs.schema import EXHIBITS, PREDICTIONS
+from dlp_fast.runs.schema import EXHIBITS, PREDICTIONS, SAMPLES, SAMPLES_PARQUET, SUMS, samples_name
 
-SUMS = "SHA256SUMS"
-LISTED = ("classes.json", EXHIBITS, "model.safetensors", PREDICTIONS, "results.json", "samples.csv")
+LISTED = (
+    "classes.json",
+    EXHIBITS,
+    "model.safetensors",
+    PREDICTIONS,
+    "results.json",
+)  # and the table of images
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
 def write_sums(run: Path) -> None:
-    """Write down the SHA-256 of each file of `LISTED` in the folder `run`, which holds them all."""
-    lines = [f"{sha256(run / name)}  {name}\n" for name in LISTED]
+    """Write down the SHA-256 of each file of `LISTED` and of the table in the folder `run`, which holds them all."""
+    lines = [f"{sha256(run / name)}  {name}\n" for name in (*LISTED, samples_name(run))]
     write_atomic(run / SUMS, "".join(lines).encode("ascii"))
 
 
@@ -33,11 +38,12 @@ def as_written(run: Path, name: str) -> bool:
     except (OSError, ValueError) as error:
         raise DataError(f"{run / SUMS} cannot be read ({error}). Take the run folder from a copy.") from None
     found = {match[2]: match[1] for match in map(_LINE.fullmatch, text.splitlines()) if match}
-    if set(found) != set(LISTED):
+    if set(found) not in [{*LISTED, table} for table in (SAMPLES, SAMPLES_PARQUET)]:
+        listed = ", ".join((*LISTED, SAMPLES))
         raise DataError(
-            f"{run / SUMS} is damaged (expected a line each for {', '.join(LISTED)}). Take the run folder from a copy."
+            f"{run / SUMS} is damaged (expected a line each for {listed}). Take the run folder from a copy."
         )
-    return sha256(run / name) == found[name]
+    return name in found and sha256(run / name) == found[name]
 
 
 def check_sum(run: Path, name: str) -> None:
@@ -51,9 +57,10 @@ def check_sum(run: Path, name: str) -> None:
 
 def samples_changed(run: Path) -> str | None:
     """What to tell where samples.csv is not as the run wrote it, which a person's column `override` makes it too."""
-    if as_written(run, "samples.csv"):
+    name = samples_name(run)
+    if as_written(run, name):
         return None
     return (
-        f"{run / 'samples.csv'} is not as the run wrote it (its SHA-256 is another than in {SUMS}): it is taken as it "
+        f"{run / name} is not as the run wrote it (its SHA-256 is another than in {SUMS}): it is taken as it "
         "is now. If nobody edited it, it is damaged."
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dlp_fast.errors import ResourceError
 from dlp_fast.runs.install import advice
@@ -39,12 +41,51 @@ def read_table(file: Path) -> tuple[list[str], list[list[str]]]:
     return names, [row for row in rows[1:] if row]
 
 
-def _parquet(content: bytes) -> tuple[list[str], list[list[str]]]:
+def column_of(file: Path, name: str) -> list[str]:
+    """The text cells of one column of `file`, none where it has none of that name. Errors as in `read_table`."""
+    if is_parquet(file):
+        return [str(cell) for cell in read_columns(file, (name,)).get(name, []) if cell is not None]
+    names, rows = read_table(file)
+    place = names.index(name) if name in names else None
+    return [] if place is None else [row[place] for row in rows if len(row) > place]
+
+
+def is_parquet(file: Path) -> bool:
+    """Whether the file begins as Parquet does. Raises OSError."""
+    with file.open("rb") as opened:
+        return opened.read(len(PARQUET)) == PARQUET
+
+
+def read_columns(file: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the columns `names` that the Parquet file has: numbers as arrays, texts as lists; without a row of
+    Python's. Errors as in `read_table`.
+    """
+    pyarrow, parquet = _arrow()
+    try:
+        there = {name.strip().lower(): name for name in parquet.read_schema(file).names}
+        table = parquet.read_table(file, columns=[there[name] for name in names if name in there])
+    except pyarrow.ArrowException as error:
+        raise ValueError(str(error)) from None
+    columns = {}
+    for name in names:
+        if name in there:
+            column = table.column(there[name])
+            numeric = pyarrow.types.is_integer(column.type) or pyarrow.types.is_floating(column.type)
+            columns[name] = column.to_numpy() if numeric else column.to_pylist()
+    return columns
+
+
+def _arrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError:
         raise ResourceError(f"reading Parquet needs the package pyarrow: {advice('parquet')}") from None
+    return pyarrow, parquet
+
+
+def _parquet(content: bytes) -> tuple[list[str], list[list[str]]]:
+    pyarrow, parquet = _arrow()
     try:
         table = parquet.read_table(io.BytesIO(content))
     except pyarrow.ArrowException as error:

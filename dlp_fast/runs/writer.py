@@ -8,6 +8,8 @@ import fcntl
 import hashlib
 import io
 import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ from safetensors.torch import save
 
 from dlp_fast.config import differences, read_yaml, real_places
 from dlp_fast.errors import ConfigError, ResourceError
-from dlp_fast.runs.files import write_atomic
+from dlp_fast.runs.files import write_atomic, write_atomic_by
 from dlp_fast.runs.reader import read_results
-from dlp_fast.runs.schema import PREDICTIONS, STARTING_WEIGHTS
+from dlp_fast.runs.schema import CSV_ROWS, PREDICTIONS, SAMPLES, SAMPLES_PARQUET, STARTING_WEIGHTS
 from dlp_fast.runs.sums import SUMS
-from dlp_fast.runs.tables import read_table
+from dlp_fast.runs.tables import column_of
 
 BEGUN = (".lock", "config.resolved.yaml.tmp")  # all that a run killed in its first moment leaves
 
@@ -103,25 +105,34 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         write_atomic(self.path / name, json.dumps(value, indent=1).encode() + b"\n")
 
-    def write_samples(self, columns: dict[str, list[Any]]) -> None:
-        """samples.csv (and samples.parquet where pyarrow is there): one line an image, in the order of the ids."""
+    def write_samples(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """samples.csv (and samples.parquet where pyarrow is there): one line an image, in the order of the ids. Of more
+        than CSV_ROWS images, samples.parquet alone where it can be; `export --format csv` makes lists of it.
+        """
+        if len(columns["sample_id"]) <= CSV_ROWS or find_spec("pyarrow") is None:
+            self._write_csv(columns)
+        else:
+            (self.path / SAMPLES).unlink(missing_ok=True)
+        with contextlib.suppress(ModuleNotFoundError):  # the extra `parquet`
+            import pyarrow
+            from pyarrow import parquet
+
+            table = pyarrow.table(dict(columns))
+            write_atomic_by(
+                self.path / SAMPLES_PARQUET, lambda file: parquet.write_table(table, file), table.nbytes
+            )
+
+    def _write_csv(self, columns: Mapping[str, Sequence[Any]]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
             writer.writerow([f"{cell:.9g}" if isinstance(cell, float) else cell for cell in row])
-        write_atomic(self.path / "samples.csv", text.getvalue().encode("utf-8"))
-        with contextlib.suppress(ModuleNotFoundError):  # the extra `parquet`
-            import pyarrow
-            from pyarrow import parquet
-
-            buffer = io.BytesIO()
-            parquet.write_table(pyarrow.table(columns), buffer)
-            write_atomic(self.path / "samples.parquet", buffer.getvalue())
+        write_atomic(self.path / SAMPLES, text.getvalue().encode("utf-8"))
 
     def edited(self) -> Path | None:
         """The file, samples.csv or samples.parquet, that has an override label in its column `override`."""
-        files = (self.path / name for name in ("samples.csv", "samples.parquet"))
+        files = (self.path / name for name in (SAMPLES, SAMPLES_PARQUET))
         return next((file for file in files if _has_overrides(file)), None)
 
     def unfinish(self) -> None:
@@ -139,11 +150,9 @@ class RunFolder:
 
 def _has_overrides(file: Path) -> bool:
     try:
-        names, rows = read_table(file)
+        return any(cell.strip() for cell in column_of(file, "override"))
     except (OSError, ValueError, ResourceError):
         return False
-    place = names.index("override") if "override" in names else None
-    return place is not None and any(row[place].strip() for row in rows if len(row) > place)
 
 
 def fingerprint(paths: tuple[str, ...], labels: torch.Tensor, hashes: tuple[str, ...]) -> str:

@@ -147,9 +147,10 @@ def _keep_min_images(
     A class without a label could not be learnt at all; high losses come before withheld and suspected images.
     """
     preference = of.score - 2 * (of.withheld | suspected).float()
-    for label in range(classes):
+    known = torch.bincount(labels[trusted], minlength=classes)
+    for label in (known < min_images).nonzero().flatten().tolist():
         inside = labels == label
-        missing = min_images - int((trusted & inside).sum())
+        missing = min_images - int(known[label])
         others = (inside & ~trusted).nonzero().flatten()
         if missing > 0 and len(others):
             best = torch.sort(preference[others], descending=True, stable=True).indices[:missing]

@@ -87,7 +87,7 @@ def known_without(
         as_long = {"augment": "weak", "epochs": len(first.loss), "min_steps": first.steps}
         options = config.supervised.model_copy(update=as_long)
         seen = supervised(session, model, own, options, only=torch.from_numpy(ids))
-        loss = seen.loss[-HELD_OUT_EPOCHS:].mean(0)
+        loss = seen.loss[-HELD_OUT_EPOCHS:].float().mean(0)
         return {"loss": loss, "seconds": seen.seconds, "weights": model.state_dict()}
 
     kept = session.cached("held_out", train)

@@ -259,7 +259,7 @@ def finetuning(
     average = WeightAverage(model, config.ema)
     progress = {"mask": 0.0}
     mask_sum = torch.zeros((), device=session.compute.device)
-    entropy, loss = torch.zeros(taken, len(data)), torch.zeros(taken, len(data))
+    entropy, loss = session.columns(taken, len(data)), session.columns(taken, len(data))
     stage = session.stage(
         "finetuning",
         "stage 3 of 3, fine-tuning",

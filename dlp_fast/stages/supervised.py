@@ -17,6 +17,7 @@ from dlp_fast.engine.inference import Scores, score
 from dlp_fast.engine.schedule import Schedule
 from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
+from dlp_fast.runs.mapped import is_mapped
 
 STREAM = 1
 
@@ -24,7 +25,8 @@ STREAM = 1
 @dataclass(frozen=True)
 class Supervised:
     """steps: optimizer steps taken; entropy (bits), loss (nats): fp32 [epochs, n], after each epoch; prediction: int64
-    [n], after the last; other_loss (nats): fp32 [epochs, n], with another label of each image, see Scores.
+    [n], after the last; other_loss (nats): fp32 [epochs, n], with another label of each image, see Scores. Of large
+    sets these are fp16, see runs.mapped.
     """
 
     steps: int
@@ -63,7 +65,7 @@ def supervised(
     name = "supervised" if member == 1 else f"ensemble member {member}"
     name = name if only is None else "network without the labels in question"
     optimizer = _optimizer(session, model, config)
-    seen = {name: torch.zeros(epochs, len(data)) for name in ("entropy", "loss", "other_loss")}
+    seen = {name: session.columns(epochs, len(data)) for name in ("entropy", "loss", "other_loss")}
     prediction = torch.zeros(len(data), dtype=torch.int64)
     progress = {"epochs": 0, "stopped": False}
     stage = session.stage(
@@ -100,9 +102,14 @@ def supervised(
             agreement = _log_epoch(session, stage, name, epoch, scores, data.labels, used, per_epoch)
             progress["epochs"] = epoch + 1
             progress["stopped"] = epoch + 1 >= config.epochs and agreement >= config.target_train_accuracy
-    entropy, loss, other = (values[: progress["epochs"]].clone() for values in seen.values())
+    entropy, loss, other = (_done(values[: progress["epochs"]]) for values in seen.values())
     done = len(loss) * per_epoch
     return Supervised(done, entropy, loss, prediction, stage.seconds, done * batch / stage.seconds, other)
+
+
+def _done(values: Tensor) -> Tensor:
+    """The epochs that there were, without the room of those that there were not."""
+    return values if is_mapped(values) else values.clone()
 
 
 def _optimizer(session: Session, model: nn.Module, config: SupervisedConfig) -> torch.optim.Optimizer:

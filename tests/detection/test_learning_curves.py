@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 import numpy as np
 import pytest
 from made_curves import EPOCHS, component, two_components
@@ -10,8 +13,8 @@ from sklearn.mixture import GaussianMixture
 
 from dlp_fast.config import DetectionConfig, LearningCurvesConfig
 from dlp_fast.detection.decide import decide, separation_score
-from dlp_fast.detection.propose import PROPOSALS
-from dlp_fast.detection.propose.learning_curves import bhattacharyya, curves, learning_curves
+from dlp_fast.detection.propose import PROPOSALS, mixtures
+from dlp_fast.detection.propose.learning_curves import bhattacharyya, by_class, curves, learning_curves
 
 CONFIG = DetectionConfig()
 OPTIONS = LearningCurvesConfig()
@@ -164,3 +167,74 @@ def test_it_is_what_is_proposed():
         np.testing.assert_array_equal(one.membership, two.membership)
     larger = DetectionConfig(learning_curves={"min_class_size": 361})
     assert propose(observed(entropy, loss, labels, 1), larger) == []
+
+
+class TestMixtures:
+    """All starts at once, beside scikit-learn's one after another."""
+
+    @pytest.mark.parametrize("steps", [1, 8, 100])
+    def test_are_those_of_scikit_learn(self, steps):
+        rng = np.random.default_rng(0)
+        points = np.concatenate([rng.standard_normal((300, 4)), 0.2 * rng.standard_normal((40, 4)) + 3])
+        inside = np.stack([points[:, axis] > at for axis in range(4) for at in (0, 2)])
+        start = mixtures.from_parts(points, inside, inside.mean(1), 1e-3)
+        ours = mixtures.fit(points, start, 1e-4, steps)
+        for k, posterior in enumerate(ours.posterior(points)):
+            theirs = GaussianMixture(
+                2,
+                reg_covar=1e-4,
+                max_iter=steps,
+                weights_init=start.weights_[k],
+                means_init=start.means_[k],
+                precisions_init=np.linalg.inv(start.covariances_[k]),
+                random_state=0,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                theirs.fit(points)
+            np.testing.assert_allclose(ours.lower_bound_[k], theirs.lower_bound_, atol=1e-9)
+            np.testing.assert_allclose(posterior, theirs.predict_proba(points), atol=1e-8)
+
+    def test_a_component_that_nobody_is_in(self):
+        points = np.repeat([[0.0, 0.0], [1.0, 1.0]], 30, axis=0)
+        start = mixtures.from_parts(points, (points[:, 0] > 0.5)[None], np.array([1e-300]), 1e-3)
+        assert np.isfinite(mixtures.fit(points, start, 1e-4, 20).posterior(points)).all()
+
+
+class TestSize:
+    def test_a_part_of_a_large_class_is_fitted_to(self):
+        entropy, loss = two_components(clean=5000, poisoned=600)
+        options = OPTIONS.model_copy(update={"fit_images": 2000})
+        labels = np.zeros(5600, dtype=np.int64)
+        (of_part, *_), (of_all, *_) = (
+            learning_curves(entropy, loss, labels, 1, o) for o in (options, OPTIONS)
+        )
+        assert len(of_part.membership) == 5600
+        assert len(np.setxor1d(of_part.core, of_all.core)) <= 0.01 * len(of_all.core)
+        np.testing.assert_allclose(*(g.statistics["separation"] for g in (of_part, of_all)), rtol=0.1)
+
+    def test_two_bytes_a_value_are_enough(self):
+        entropy, loss = two_components()
+        labels = np.zeros(360, dtype=np.int64)
+        half = learning_curves(entropy.astype(np.float16), loss.astype(np.float16), labels, 1, OPTIONS)
+        for one, two in zip(half, learning_curves(entropy, loss, labels, 1, OPTIONS), strict=True):
+            assert one.core.tolist() == two.core.tolist()
+
+    def test_threads_change_nothing(self, monkeypatch):
+        monkeypatch.setattr(sys.modules[by_class.__module__], "WORTH_A_THREAD", 1)
+        entropy, loss = two_components()
+        labels = np.arange(360) % 3
+        pairs = zip(
+            *(learning_curves(entropy, loss, labels, 3, OPTIONS, threads=t) for t in (1, 3)), strict=True
+        )
+        for one, two in pairs:
+            assert one.label == two.label and one.statistics == two.statistics
+            np.testing.assert_array_equal(one.membership, two.membership)
+
+    @pytest.mark.parametrize("classes", [3, 300, 70_000])
+    def test_by_class(self, classes):
+        labels = np.random.default_rng(0).integers(0, classes, 1000)
+        found = list(by_class(labels, classes))
+        assert len(found) == classes
+        for c in {0, 2, int(labels[5])}:
+            np.testing.assert_array_equal(found[c], np.flatnonzero(labels == c))

@@ -10,6 +10,7 @@ import torch
 from tiny import full_disk
 
 from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.runs import columns, mapped
 from dlp_fast.runs.checkpoint import FORMAT, Checkpoints
 
 
@@ -148,3 +149,65 @@ def test_a_manifest_of_another_form_falls_back(two, manifest):
     checkpoints = Checkpoints(two)
     assert checkpoints.load()["step"] == 1
     assert "2 is damaged" in checkpoints.warnings[0]
+
+
+class TestColumns:
+    """Of large sets, a checkpoint writes the columns that changed and no others."""
+
+    @pytest.fixture
+    def long(self, monkeypatch):
+        monkeypatch.setattr(columns, "LONG", 64)
+
+    def test_only_what_changed_is_written(self, tmp_path, long):
+        checkpoints, seen = Checkpoints(tmp_path), torch.rand(3, 50).half()
+        checkpoints.save({"seen": seen, "small": torch.ones(3)})
+        before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "columns").iterdir()}
+        seen[1] = 7
+        checkpoints.save({"seen": seen, "small": torch.ones(3)})
+        after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "columns").iterdir()}
+        assert len(after) == 4 and before.items() <= after.items()
+        assert same(checkpoints.load(), {"seen": seen, "small": torch.ones(3)})
+        for _ in range(2):
+            checkpoints.save({"seen": seen})
+        assert len(list((tmp_path / "columns").iterdir())) == 3  # nobody needs the first one of row 1
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int64, torch.bool, torch.float16])
+    def test_every_type_comes_back(self, tmp_path, long, dtype):
+        kept = {"x": (torch.rand(2, 90) * 2).to(dtype), "y": torch.rand(100).to(dtype)}
+        Checkpoints(tmp_path).save(kept)
+        assert same(Checkpoints(tmp_path).load(), kept)
+
+    def test_a_damaged_column_falls_back(self, tmp_path, long):
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save({"step": 1, "x": torch.zeros(100)})
+        checkpoints.save({"step": 2, "x": torch.ones(100)})
+        (new,) = set(json.loads((tmp_path / "2/manifest.json").read_text())["columns"])
+        file = tmp_path / "columns" / new
+        file.write_bytes(b"x" + file.read_bytes()[1:])
+        assert checkpoints.load()["step"] == 1
+        assert "does not match its SHA-256" in checkpoints.warnings[0]
+
+    def test_full_disk(self, tmp_path, long):
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save({"step": 1, "x": torch.zeros(100)})
+        with full_disk(2000), pytest.raises(ResourceError, match="free some space"):
+            checkpoints.save({"step": 2, "x": torch.ones(4000)})
+        assert checkpoints.load()["step"] == 1
+        assert len(list((tmp_path / "columns").iterdir())) == 1
+
+    def test_columns_in_a_file(self, tmp_path, long, monkeypatch):
+        for module in (columns, mapped):
+            monkeypatch.setattr(module, "MAPPED_FROM", 100)
+        assert not mapped.is_mapped(mapped.column_table(2, 99, tmp_path))
+        table = mapped.column_table(2, 100, tmp_path)
+        assert mapped.is_mapped(table[1:]) and table.dtype == torch.float16
+        table[1] = 3
+        Checkpoints(tmp_path).save({"x": table})
+        read = Checkpoints(tmp_path).load()["x"]
+        assert mapped.is_mapped(read) and torch.equal(read, table)
+        assert not list(tmp_path.glob("**/.columns*"))  # nothing to be left behind
+
+    def test_a_file_that_has_no_room(self, tmp_path):
+        with full_disk(2000), pytest.raises(ResourceError, match="bytes needed"):
+            mapped.mapped((10, 1000), torch.float16, tmp_path)
+        assert not list(tmp_path.iterdir())

@@ -5,6 +5,8 @@ from tiny import session, training_data
 from dlp_fast.config import SupervisedConfig
 from dlp_fast.errors import NumericError
 from dlp_fast.models.registry import build_model
+from dlp_fast.runs import columns, mapped
+from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.stages.supervised import plan, supervised
 
 
@@ -49,6 +51,28 @@ def test_repeats_bit_by_bit():
         runs.append((found.entropy, model.state_dict()["classifier.weight"].clone()))
     assert torch.equal(runs[0][0], runs[1][0])
     assert torch.equal(runs[0][1], runs[1][1])
+
+
+def test_a_large_set_is_seen_in_two_bytes_a_value_and_goes_on(monkeypatch, tmp_path):
+    """Its columns lie in a file, and are what fp32 ones are but for rounding; also after a checkpoint."""
+    runs = []
+    for folder in ("none", "first", "first"):
+        if folder == "first":
+            monkeypatch.setattr(mapped, "MAPPED_FROM", 10)
+            monkeypatch.setattr(columns, "MAPPED_FROM", 10)
+            monkeypatch.setattr(columns, "LONG", 64)
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        kept = session(checkpoints=Checkpoints(tmp_path / folder))
+
+        def train(own=kept, model=model):
+            return dict(vars(supervised(own, model, training_data(), config(epochs=2))))
+
+        runs.append(kept.cached("supervised", train))
+    assert [mapped.is_mapped(run["loss"]) for run in runs] == [False, True, True]
+    assert runs[1]["loss"].dtype == torch.float16 and len(list((tmp_path / "first/columns").iterdir())) >= 6
+    for name in ("entropy", "loss", "other_loss"):
+        torch.testing.assert_close(runs[1][name].float(), runs[0][name], atol=1e-3, rtol=1e-3)
+        assert torch.equal(runs[1][name], runs[2][name])
 
 
 def test_augmented_views_are_others():

@@ -17,6 +17,8 @@ from dlp_fast.report.exhibits import Exhibits
 from dlp_fast.runs.reader import read_classes, read_predictions, read_results, read_samples
 from dlp_fast.runs.sums import LISTED, SUMS, samples_changed
 
+FILES = (*LISTED, "samples.csv", SUMS)
+
 
 def told(run: Path, images: int) -> bool:
     """Whether anything that reads the folder says that a file is damaged."""
@@ -37,7 +39,7 @@ def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
     images = len(read_samples(run)["path"])
     yield Trial(not told(run, images), "nothing is told of a run as it was written")
     for number in range(count):
-        file = run / (*LISTED, SUMS)[number % (len(LISTED) + 1)]
+        file = run / FILES[number % len(FILES)]
         whole = file.read_bytes()
         at, by = rng.randrange(len(whole)), rng.randrange(1, 256)
         file.write_bytes(whole[:at] + bytes([whole[at] ^ by]) + whole[at + 1 :])

@@ -29,8 +29,8 @@ def checkpoint_format(number: object) -> Callable[[Path], None]:
     def change(run: Path) -> None:
         for file in run.glob("checkpoints/*/manifest.json"):
             file.write_text(json.dumps(json.loads(file.read_text()) | {"format": number}))
-        for name in (*LISTED, SUMS):
-            (run / name).unlink()
+        for name in (*LISTED, "samples.csv", SUMS):
+            (run / name).unlink(missing_ok=True)
 
     return change
 
@@ -38,7 +38,7 @@ def checkpoint_format(number: object) -> Callable[[Path], None]:
 def without(*names: str) -> Callable[[Path], None]:
     def change(run: Path) -> None:
         for name in names:
-            (run / name).unlink()
+            (run / name).unlink(missing_ok=True)
 
     return change
 
@@ -53,7 +53,7 @@ SITUATIONS: tuple[tuple[str, Callable[[Path], None], str, int, str], ...] = (
     ("a checkpoint of format 2", checkpoint_format(2), "run", 3, "this version of dlp_fast reads 1"),
     ("no list of hashes", without(SUMS), "report.__main__", 0, "written"),
     ("no exhibits", without("exhibits.safetensors", SUMS), "report.__main__", 3, "exhibits.safetensors"),
-    ("no samples", without("samples.csv", SUMS), "report.__main__", 3, "samples.csv"),
+    ("no samples", without("samples.csv", "samples.parquet", SUMS), "report.__main__", 3, "samples.csv"),
     ("no classes", without("classes.json"), "report.__main__", 3, "classes.json"),
 )
 

@@ -14,6 +14,7 @@ from dlp_fast.data.image_index import ImageIndex
 from dlp_fast.data.index import find_conflicts
 from dlp_fast.data.quarantine import is_loss, losses_told
 from dlp_fast.data.scan import Progress, Quarantined
+from dlp_fast.data.shards import ShardImages, ShardIndex
 from dlp_fast.data.sources.dataset import Dataset, Images, ImageSet, target_size, tell_twins
 from dlp_fast.data.storage import FileImages, ResidentImages
 
@@ -40,6 +41,8 @@ def data_set(
     bits = appearance.depth_of(indices["train"], options.bit_depth)
     pixels = sum(len(index) for index in indices.values()) * height * width * 3
     kind, why = choose_loader(loader, pixels, options.resident_megabytes)
+    if kind == "dali" and isinstance(indices["train"], ShardIndex):
+        kind, why = "torchvision", "DALI does not read shards by offset"
     sets = {
         split: image_set(index, (height, width), kind, options, bits, progress)
         for split, index in indices.items()
@@ -103,6 +106,7 @@ def image_set(
 ) -> ImageSet:
     """The images of `index` at `size` (height, width), read by the loader `kind`."""
     reader = dali.DaliImages if kind == "dali" else FileImages
+    reader = ShardImages if isinstance(index, ShardIndex) else reader
     images: Images = reader(
         index, size, options.workers, max_megapixels=options.max_megapixels, fit=options.fit, bits=bits
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlp_fast.config import DataConfig, is_folder, refuse_test_options
+from dlp_fast.config import DataConfig, is_folder, is_streamed, refuse_test_options
 from dlp_fast.data.near import ARCHIVE_SUFFIXES as ARCHIVES
 from dlp_fast.data.near import TABLE_SUFFIXES as TABLES
 from dlp_fast.data.near import other_file
@@ -15,6 +15,7 @@ from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.digits import digits
 from dlp_fast.data.sources.folder import load_folder
 from dlp_fast.data.sources.saved import is_saved, load_saved
+from dlp_fast.data.sources.streamed import load_streamed
 from dlp_fast.data.sources.table import load_table
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import printable
@@ -29,8 +30,8 @@ def load(
     progress: Progress | None = None,
 ) -> Dataset:
     """Load `digits`, `cifar10`, `cifar10:DIR`, a folder `DIR/<class>/...` or `DIR/train` + `DIR/test` (see
-    `find_splits`), a table of paths and labels, an archive of such a folder, tar shards, or what Hugging Face's
-    `save_to_disk` wrote.
+    `find_splits`), a table of paths and labels, an archive of such a folder, tar shards, what Hugging Face's
+    `save_to_disk` wrote, or .tar and .parquet shards at an address, see `load_streamed`.
 
     Args:
         data: the source. A folder that is itself called digits or cifar10 is given as `./digits`.
@@ -52,6 +53,8 @@ def load(
     table = name.lower().endswith(TABLES) and Path(name).is_file()
     if not is_folder(name) or table or is_saved(name):
         refuse_test_options(name, options)
+    if is_streamed(name):
+        return load_streamed(name, options, loader=loader, progress=progress)
     if "://" in name:
         raise DataError(
             f"{printable(name)}: an address; download the images, and give the folder that they are in"

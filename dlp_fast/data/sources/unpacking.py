@@ -116,7 +116,7 @@ class Unpacking:
             if path is not None and member.problem is None and path.endswith(LABEL_SUFFIXES):
                 text = content().read(4096).decode("utf-8", "replace").strip()
                 refuse_unusable_names([text or "."], f"{self.where}, {printable(member.name)}")
-                labels[_key(path)] = text
+                labels[label_key(path)] = text
         return labels
 
     def _write(self, folder: str) -> None:
@@ -130,7 +130,7 @@ class Unpacking:
             else:
                 if not path.lower().endswith(IMAGE_SUFFIXES):
                     continue
-                label = self.labels.get(_key(path))
+                label = self.labels.get(label_key(path))
                 if label is None:
                     self.refused.append(Quarantined(member.name, "unreadable", "no label beside it (.cls)"))
                     continue
@@ -179,7 +179,8 @@ def safe_path(name: str) -> str | None:
     return path
 
 
-def _key(path: str) -> str:
+def label_key(path: str) -> str:
+    """What a sample of WebDataset and its label have in common: the path up to the first dot of the name."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{name.partition('.')[0]}"
 

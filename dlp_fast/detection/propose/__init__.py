@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
@@ -36,7 +37,8 @@ class Observed:
 
 def _learning_curves(seen: Observed, config: DetectionConfig) -> list[Group]:
     entropy, loss, labels = (values.numpy() for values in (seen.entropy, seen.loss, seen.labels))
-    return learning_curves(entropy, loss, labels, seen.classes, config.learning_curves)
+    threads = torch.get_num_threads()
+    return learning_curves(entropy, loss, labels, seen.classes, config.learning_curves, threads=threads)
 
 
 def _static_patterns(seen: Observed, config: DetectionConfig) -> list[Group]:

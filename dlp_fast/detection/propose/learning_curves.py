@@ -9,16 +9,26 @@ early or late does not matter, which is where a snapshot, a mean and the size of
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
 from dlp_fast.config import LearningCurvesConfig
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose.mixtures import Mixture, fit, from_parts
 
 NAME = "learning_curves"
+WORTH_A_THREAD = (
+    5_000  # images of a class on average: work on fewer is mostly Python's, of which one thread runs
+)
+STEPS = 100  # of a fit to the end, as in scikit-learn
+Made = TypeVar("Made")
 
 
 def learning_curves(
@@ -28,27 +38,51 @@ def learning_curves(
     classes: int,
     config: LearningCurvesConfig,
     rare: bool = True,
+    threads: int = 1,
 ) -> list[Group]:
     """For each class with at least `min_class_size` images, the groups that two-component mixtures of its curves give.
 
-    Args: entropy (bits), loss (nats): [epochs, n]; labels: int64 [n]. With `rare`, and from `rare_epochs` epochs on,
-    fits that begin in the tails of a class are proposed as well, since a small component is not where a fit to the
-    whole class ends up. Each Group has all images of the class as `ids`, and as `membership` the posterior of the
-    deeper-learnt component. Needs two epochs or more, else there are none.
+    Args: entropy (bits), loss (nats): [epochs, n], of any floating type; labels: int64 [n]; threads: classes looked at
+    at a time, which changes no group. With `rare`, and from `rare_epochs` epochs on, fits that begin in the tails of a
+    class are proposed as well, since a small component is not where a fit to the whole class ends up. Each Group has
+    all images of the class as `ids`, and as `membership` the posterior of the deeper-learnt component. Needs two
+    epochs or more, else there are none.
     """
     if len(entropy) < 2:
         return []
-    everything = curves(entropy, loss, config)
-    late_loss = np.log(loss[-config.late_epochs :] + config.entropy_floor).mean(0)
-    groups = []
-    for label in range(classes):
-        ids = np.flatnonzero(labels == label)
-        if len(ids) < config.min_class_size or is_flat(everything[ids]):
-            continue
-        groups.append(_plain_group(label, ids, everything[ids], late_loss[ids], config))
+
+    def look(label: int, ids: np.ndarray) -> list[Group]:
+        of_class = curves(entropy[:, ids], loss[:, ids], config)
+        if is_flat(of_class):
+            return []
+        late_loss = np.log(loss[-config.late_epochs :, ids].astype(np.float32) + config.entropy_floor).mean(0)
+        groups = [_plain_group(label, ids, of_class, late_loss, config)]
         if rare and len(entropy) >= config.rare_epochs:
-            groups += _rare_groups(label, ids, everything[ids], late_loss[ids], config)
-    return groups
+            groups += _rare_groups(label, ids, of_class, late_loss, config)
+        return groups
+
+    looked = _of_classes(look, labels, classes, config.min_class_size, threads)
+    return [group for groups in looked for group in groups]
+
+
+def by_class(labels: np.ndarray, classes: int) -> Iterator[np.ndarray]:
+    """int64 ids of the images of each class, ascending, by one sort; labels: int64 [n]."""
+    smallest = np.min_scalar_type(max(classes - 1, 0))  # of 16 bits and fewer, the sort is by radix
+    order = np.argsort(labels.astype(smallest), kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=classes))
+    return iter(np.split(order, ends[:-1]))
+
+
+def _of_classes(
+    look: Callable[[int, np.ndarray], Made], labels: np.ndarray, classes: int, least: int, threads: int
+) -> list[Made]:
+    """What `look` gives for (label, ids) of each class with at least `least` images, in their order."""
+    wanted = [(c, ids) for c, ids in enumerate(by_class(labels, classes)) if len(ids) >= least]
+    with threadpool_limits(1):  # matrices are small, and sums shall not depend on the number of threads
+        if threads <= 1 or sum(len(ids) for _, ids in wanted) < WORTH_A_THREAD * len(wanted):
+            return [look(*one) for one in wanted]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda one: look(*one), wanted))
 
 
 def is_flat(of_class: np.ndarray) -> bool:
@@ -62,9 +96,12 @@ def flat_classes(
     """Numbers of the classes with at least `min_class_size` images all of which have the same curve, as copies of one
     picture have. Args as in `learning_curves`.
     """
-    everything = curves(entropy, loss, config)
-    of_class = {int(label): everything[labels == label] for label in np.unique(labels)}
-    return [c for c, own in of_class.items() if len(own) >= config.min_class_size and is_flat(own)]
+
+    def look(label: int, ids: np.ndarray) -> list[int]:
+        return [label] if is_flat(curves(entropy[:, ids], loss[:, ids], config)) else []
+
+    classes = int(labels.max(initial=0)) + 1
+    return [c for found in _of_classes(look, labels, classes, config.min_class_size, 1) for c in found]
 
 
 def curves(entropy: np.ndarray, loss: np.ndarray, config: LearningCurvesConfig) -> np.ndarray:
@@ -78,7 +115,7 @@ def curves(entropy: np.ndarray, loss: np.ndarray, config: LearningCurvesConfig) 
     return np.concatenate([odds, np.log(entropy.astype(np.float64) + config.entropy_floor)]).T
 
 
-def bhattacharyya(mixture: GaussianMixture) -> float:
+def bhattacharyya(mixture: GaussianMixture | Mixture) -> float:
     """Distance of the two Gaussians of `mixture`: by their centres, and by how unlike their shapes are."""
     one, two = mixture.covariances_
     mean = (one + two) / 2
@@ -95,28 +132,54 @@ def _fit(mixture: GaussianMixture, points: np.ndarray) -> GaussianMixture:
         return mixture.fit(points)
 
 
-def _points(of_class: np.ndarray, components: int) -> np.ndarray:
-    """[n_c, components]: principal components of the curves, in units of the first one's deviation."""
-    points = PCA(min(components, *of_class.shape), random_state=0).fit_transform(of_class)
-    return points / max(points[:, 0].std(), 1e-9)
+def _points(
+    of_class: np.ndarray, components: int, config: LearningCurvesConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """[n_c, components]: principal components of the curves, in units of the first one's deviation, and those of them
+    that are fitted to: `fit_images` drawn ones where there are more.
+    """
+    analysis = PCA(min(components, *of_class.shape), random_state=0)
+    n = len(of_class)
+    if n <= config.fit_images:
+        points = analysis.fit_transform(of_class)
+        points = points / max(points[:, 0].std(), 1e-9)
+        return points, points
+    drawn = np.sort(np.random.default_rng(0).choice(n, config.fit_images, replace=False))
+    fitted = analysis.fit_transform(of_class[drawn])
+    unit = max(fitted[:, 0].std(), 1e-9)
+    return analysis.transform(of_class) / unit, fitted / unit
 
 
 def _plain_group(
     label: int, ids: np.ndarray, of_class: np.ndarray, late_loss: np.ndarray, config: LearningCurvesConfig
 ) -> Group:
     """Two Gaussian components fitted to the curves `of_class` [n_c, 2 epochs] of one class."""
-    points = _points(of_class, config.components)
-    mixture = GaussianMixture(2, reg_covar=config.regularisation, n_init=3, random_state=0)
-    return _group(label, ids, points, late_loss, _fit(mixture, points), rare=False)
+    points, fitted = _points(of_class, config.components, config)
+    mixture = GaussianMixture(2, reg_covar=config.regularisation, n_init=3, max_iter=STEPS, random_state=0)
+    _fit(mixture, fitted)
+    return _group(label, ids, mixture.predict_proba(points), late_loss, bhattacharyya(mixture), rare=False)
 
 
 def _rare_groups(
     label: int, ids: np.ndarray, of_class: np.ndarray, late_loss: np.ndarray, config: LearningCurvesConfig
 ) -> list[Group]:
     """Groups that fits from the tails of the principal components of one class end in, the likeliest ones."""
-    points = _points(of_class, config.rare_components)
+    points, fitted = _points(of_class, config.rare_components, config)
+    tails = _tails(fitted, config)
+    start = from_parts(fitted, tails, tails.mean(1), 1e-3)
+    tried = fit(fitted, start, config.regularisation, config.rare_tries)
+    likeliest = (-tried.lower_bound_).argsort(kind="stable")[: config.rare_fits]
+    ended = fit(fitted, tried.take(likeliest), config.regularisation, STEPS)
+    return [
+        _group(label, ids, posterior, late_loss, bhattacharyya(ended.one(k)), rare=True)
+        for k, posterior in enumerate(ended.posterior(points))
+    ]
+
+
+def _tails(points: np.ndarray, config: LearningCurvesConfig) -> np.ndarray:
+    """bool [s, n]: both ends of each axis of `points` [n, d], of each share."""
     n, d = points.shape
-    tried = []
+    tails = []
     for axis in range(d):
         order = points[:, axis].argsort(kind="stable")
         for share in config.rare_shares:
@@ -124,50 +187,25 @@ def _rare_groups(
             for tail in (order[:count], order[-count:]):
                 inside = np.zeros(n, dtype=bool)
                 inside[tail] = True
-                parts = points[inside], points[~inside]
-                start = GaussianMixture(
-                    2,
-                    reg_covar=config.regularisation,
-                    max_iter=config.rare_tries,
-                    weights_init=[count / n, 1 - count / n],
-                    means_init=np.stack([part.mean(0) for part in parts]),
-                    precisions_init=np.stack(
-                        [np.linalg.inv(np.cov(part.T) + 1e-3 * np.eye(d)) for part in parts]
-                    ),
-                    random_state=0,
-                )
-                tried.append(_fit(start, points))
-    tried.sort(key=lambda mixture: -mixture.lower_bound_)
-    groups = []
-    for mixture in tried[: config.rare_fits]:
-        to_the_end = GaussianMixture(
-            2,
-            reg_covar=config.regularisation,
-            weights_init=mixture.weights_,
-            means_init=mixture.means_,
-            precisions_init=mixture.precisions_,
-            random_state=0,
-        )
-        groups.append(_group(label, ids, points, late_loss, _fit(to_the_end, points), rare=True))
-    return groups
+                tails.append(inside)
+    return np.stack(tails)
 
 
 def _group(
     label: int,
     ids: np.ndarray,
-    points: np.ndarray,
+    posterior: np.ndarray,
     late_loss: np.ndarray,
-    mixture: GaussianMixture,
+    separation: float,
     rare: bool,
 ) -> Group:
-    """The deeper-learnt component of `mixture`, the one of lower loss at the end."""
-    posterior = mixture.predict_proba(points)
+    """The deeper-learnt of two components, the one of lower loss at the end; posterior: [n_c, 2]."""
     depth = [np.average(late_loss, weights=posterior[:, j] + 1e-12) for j in (0, 1)]
     deeper = int(np.argmin(depth))
     clipped = np.clip(posterior, 1e-12, 1)
     statistics = {
-        "separation": bhattacharyya(mixture),
+        "separation": separation,
         "posterior_entropy": float(-(clipped * np.log2(clipped)).sum(1).mean()),
         "rare": float(rare),
     }
-    return Group(NAME, label, ids, posterior[:, deeper], statistics)
+    return Group(NAME, label, ids, posterior[:, deeper].copy(), statistics)

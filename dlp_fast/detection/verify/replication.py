@@ -29,4 +29,8 @@ def averaged(curves: list[Tensor]) -> Tensor:
     to an image in one of them is divided by their number.
     """
     epochs = min(len(of_one) for of_one in curves)
-    return torch.stack([of_one[:epochs].clamp_min(LEAST).log() for of_one in curves]).mean(0).exp()
+    mean = torch.empty_like(curves[0][:epochs])
+    for epoch in range(epochs):
+        logs = [of_one[epoch].float().clamp_min(LEAST).log() for of_one in curves]
+        mean[epoch] = torch.stack(logs).mean(0).exp()
+    return mean

@@ -1,0 +1,192 @@
+"""Shards at an address: every image once, under an id that stays, read where it lies."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+
+import fsspec
+import pytest
+import torch
+from corpus import png
+
+from dlp_fast.config import DataConfig
+from dlp_fast.data import sources
+from dlp_fast.data.shards import ShardImages
+from dlp_fast.errors import DataError
+
+IMAGES = {f"{name}/{i}.png": png(seed=10 * k + i) for k, name in enumerate(("cat", "dog")) for i in range(6)}
+FROM_FILES = {"loader": "torchvision"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DLP_FAST_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache"
+    fsspec.filesystem("memory").store.clear()
+
+
+def tarred(files: dict[str, bytes], mode: str = "w") -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=mode) as file:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return content.getvalue()
+
+
+def put(name: str, content: bytes) -> str:
+    fsspec.filesystem("memory").pipe_file(f"/{name}", content)
+    return f"memory://{name}"
+
+
+def in_shards(files: dict[str, bytes], count: int = 3, stem: str = "set/train") -> str:
+    for k in range(count):
+        put(f"{stem}-{k:04d}.tar", tarred(dict(list(files.items())[k::count])))
+    return f"memory://{stem}-*.tar"
+
+
+def everything(images) -> torch.Tensor:
+    return images.get(torch.arange(len(images)))
+
+
+@pytest.mark.parametrize("loader", ["auto", "torchvision"])
+def test_is_the_folder_of_the_same_files(tmp_path, loader):
+    for name, content in IMAGES.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(content)
+    folder = sources.load(tmp_path / "set").train
+    found = sources.load(in_shards(IMAGES), loader=loader).train
+    assert isinstance(found.images, ShardImages) == (loader == "torchvision")
+    assert sorted(found.sha256) == sorted(folder.sha256)  # every image once
+    order = [folder.sha256.index(digest) for digest in found.sha256]
+    assert torch.equal(everything(found.images), everything(folder.images)[order])
+    assert found.classes == folder.classes and torch.equal(found.labels, folder.labels[order])
+
+
+def test_ids_are_those_of_any_listing():
+    both = [in_shards(IMAGES), "memory://set/train-{0000..0002}.tar"]
+    one, two = (sources.load(address).train for address in both)
+    assert one.paths == two.paths and one.paths[0] == "train-0000.tar/cat/0.png"
+
+
+def test_samples_with_their_labels_beside_them_and_splits_by_shard():
+    samples = {}
+    for k in range(8):
+        samples |= {f"{k:05d}.png": png(seed=k), f"{k:05d}.cls": b"dog" if k % 2 else b"cat"}
+    put("w/web-train-00.tar", tarred(samples))
+    put("w/web-val-00.tar", tarred(dict(list(samples.items())[:4])))
+    made = sources.load("memory://w/*.tar")
+    assert made.train.classes == ("cat", "dog") and len(made.train) == 8 and len(made.test) == 2
+    assert made.root is None
+
+
+def test_parquet(monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"bytes": content, "path": name} for name, content in IMAGES.items()]
+    labels = [name.split("/")[0] for name in IMAGES]
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table({"image": rows, "label": labels}), buffer, row_group_size=5)
+    address = put("p/train.parquet", buffer.getvalue())
+    one = sources.load(address, **FROM_FILES).train
+    two = sources.load(in_shards(IMAGES), **FROM_FILES).train
+    assert len(one) == len(two)
+    by_digest = dict(zip(two.sha256, everything(two.images)))
+    back = torch.arange(len(one)).flip(0)
+    for i, picture in zip(back.tolist(), one.images.get(back)):
+        assert torch.equal(picture, by_digest[one.sha256[i]])
+
+
+def test_a_shard_is_checked_once(monkeypatch):
+    address = in_shards(IMAGES)
+    first = sources.load(address).train
+    from dlp_fast.data.sources import streamed
+
+    monkeypatch.setattr(streamed, "_scan_tar", None)  # nobody is to call it again
+    assert sources.load(address).train.paths == first.paths
+
+
+def test_what_changed_is_told_and_checked_anew():
+    address = in_shards(IMAGES, 1)
+    images = sources.load(address, **FROM_FILES).train.images
+    time.sleep(0.01)
+    files = dict(zip(IMAGES, reversed(IMAGES.values())))
+    put("set/train-0000.tar", tarred(files))
+    with pytest.raises(DataError, match=r"train-0000\.tar.*has changed since it was checked"):
+        everything(images)
+    assert sources.load(address).train.sha256 != sources.load(address).train.sha256[::-1]
+    fsspec.filesystem("memory").rm("/set/train-0000.tar")
+    with pytest.raises(DataError, match="cannot be read any more"):
+        everything(images)
+
+
+def test_bad_files_are_left_out_and_told():
+    address = in_shards({**IMAGES, "cat/broken.png": png()[:50], "loose.png": png(seed=99)})
+    made = sources.load(address)
+    assert len(made.train) == len(IMAGES)
+    told = {item.path.split("/", 1)[1]: item.reason for item in made.quarantine}
+    assert told.keys() == {"cat/broken.png", "loose.png"}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: put("x/a.tar", tarred(IMAGES, "w:gz")), "compressed"),
+        (lambda: put("x/a.tar", b"no tar at all" * 100), "damaged, or no archive"),
+        (lambda: "memory://x/none.tar", "cannot be read"),
+        (lambda: "memory://x/none-*.tar", "no shard of this name"),
+        (lambda: put("x/a.tar", tarred({"cat/1.png": png()})), r"one class \(cat\)"),
+        (lambda: "nosuch://x/a.tar", "Protocol not known"),
+    ],
+)
+def test_what_cannot_be_used(make, said):
+    with pytest.raises(DataError, match=said):
+        sources.load(make())
+
+
+@pytest.mark.slow
+def test_from_an_object_store(tmp_path, monkeypatch):
+    """The same from S3, as a local server of moto speaks it."""
+    pytest.importorskip("moto.server")
+    s3fs = pytest.importorskip("s3fs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    log = (tmp_path / "server.log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+    )
+    try:
+        for _ in range(300):
+            with socket.socket() as trial:
+                if trial.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        fs = s3fs.S3FileSystem()
+        fs.mkdir("bucket")
+        for k in range(3):
+            fs.pipe_file(f"bucket/train-{k}.tar", tarred(dict(list(IMAGES.items())[k::3])))
+        found = sources.load("s3://bucket/train-*.tar", DataConfig(), **FROM_FILES).train
+        beside = sources.load(in_shards(IMAGES), **FROM_FILES).train
+        assert sorted(found.sha256) == sorted(beside.sha256)
+        assert torch.equal(everything(found.images), everything(beside.images))
+    finally:
+        os.kill(server.pid, signal.SIGTERM)
+        server.wait(30)
+        log.close()
