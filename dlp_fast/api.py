@@ -60,7 +60,8 @@ def defend(
 
     Args:
         data: a folder, archive, table or source name; a dataset of (picture, label) or {"image": ..., "label": ...}; an
-            array of uint8 images [n, H, W, 3] or [n, H, W] with `labels` [n]. A label is a number from 0 or a name.
+            array of uint8 images [n, H, W, 3] or [n, H, W], or a list of pictures or paths, with `labels` [n]; a data
+            frame of paths and labels. A label is a number from 0 or a name.
         out: run folder; None keeps nothing on disk.
         preset: name of a shipped configuration, e.g. "paper".
         test, test_labels: a test set in the same form as `data`, to measure clean accuracy; unset: the folder's own.
@@ -81,12 +82,8 @@ def defend(
     values.setdefault("attack", "none")
     values["out"] = str(out) if out is not None else None
     settings = build(values, "defend()")
-    if named:
-        dataset = None
-    elif labels is not None:
-        dataset = sources.from_arrays(data, labels, test, test_labels, classes, flip=flip)
-    else:
-        dataset = sources.from_torchvision(data, test, options=settings.dataset, flip=flip)
+    given = (data, labels, test, test_labels, classes)
+    dataset = None if named else sources.from_python(*given, options=settings.dataset, flip=flip)
     return execute(settings, dataset, quiet=quiet, keep=out is not None)
 
 

@@ -9,7 +9,7 @@ from dlp_fast.data.quarantine import IMAGE_SUFFIXES
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import counted, listing, printable
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OTHER_FILES = {
     (".7z", ".rar"): "unpack it, and give the folder",
@@ -18,14 +18,7 @@ _OTHER_FILES = {
         ".lst",
         ".list",
     ): "save a list of paths and labels as CSV, with a header line such as path,label",
-    (
-        ".jsonl",
-        ".json",
-        ".ndjson",
-        ".xlsx",
-        ".xls",
-        ".ods",
-    ): "save its table as CSV, with columns path and label",
+    (".xlsx", ".xls", ".ods"): "save its table as CSV, with columns path and label",
     (".csv.gz", ".csv.zip", ".csv.xz", ".csv.bz2"): "unpack it, and give the CSV file",
     (
         ".npz",

@@ -14,6 +14,7 @@ from dlp_fast.data.sources.cifar import cifar10
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.digits import digits
 from dlp_fast.data.sources.folder import load_folder
+from dlp_fast.data.sources.parquet_pictures import load_pictures, picture_files
 from dlp_fast.data.sources.saved import is_saved, load_saved
 from dlp_fast.data.sources.table import load_table
 from dlp_fast.errors import DataError
@@ -29,8 +30,8 @@ def load(
     progress: Progress | None = None,
 ) -> Dataset:
     """Load `digits`, `cifar10`, `cifar10:DIR`, a folder `DIR/<class>/...` or `DIR/train` + `DIR/test` (see
-    `find_splits`), a table of paths and labels, an archive of such a folder, tar shards, or what Hugging Face's
-    `save_to_disk` wrote.
+    `find_splits`), a table of paths and labels, an archive of such a folder, tar shards, Parquet files of
+    pictures, or what Hugging Face's `save_to_disk` wrote.
 
     Args:
         data: the source. A folder that is itself called digits or cifar10 is given as `./digits`.
@@ -50,7 +51,8 @@ def load(
     options = options or DataConfig()
     name = str(data)
     table = name.lower().endswith(TABLES) and Path(name).is_file()
-    if not is_folder(name) or table or is_saved(name):
+    pictures = picture_files(name) if is_folder(name) else []
+    if not is_folder(name) or table or pictures or is_saved(name):
         refuse_test_options(name, options)
     if "://" in name:
         raise DataError(
@@ -61,6 +63,8 @@ def load(
         return digits(options.image_size)
     if not is_folder(name):
         return cifar10(name.partition(":")[2] or None, options.image_size)
+    if pictures:
+        return load_pictures(name, pictures, options)
     if table:
         return load_table(name, options, **reading)
     if is_saved(name):
