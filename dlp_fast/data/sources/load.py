@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from dlp_fast.config import DataConfig, is_folder, refuse_test_options
@@ -9,7 +10,7 @@ from dlp_fast.data.near import ARCHIVE_SUFFIXES as ARCHIVES
 from dlp_fast.data.near import TABLE_SUFFIXES as TABLES
 from dlp_fast.data.near import other_file
 from dlp_fast.data.scan import Progress
-from dlp_fast.data.sources.archive import load_archives, shards
+from dlp_fast.data.sources.archive import shards, unpacked
 from dlp_fast.data.sources.cifar import cifar10
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.digits import digits
@@ -79,3 +80,29 @@ def load(
             f"({', '.join(TABLES)}) or an archive ({', '.join(ARCHIVES)})"
         )
     return load_folder(name, options, **reading)
+
+
+def load_archives(
+    archives: list[Path],
+    options: DataConfig,
+    *,
+    loader: str = "auto",
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The images of one archive, or of shards of one set. Arguments and errors as in `load`."""
+    of = unpacked(archives, options, progress)
+    if of.labeled:  # the folders in a class are the shards: nobody's splits
+        options = options.model_copy(update={"splits": "none"})
+    try:
+        dataset = load_folder(str(of.root), options, loader=loader, cache=cache, progress=progress)
+    except DataError as error:
+        told = DataError(f"{printable(str(archives[0]))}, unpacked into {of.root}: {error}")
+        told.quarantine = [*of.refused, *getattr(error, "quarantine", [])]
+        raise told from None
+    return replace(
+        dataset,
+        name=printable(archives[0].name.partition(".")[0]) or "archive",
+        quarantine=(*of.refused, *dataset.quarantine),
+        warnings=(*of.warnings, *dataset.warnings),
+    )

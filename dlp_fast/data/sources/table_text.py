@@ -56,11 +56,7 @@ def read_rows(table: Path, where: str) -> tuple[list[Row], list[str]]:
 
     Raises DataError: no such columns, a row without path or label, a split that is neither true nor false.
     """
-    suffix = table.suffix.lower()
-    if suffix in JSON_SUFFIXES:
-        names, lines = json_records(table, where)
-    else:
-        names, lines = _parquet(table, where) if suffix in (".parquet", ".pq") else _text(table, where)
+    names, lines = _content(table, where)
     columns = find_columns(names)
     if columns is None:
         names, lines = one_hot(names, list(lines), where)
@@ -98,6 +94,31 @@ def read_rows(table: Path, where: str) -> tuple[list[Row], list[str]]:
     rows, told = _whole_numbers(rows, where)
     told += tell_several(where, {row.label for row in rows})
     return rows, [f"{where}: {one}" for one in ([columns.told] if columns.told else [])] + told
+
+
+def read_paths(table: Path, where: str) -> list[str]:
+    """The paths of all rows, whether there is a column of labels or not. DataError: no column of paths, no rows."""
+    names, lines = _content(table, where)
+    plain = [_plain(name) for name in names]
+    at = next((plain.index(name) for name in PATHS if name in plain), None)
+    if at is None:
+        raise DataError(
+            f"{where}: its columns are {listing([printable(str(n)[:80]) for n in names], 12) or 'none'}; expected one "
+            f"of paths ({', '.join(PATHS[:6])}, ...)"
+        )
+    paths = [_local(_cell(line[at])) for _, line in lines if at < len(line)]
+    paths = [western(path) for path in paths if path]
+    if not paths:
+        raise DataError(f"{where}: no rows; expected one a picture under the header")
+    return paths
+
+
+def _content(table: Path, where: str) -> tuple[list[str], Iterable[tuple[int, list[Any]]]]:
+    """(names of columns, numbered rows) of a table of any format."""
+    suffix = table.suffix.lower()
+    if suffix in JSON_SUFFIXES:
+        return json_records(table, where)
+    return _parquet(table, where) if suffix in (".parquet", ".pq") else _text(table, where)
 
 
 def find_columns(names: list[str]) -> Columns | None:
