@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,15 +127,16 @@ def _execute(
         data, train = prepared.data, prepared.dataset.train
         config = fit(config, data, compute, folder, log, ranks)
         log.run_time = time_left(len(data), data.classes, config)
-        overrides = given_overrides(config.decisions, train.paths, log)
+        overrides = given_overrides(config.decisions, train.paths, data.labels, train.classes, log)
         checkpoints = Checkpoints(folder.path / "checkpoints", folder.identity) if folder else None
         session = Session(compute, log, checkpoints, config.checkpoint_seconds, ranks)
         go_back(session, config.decisions, overrides, folder, log)
         with session, out_of_memory_told(config):
             found = run_stages(session, data, config, overrides)
-            scores = score(session, found.model, data)
+            after = replace(prepared, data=replace(data, labels=overrides.relabeled(data.labels)))
+            scores = score(session, found.model, after.data)
             tried = power(session, data, found, config)
-            finished = Finished(prepared, found, scores, overrides, compute, tried)
+            finished = Finished(after, found, scores, overrides, compute, tried)
             results = ranks.agreed(lambda: results_of(finished, config))
         model = classifier_of(finished, config.model, results["model"]["holds"])
         if folder:

@@ -2,13 +2,15 @@
 
     python -m studies.pretrained.run --data DIR --weights FILE.pth --out RESULT.json
 
-Clean images of the training set only, and all labels trusted: what is chosen here has seen no test image and no attack.
+A result file that is there is added to. Clean images of the training set only, and all labels trusted: what is chosen
+here has seen no test image and no attack.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -80,8 +82,11 @@ def main() -> None:
     train, held = held_out(options.data, options.image_size, options.images, options.held, options.seed)
     start = same_order(options.weights, options.model)
     arms = [(None, rate) for rate in options.new] + [(start, rate) for rate in options.rates]
-    points = []
+    points = json.loads(options.out.read_text())["points"] if options.out.exists() else []
+    done = {(of["start"], of["rate"]) for of in points}
     for weights, rate in arms:
+        if ("new" if weights is None else "pretrained", rate) in done:
+            continue
         points.append(point(options, rate, dataclasses.replace(train, start=weights), held))
         result = {"options": chosen(options), "points": points}
         write_result(options.out, result, choose_compute("auto", "auto").describe())

@@ -166,7 +166,7 @@ def _placed(rows: list[Row], root: str, given: str) -> tuple[list[Row], list[Qua
 
 
 def there(root: str, path: str) -> str:
-    """`path` below `root` as the file is called: names in Windows' code page, and those without an ending, are found."""
+    """`path` below `root` as the file is called: names in Windows' code page and those without an ending are found."""
     if os.path.lexists(os.path.join(root, path)):
         return path
     path = western(path)
