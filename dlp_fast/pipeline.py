@@ -64,6 +64,7 @@ def defend(
         members = {"networks": networks, "seconds": first.seconds}
         outcome = replace(outcome, metrics=outcome.metrics | members)
     selection = partition(session, detection, data, config, overrides)
+    data = replace(data, labels=overrides.relabeled(data.labels))  # of the stages that learn from labels
     decision = detection.decision
     found = Defense(
         model,
