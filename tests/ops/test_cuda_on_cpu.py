@@ -73,7 +73,12 @@ def keys(kind: str, n: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["random", "equal", "two", "signed zero", "denormal", "close"])
 def test_choose_few(cuda, kind, n):
     scores = keys(kind, n)
-    for classes, wide, k, m in ((1, True, n // 100, 3), (7, False, min(n, 2048), 40), (3, True, 0, 10**9), (9, True, 1, 0)):
+    for classes, wide, k, m in (
+        (1, True, n // 100, 3),
+        (7, False, min(n, 2048), 40),
+        (3, True, 0, 10**9),
+        (9, True, 1, 0),
+    ):
         if min(m, n) > 2048:
             m = 2048
         labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(classes))
