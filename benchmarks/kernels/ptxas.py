@@ -71,7 +71,9 @@ class Kernel:
 def demangled(names: list[str]) -> list[str]:
     told = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
     return [
-        re.sub(r"\(anonymous namespace\)::|^void |dlp::|cuda::|augment::|residual_scan::", "", line).split("(")[0]
+        re.sub(r"\(anonymous namespace\)::|^void |dlp::|cuda::|augment::|residual_scan::", "", line).split(
+            "("
+        )[0]
         for line in told.stdout.splitlines()
     ]
 
@@ -97,7 +99,16 @@ def compiled(source: Path, csrc: Path, nvcc: str, architecture: str) -> list[Ker
     with tempfile.TemporaryDirectory() as folder:
         flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-I{csrc}", f"-arch=sm_{architecture}"]
         flags += ["-fmad=false"] if source.stem in EXACT else []
-        flags += ["--keep", f"--keep-dir={folder}", "-Xptxas", "-v", "-c", str(source), "-o", f"{folder}/out.o"]
+        flags += [
+            "--keep",
+            f"--keep-dir={folder}",
+            "-Xptxas",
+            "-v",
+            "-c",
+            str(source),
+            "-o",
+            f"{folder}/out.o",
+        ]
         done = subprocess.run([nvcc, *flags], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"ptxas: {source.name} could not be compiled:\n{done.stderr}")
@@ -123,8 +134,12 @@ def table(kernels: list[Kernel], architecture: str) -> str:
 def parser() -> argparse.ArgumentParser:
     arguments = parser_of(__doc__, "benchmarks.kernels.ptxas")
     arguments.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file, Markdown")
-    arguments.add_argument("--csrc", type=Path, default=ROOT / "csrc", metavar="DIR", help="sources to compile")
-    arguments.add_argument("--architecture", choices=list(PROCESSORS), default="90", help="compute capability")
+    arguments.add_argument(
+        "--csrc", type=Path, default=ROOT / "csrc", metavar="DIR", help="sources to compile"
+    )
+    arguments.add_argument(
+        "--architecture", choices=list(PROCESSORS), default="90", help="compute capability"
+    )
     return arguments
 
 
