@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from dlp_fast.engine.pace import PACE
 from dlp_fast.errors import Interrupted, NumericError
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
-from dlp_fast.runs.mapped import column_table, is_mapped
+from dlp_fast.runs.mapped import column_table, copied
 
 AGAIN = 3.0  # seconds: of several processes, each gets a signal from the terminal and from torchrun
 
@@ -112,7 +111,7 @@ class Session:
 
     def complete(self, name: str, outcome: dict[str, Any]) -> None:
         """Keep the outcome of a finished stage (tensors, JSON values)."""
-        self._completed[name] = _copied(outcome)  # its tensors may be a model that trains on
+        self._completed[name] = copied(outcome)  # its tensors may be a model that trains on
         self._current = None
         self.save()
 
@@ -325,15 +324,6 @@ class StageRun:
             self._check_weights()
         finally:
             self.session.log.finish()
-
-
-def _copied(value: Any) -> Any:
-    """A copy of nested dicts and lists; tensors in files, which nobody changes any more, are shared."""
-    if isinstance(value, Tensor):
-        return value if is_mapped(value) else copy.deepcopy(value)
-    if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
-    return [_copied(inner) for inner in value] if isinstance(value, list) else copy.deepcopy(value)
 
 
 def has_random_layers(model: nn.Module) -> bool:
