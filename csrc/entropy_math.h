@@ -66,7 +66,11 @@ DLP_HD float vmul(float a, float b) { return a * b; }
 DLP_HD float vdiv(float a, float b) { return a / b; }
 DLP_HD float vfma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #endif
+#if defined(__CUDA_ARCH__)
+DLP_HD float vmax(float a, float b) { return fmaxf(a, b); }  // one instruction; a zero's sign changes no result
+#else
 DLP_HD float vmax(float a, float b) { return a > b ? a : b; }
+#endif
 // p * 2^n, n in the low bits of `rounded`
 DLP_HD float vscale(float p, float rounded) { return bits_float(float_bits(p) + (float_bits(rounded) << 23)); }
 // p where kSmallest <= t < 0, else +0 (also where t is NaN)
@@ -85,18 +89,12 @@ DLP_HD float vset<float>(float x) {
   return x;
 }
 
-// Adds e^(x - top) to s and (x - top) e^(x - top) to u; elements equal to `top` add nothing (they are
-// counted).
+// e^(t + lost) / 2^n; n is an integer and comes twice: as it is, and in the low bits of `rounded`.
 template <class V>
-DLP_HD void add_term(V x, V top, V& s, V& u) {
-  const V t = vsub(x, top);
-  // What rounding took from t (Fast2Sum; exact where |top| >= |x|, harmless elsewhere): at 30 nats it is 1e-6
-  // of e^t.
-  const V lost = vsub(x, vadd(t, top));
-  const V clamped = vmax(t, vset<V>(kFloor));
-  const V rounded = vfma(clamped, vset<V>(kLog2e), vset<V>(kRound));
-  const V n = vsub(rounded, vset<V>(kRound));
-  V r = vfma(n, vset<V>(-0.693145751953125f), clamped);  // ln 2 in two parts, the first of 17 bits
+DLP_HD V exp_part(V t, V lost, V& rounded, V& n) {
+  rounded = vfma(t, vset<V>(kLog2e), vset<V>(kRound));
+  n = vsub(rounded, vset<V>(kRound));
+  V r = vfma(n, vset<V>(-0.693145751953125f), t);  // ln 2 in two parts, the first of 17 bits
   r = vfma(n, vset<V>(-1.42860677e-06f), r);
   r = vadd(r, lost);
   V p = vset<V>(0.0013843607f);  // minimax on |r| <= ln(2)/2, relative error 2e-9
@@ -105,10 +103,45 @@ DLP_HD void add_term(V x, V top, V& s, V& u) {
   p = vfma(p, r, vset<V>(0.1666643f));
   p = vfma(p, r, vset<V>(0.49999994f));
   p = vfma(p, r, vset<V>(1.0f));
-  p = vfma(p, r, vset<V>(1.0f));
+  return vfma(p, r, vset<V>(1.0f));
+}
+
+// What rounding took from t = x - top (Fast2Sum; exact where |top| >= |x|, harmless elsewhere): at 30 nats it is 1e-6
+// of e^t.
+template <class V>
+DLP_HD V lost_of(V x, V top, V t) {
+  return vsub(x, vadd(t, top));
+}
+
+// Adds e^(x - top) to s and (x - top) e^(x - top) to u; elements equal to `top` add nothing (they are
+// counted).
+template <class V>
+DLP_HD void add_term(V x, V top, V& s, V& u) {
+  const V t = vsub(x, top);
+  const V clamped = vmax(t, vset<V>(kFloor));
+  V rounded, n;
+  V p = exp_part(clamped, lost_of(x, top, t), rounded, n);
   p = vterm(vscale(p, rounded), t);
   s = vadd(s, p);
   u = vfma(clamped, p, u);
+}
+
+// The tree of a row of at most kEnd (a power of two) elements, each a partial sum of its own: what it has at partial sum
+// kAt once those kStep and more away are added to it. `leaf(index, s, u)` adds one element's terms; an index is known
+// when compiling, so that all stays in registers. Elements that are absent are left out, which is as good as zero.
+template <int kEnd, int kStep, int kAt, class V, class Leaf>
+DLP_HD void tree_of_elements(int count, const Leaf& leaf, V& s, V& u) {
+  if constexpr (kStep == kEnd) {
+    s = u = vset<V>(0.0f);
+    leaf(kAt, s, u);
+  } else {
+    tree_of_elements<kEnd, kStep * 2, kAt>(count, leaf, s, u);
+    if (kAt + kStep >= count) return;
+    V other_s, other_u;
+    tree_of_elements<kEnd, kStep * 2, kAt + kStep>(count, leaf, other_s, other_u);
+    s = vadd(s, other_s);
+    u = vadd(u, other_u);
+  }
 }
 
 // Bits of entropy from the two sums; log1p by atanh: ln(f) = k ln 2 + 2 atanh((m - 1) / (m + 1)), and for k =

@@ -274,6 +274,30 @@ Chosen choose_cuda(const Tensor& like, const cpu::Scores& scores, int64_t count,
   return out;
 }
 
+bool fits_few(const Tensor& rows, int64_t lowest, int64_t highest_per_class, bool labelled, int64_t num_classes) {
+  return cuda::fits_few(rows.size(0), num_classes, lowest, labelled ? highest_per_class : 0);
+}
+
+// Both choices in one launch, behind one that sets a counter where there are classes to choose from.
+std::tuple<Tensor, Tensor, Tensor, Tensor> choose_few_cuda(const Tensor& scores, int64_t lowest, int64_t per_class,
+                                                           const std::optional<Tensor>& labels, int64_t num_classes,
+                                                           cudaStream_t stream) {
+  const int64_t rows = scores.size(0);
+  Tensor low = empty_on(scores, lowest, ScalarType::Long);
+  Tensor high = empty_on(scores, highest_size(rows, num_classes, per_class), ScalarType::Long);
+  Tensor counts = empty_on(scores, num_classes, ScalarType::Long), faults = empty_on(scores, 2, ScalarType::Long);
+  const bool both = per_class > 0 && num_classes > 0;
+  const Tensor staging = empty_on(scores, both ? num_classes * std::min(per_class, rows) : 0, ScalarType::Long);
+  const Tensor finished = both ? zeros_on(scores, 1, ScalarType::Int) : empty_on(scores, 0, ScalarType::Int);
+  const cpu::Scores what{pointer<float>(scores), rows, labels.has_value() ? describe_labels(*labels) : cpu::Labels{},
+                         num_classes, true};
+  check_cuda(cuda::choose_few({what, lowest, both ? per_class : 0, cuda::make_plan(rows, 1).id_bits,
+                               pointer<int64_t>(low), pointer<int64_t>(high), high.numel(), pointer<int64_t>(counts),
+                               pointer<int64_t>(faults), pointer<int64_t>(staging), pointer<uint32_t>(finished)},
+                              stream));
+  return {low, high, counts, faults};
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> choose_both_cuda(const Tensor& scores, int64_t lowest,
                                                             int64_t highest_per_class,
                                                             const std::optional<Tensor>& labels, int64_t num_classes,
@@ -282,6 +306,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> choose_both_cuda(const Tensor& scores
                                                             cudaStream_t stream) {
   const float* data = pointer<float>(scores);
   const int64_t rows = scores.size(0);
+  if (fits_few(scores, lowest, highest_per_class, labels.has_value(), num_classes))
+    return choose_few_cuda(scores, lowest, labels.has_value() ? highest_per_class : 0, labels, num_classes, stream);
   Chosen low = choose_cuda(scores, {data, rows, {}, 1, false}, lowest, lowest, low_counted, stream);
   if (!labels.has_value() || num_classes == 0)
     return {low.ids, empty_on(scores, 0, ScalarType::Long), zeros_on(scores, num_classes, ScalarType::Long), low.faults};
@@ -336,8 +362,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> entropy_rank_cuda(const Tenso
   // The entropy kernel counts the first digit on its way out, where the plan's first digit has the 11 bits it
   // counts.
   std::optional<Tensor> low_hist, class_hist;
-  if (lowest > 0) low_hist = zeros_on(logits, cpu::kHistogramBins, ScalarType::Int);
-  if (highest_per_class > 0 && cuda::make_plan(rows, classes).bins == cpu::kHistogramBins)
+  const bool few = fits_few(logits, lowest, highest_per_class, true, classes);
+  if (lowest > 0 && !few) low_hist = zeros_on(logits, cpu::kHistogramBins, ScalarType::Int);
+  if (highest_per_class > 0 && !few && cuda::make_plan(rows, classes).bins == cpu::kHistogramBins)
     class_hist = zeros_on(logits, classes * cpu::kHistogramBins, ScalarType::Int);
   check_cuda(cuda::row_entropy(describe(logits), given_labels.has_value() ? describe_labels(labels) : cpu::Labels{},
                                pointer<float>(entropy), pointer<int32_t>(top),

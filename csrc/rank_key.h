@@ -20,6 +20,8 @@ DLP_HD uint32_t rank_key(float score) {
   const uint32_t b = float_bits(vadd(score, 0.0f));
   return b ^ (static_cast<uint32_t>(static_cast<int32_t>(b) >> 31) | 0x80000000u);
 }
+// A score with this key.
+DLP_HD float score_of_key(uint32_t key) { return bits_float(key & 0x80000000u ? key ^ 0x80000000u : ~key); }
 DLP_HD bool is_finite(float x) { return (float_bits(x) & 0x7f800000u) != 0x7f800000u; }
 
 }  // namespace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def defend(
 
     Args:
         data: a folder, archive, table or source name; a dataset of (picture, label) or {"image": ..., "label": ...}; an
-            array of uint8 images [n, H, W, 3] or [n, H, W] with `labels` [n]. A label is a number from 0 or a name.
+            array of uint8 images [n, H, W, 3] or [n, H, W], or a list of pictures or paths, with `labels` [n]; a data
+            frame of paths and labels. A label is a number from 0 or a name.
         out: run folder; None keeps nothing on disk.
         preset: name of a shipped configuration, e.g. "paper".
         test, test_labels: a test set in the same form as `data`, to measure clean accuracy; unset: the folder's own.
@@ -81,12 +83,8 @@ def defend(
     values.setdefault("attack", "none")
     values["out"] = str(out) if out is not None else None
     settings = build(values, "defend()")
-    if named:
-        dataset = None
-    elif labels is not None:
-        dataset = sources.from_arrays(data, labels, test, test_labels, classes, flip=flip)
-    else:
-        dataset = sources.from_torchvision(data, test, options=settings.dataset, flip=flip)
+    given = (data, labels, test, test_labels, classes)
+    dataset = None if named else sources.from_python(*given, options=settings.dataset, flip=flip)
     return execute(settings, dataset, quiet=quiet, keep=out is not None)
 
 
@@ -129,15 +127,16 @@ def _execute(
         data, train = prepared.data, prepared.dataset.train
         config = fit(config, data, compute, folder, log, ranks)
         log.run_time = time_left(len(data), data.classes, config)
-        overrides = given_overrides(config.decisions, train.paths, log)
+        overrides = given_overrides(config.decisions, train.paths, data.labels, train.classes, log)
         checkpoints = Checkpoints(folder.path / "checkpoints", folder.identity) if folder else None
         session = Session(compute, log, checkpoints, config.checkpoint_seconds, ranks)
         go_back(session, config.decisions, overrides, folder, log)
         with session, out_of_memory_told(config):
             found = run_stages(session, data, config, overrides)
-            scores = score(session, found.model, data)
+            after = replace(prepared, data=replace(data, labels=overrides.relabeled(data.labels)))
+            scores = score(session, found.model, after.data)
             tried = power(session, data, found, config)
-            finished = Finished(prepared, found, scores, overrides, compute, tried)
+            finished = Finished(after, found, scores, overrides, compute, tried)
             results = ranks.agreed(lambda: results_of(finished, config))
         model = classifier_of(finished, config.model, results["model"]["holds"])
         if folder:

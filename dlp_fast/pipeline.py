@@ -64,6 +64,7 @@ def defend(
         members = {"networks": networks, "seconds": first.seconds}
         outcome = replace(outcome, metrics=outcome.metrics | members)
     selection = partition(session, detection, data, config, overrides)
+    data = replace(data, labels=overrides.relabeled(data.labels))  # of the stages that learn from labels
     decision = detection.decision
     found = Defense(
         model,
@@ -123,7 +124,7 @@ def partition(
     """The sets that the stages work on; logged once in the life of a run."""
     position = session.log.position()
     options = config.detection
-    selection = select(detection.suspicion, data.labels, data.classes, options)
+    selection = select(detection.suspicion, data.labels, data.classes, options, session.compute.device)
     selection = apply(selection, overrides, counts(len(data), data.classes, options)[0])
 
     def note() -> dict[str, Any]:

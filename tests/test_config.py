@@ -367,3 +367,17 @@ def test_differences_name_both_values():
     two = resolve(RunConfig(seed=1, out="elsewhere", checkpoint_seconds=1))
     assert {"out", "checkpoint_seconds", "decisions", "track", "dry_run"} == NOT_COMPARED
     assert differences(one, two) == []
+
+
+class TestPlacesGivenTwice:
+    @pytest.mark.parametrize(
+        "words", [["--data", "a", "--data", "b"], ["--data=a", "--data", "b"], ["--out", "x", "--out=x"]]
+    )
+    def test_the_last_does_not_win_in_silence(self, words):
+        with pytest.raises(ConfigError, match="is given 2 times, and the last alone would count"):
+            read_options(words)
+
+    def test_several_names_of_a_pattern(self):
+        with pytest.raises(ConfigError, match="--data takes one place, and b follows it"):
+            read_options(["--data", "a", "b", "c", "--out", "x"])
+        assert read_options(["--data", "a", "--seed", "1", "--seed", "2"]).seed == 2

@@ -55,6 +55,23 @@ class TestPredict:
             assert row["problem"] == ""
         assert not (tmp_path / "x.csv.part").exists()
 
+    def test_an_archive_and_a_table(self, tiny_run, pictures, tmp_path, monkeypatch):
+        monkeypatch.setenv("DLP_FAST_CACHE", str(tmp_path / "cache"))
+        packed = shutil.make_archive(str(tmp_path / "new"), "zip", pictures)
+        (pictures / "list.csv").write_text("image_id\ndog/000\nloose.jpg\ncat/1.png\n")
+        out = tmp_path / "x.csv"
+        try:
+            table = pictures / "list.csv"
+            done = command("predict", tiny_run[0], "--data", packed, table, "--out", out)
+        finally:
+            (pictures / "list.csv").unlink()
+        assert done.code == 0, done.text
+        rows = {row["path"]: row for row in rows_of(out)}
+        first = sorted(one for one in rows if one.startswith(packed))[0]
+        assert rows[first]["class"] and not rows[first]["problem"] and first.startswith(f"{packed}/cat/")
+        for name in ("loose.jpg", "dog/000.png"):
+            assert rows[str(pictures / name)]["class"]
+
     def test_goes_on_where_it_was_killed(self, tiny_run, pictures, tmp_path, monkeypatch):
         run, out = tiny_run[0], tmp_path / "x.csv"
         words = ("predict", run, "--data", pictures, "--out", out)

@@ -3,8 +3,8 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <type_traits>
 
+#include "cpu/element.h"
 #include "entropy_math.h"
 
 namespace dlp {
@@ -14,9 +14,10 @@ namespace {
 struct Lanes {
   static constexpr int kWidth = 8;
   float v[kWidth];
-  static Lanes load(const float* p) {
+  template <class T>
+  static Lanes load(const T* p) {
     Lanes a;
-    std::memcpy(a.v, p, sizeof a.v);
+    for (int l = 0; l < kWidth; ++l) a.v[l] = cpu::to_float(p[l]);
     return a;
   }
   void store(float* p) const { std::memcpy(p, v, sizeof v); }
@@ -67,11 +68,6 @@ inline uint32_t vequal_mask(const Lanes& a, const Lanes& b) {
 namespace dlp::cpu {
 
 namespace {
-template <class T>
-void vwiden(const T* from, int64_t count, float* to) {
-  for (int64_t j = 0; j < count; ++j) to[j] = to_float(from[j]);
-}
-
 // DLP_FAST_SIMD=baseline|avx2|avx512 lowers the level: for tests and for comparing.
 const RankKernels& choose() {
   static constexpr RankKernels kBaseline = make_kernels<Lanes>("baseline");

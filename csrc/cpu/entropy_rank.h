@@ -54,7 +54,13 @@ struct RankKernels {
   // are used up.
   void (*compact)(const Scores& scores, int64_t begin, int64_t end, int shift, int64_t* limit, int64_t* ties,
                   int64_t* cursor, uint32_t* keys, int64_t* ids);
+  // Key, id and group of each row whose key is at most limit[group], in the order of ids; of the rows equal to the
+  // limit only the first ties[group], which are used up. How many there are; -1 where there may be more than
+  // `capacity`, a score is not finite, or a label is out of range.
+  int64_t (*collect)(const Scores& scores, int64_t begin, int64_t end, const uint32_t* limit, int64_t* ties,
+                     int64_t capacity, uint32_t* keys, int64_t* ids, uint8_t* group);
 };
+constexpr int64_t kCollectGroups = 64;  // most groups that `collect` takes
 
 const RankKernels& rank_kernels();           // the best of this processor
 const RankKernels* rank_kernels_avx2();      // null where this build has none
@@ -65,5 +71,13 @@ const RankKernels* rank_kernels_avx512();
 // left out.
 Faults select(const Scores& scores, int64_t count, int64_t threads, const Parallel& parallel, int64_t* chosen,
               int64_t* counts);
+
+// The same where few are wanted: thresholds from a sample of the rows, then one pass that collects what is below them.
+// False where that did not work out and nothing is written: too many wanted, ties, numbers that are not finite.
+bool select_below_thresholds(const Scores& scores, int64_t count, int64_t threads, const Parallel& parallel,
+                             int64_t* chosen, int64_t* counts);
+
+// The `wanted` smallest of a group's candidates, which come in the order of ids.
+void choose_sorted(const uint32_t* keys, const int64_t* ids, int64_t count, int64_t wanted, int64_t* out);
 
 }  // namespace dlp::cpu

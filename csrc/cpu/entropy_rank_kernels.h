@@ -1,164 +1,15 @@
-// The CPU kernels as templates over a lane type; each instruction set includes this into its own translation
-// unit.
+// The CPU kernels of selection, and the set of all kernels of an instruction set, which includes this into its own
+// translation unit.
 #pragma once
 
-#include <cmath>
-#include <limits>
-#include <memory>
+#include <cstring>
 
 #include "cpu/entropy_rank.h"
-#include "entropy_math.h"
+#include "cpu/entropy_rows.h"
 #include "rank_key.h"
 
 namespace dlp::cpu {
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-inline float to_float(float x) { return x; }
-struct Half {
-  uint16_t bits;
-};
-struct Bfloat16 {
-  uint16_t bits;
-};
-inline float to_float(Bfloat16 x) { return bits_float(static_cast<uint32_t>(x.bits) << 16); }
-inline float to_float(Half x) {
-  const uint32_t sign = (x.bits & 0x8000u) << 16, body = x.bits & 0x7fffu;
-  if (body >= 0x7c00u) return bits_float(sign | 0x7f800000u | ((body & 0x3ffu) << 13));
-  // Half times 2^112 in the fp32 encoding; the multiplication also makes denormals normal.
-  return bits_float(sign | float_bits(bits_float(body << 13) * 5.192296858534828e33f));
-}
-
-// The tree of entropy_math.h over the first `width` partial sums; the others are absent, that is zero.
-template <class V>
-inline V tree_sum(V* part, int64_t width) {
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t l = 0; l < half && l + half < width; ++l) part[l] = vadd(part[l], part[l + half]);
-    if (width > half) width = half;
-  }
-  return part[0];
-}
-
-// Rows of at most 32 classes: V::kWidth rows at once, one in each lane, so that no lane idles and the
-// logarithm and the divisions of the last step are shared too.
-template <class V, class T>
-void entropy_of_short_rows(const Logits& logits, int64_t begin, int64_t end, float* entropy, int32_t* top) {
-  constexpr int64_t kRows = V::kWidth;
-  const int64_t classes = logits.classes;
-  const T* data = static_cast<const T*>(logits.data);
-  alignas(64) float column[kLanes * kRows];
-  alignas(64) float bits[kRows];
-  alignas(64) float first[kRows];
-  for (int64_t row = begin; row < end; row += kRows) {
-    const int64_t rows = end - row < kRows ? end - row : kRows;
-    for (int64_t r = 0; r < kRows; ++r) {
-      const T* x = data + (row + (r < rows ? r : 0)) * logits.row_stride;
-      for (int64_t j = 0; j < classes; ++j) column[j * kRows + r] = to_float(x[j]);
-    }
-    V best = V::load(column), bad = vmul(best, vset<V>(0.0f)), place = vset<V>(0.0f);
-    for (int64_t j = 1; j < classes; ++j) {
-      const V x = V::load(column + j * kRows);
-      bad = vfma(x, vset<V>(0.0f), bad);
-      place = vwhere_less(best, x, vset<V>(static_cast<float>(j)), place);
-      best = vmax(x, best);
-    }
-    V s[kLanes], u[kLanes], ties = vset<V>(-1.0f);
-    for (int64_t j = 0; j < classes; ++j) {
-      const V x = V::load(column + j * kRows);
-      s[j] = u[j] = vset<V>(0.0f);
-      add_term(x, best, s[j], u[j]);
-      ties = vadd(ties, vwhere_zero(vsub(x, best), vset<V>(1.0f), vset<V>(0.0f)));
-    }
-    const V sum = vadd(tree_sum(s, classes), ties);
-    vadd(entropy_bits(sum, tree_sum(u, classes)), bad).store(bits);  // `bad` is 0 or NaN
-    place.store(first);
-    for (int64_t r = 0; r < rows; ++r) {
-      entropy[row + r] = bits[r];
-      top[row + r] = static_cast<int32_t>(first[r]);
-    }
-  }
-}
-
-// Longer rows: one row at a time, 32 partial sums.
-template <class V>
-void entropy_of_row(const float* x, int64_t classes, float* entropy, int32_t* top) {
-  constexpr int kW = V::kWidth, kV = kLanes / kW;
-  V best[kV], bad[kV];
-  for (int v = 0; v < kV; ++v) best[v] = vset<V>(-kInfinity), bad[v] = vset<V>(0.0f);
-  const int64_t whole = classes / kLanes * kLanes, rest = classes - whole;
-  for (int64_t j = 0; j < whole; j += kLanes) {
-    for (int v = 0; v < kV; ++v) {
-      const V a = V::load(x + j + v * kW);
-      best[v] = vmax(a, best[v]);
-      bad[v] = vfma(a, vset<V>(0.0f), bad[v]);
-    }
-  }
-  alignas(64) float part[kLanes], part_u[kLanes], tail[kLanes];
-  float largest = -kInfinity, not_finite = 0.0f;
-  for (int64_t j = 0; j < kLanes; ++j) tail[j] = j < rest ? x[whole + j] : -kInfinity;
-  for (int64_t j = 0; j < rest; ++j) {
-    largest = vmax(tail[j], largest);
-    not_finite = vfma(tail[j], 0.0f, not_finite);
-  }
-  for (int v = 0; v < kV; ++v) best[v].store(part + v * kW), bad[v].store(part_u + v * kW);
-  for (int l = 0; l < kLanes; ++l) largest = vmax(part[l], largest), not_finite += part_u[l];
-  if (not_finite != 0.0f) {
-    *entropy = kNan;
-    *top = 0;
-    return;
-  }
-  const V peak = vset<V>(largest);
-  int64_t ties = 0, place = -1;
-  for (int64_t j = 0; j < classes; j += kLanes) {
-    const float* from = j < whole ? x + j : tail;
-    for (int v = 0; v < kV; ++v) {
-      const uint32_t equal = vequal_mask(V::load(from + v * kW), peak);
-      if (equal == 0) continue;
-      if (place < 0) place = j + v * kW + __builtin_ctz(equal);
-      ties += __builtin_popcount(equal);
-    }
-  }
-  float s_row = 0.0f, u_row = 0.0f;
-  for (int64_t piece = 0; piece < classes; piece += kPiece) {
-    const int64_t stop = piece + kPiece < classes ? piece + kPiece : classes;
-    V s[kV], u[kV];
-    for (int v = 0; v < kV; ++v) s[v] = u[v] = vset<V>(0.0f);
-    for (int64_t j = piece; j < stop; j += kLanes) {
-      const float* from = j < whole ? x + j : tail;
-      for (int v = 0; v < kV; ++v) add_term(V::load(from + v * kW), peak, s[v], u[v]);
-    }
-    for (int v = 0; v < kV; ++v) s[v].store(part + v * kW), u[v].store(part_u + v * kW);
-    s_row = vadd(s_row, tree_sum(part, kLanes));
-    u_row = vadd(u_row, tree_sum(part_u, kLanes));
-  }
-  *entropy = entropy_bits(vadd(s_row, static_cast<float>(ties - 1)), u_row);
-  *top = static_cast<int32_t>(place);
-}
-
-template <class V, class T>
-void entropy_of_rows(const Logits& logits, int64_t begin, int64_t end, float* entropy, int32_t* top) {
-  if (logits.classes <= kLanes) return entropy_of_short_rows<V, T>(logits, begin, end, entropy, top);
-  const T* data = static_cast<const T*>(logits.data);
-  if constexpr (std::is_same_v<T, float>) {
-    for (int64_t row = begin; row < end; ++row)
-      entropy_of_row<V>(data + row * logits.row_stride, logits.classes, entropy + row, top + row);
-  } else {
-    const std::unique_ptr<float[]> wide(new float[logits.classes]);
-    for (int64_t row = begin; row < end; ++row) {
-      vwiden(data + row * logits.row_stride, logits.classes, wide.get());
-      entropy_of_row<V>(wide.get(), logits.classes, entropy + row, top + row);
-    }
-  }
-}
-
-template <class V>
-void row_entropy(const Logits& logits, int64_t begin, int64_t end, float* entropy, int32_t* top) {
-  if (logits.element == Element::kFloat) entropy_of_rows<V, float>(logits, begin, end, entropy, top);
-  if (logits.element == Element::kHalf) entropy_of_rows<V, Half>(logits, begin, end, entropy, top);
-  if (logits.element == Element::kBfloat16) entropy_of_rows<V, Bfloat16>(logits, begin, end, entropy, top);
-}
 
 // Counters of one group are kept four times over and added at the end: rows of one value would otherwise wait
 // for their own last store. Digits are computed by the block, packed into words of four, and taken apart by
@@ -300,9 +151,120 @@ inline void compact(const Scores& scores, int64_t begin, int64_t end, int shift,
   compact_one(scores, begin, end, shift, limit[0], ties[0], cursor[0], keys, ids);
 }
 
+// Mask of lanes with a <= b.
+template <class V>
+inline uint32_t vless_equal_mask(V a, V b) {
+  alignas(64) float x[V::kWidth];
+  alignas(64) float y[V::kWidth];
+  a.store(x), b.store(y);
+  uint32_t mask = 0;
+  for (int l = 0; l < V::kWidth; ++l) mask |= static_cast<uint32_t>(x[l] <= y[l]) << l;
+  return mask;
+}
+
+constexpr int64_t kWord = 64;  // rows whose comparisons fill a word
+
+// Border in scores of keys up to `limit`; all keys are below the largest one, which is a NaN's.
+template <bool kLargest>
+inline float border_at(uint32_t limit) {
+  if (limit == 0xffffffffu) return kLargest ? -kInfinity : kInfinity;
+  return score_of_key(kLargest ? ~limit : limit);
+}
+// The same of keys below `limit`. The number below 0 is no -0, which would compare equal.
+template <bool kLargest>
+inline float border_below(uint32_t limit) {
+  return border_at<kLargest>(limit - (!kLargest && limit == 0x80000000u ? 2 : 1));
+}
+
+// Scores are compared as floats, a word of rows at a time; only what passes gets a key, which decides.
+template <bool kLargest, class V>
+int64_t collect_one(const Scores& scores, int64_t begin, int64_t end, uint32_t limit, int64_t& ties, int64_t capacity,
+                    uint32_t* keys, int64_t* ids) {
+  const uint32_t flip = kLargest ? 0xffffffffu : 0u;
+  V border = vset<V>(border_at<kLargest>(limit)), bad = vset<V>(0.0f);
+  int64_t at = 0;
+  for (int64_t i = begin; i < end; i += kWord) {
+    const float* x = scores.data + i;
+    uint64_t hits = 0;
+    if (end - i >= kWord) {
+      for (int64_t j = 0; j < kWord; j += V::kWidth) {
+        const V a = V::load(x + j);
+        bad = vfma(a, vset<V>(0.0f), bad);
+        hits |= static_cast<uint64_t>(kLargest ? vless_equal_mask(border, a) : vless_equal_mask(a, border)) << j;
+      }
+      if (hits == 0) continue;
+    } else {
+      hits = (uint64_t{1} << (end - i)) - 1;
+      for (int64_t j = 0; j < end - i; ++j)
+        if (!is_finite(x[j])) return -1;
+    }
+    if (at + kWord > capacity) return -1;
+    for (; hits != 0; hits &= hits - 1) {
+      const int64_t j = __builtin_ctzll(hits);
+      const uint32_t key = flipped(x[j], flip);
+      if (key > limit || (key == limit && ties == 0)) continue;
+      keys[at] = key;
+      ids[at++] = i + j;
+      if (key == limit && --ties == 0 && limit > 0) border = vset<V>(border_below<kLargest>(limit));
+    }
+  }
+  return vequal_mask(bad, vset<V>(0.0f)) == (uint32_t{1} << V::kWidth) - 1 ? at : -1;
+}
+
+template <bool kLargest, class L>
+int64_t collect_groups(const Scores& scores, int64_t begin, int64_t end, const uint32_t* limit, int64_t* ties,
+                       int64_t capacity, uint32_t* keys, int64_t* ids, uint8_t* group) {
+  const L* labels = static_cast<const L*>(scores.labels.data);
+  const uint32_t flip = kLargest ? 0xffffffffu : 0u;
+  float border[kCollectGroups];
+  for (int64_t g = 0; g < scores.groups; ++g) border[g] = border_at<kLargest>(limit[g]);
+  int64_t at = 0;
+  for (int64_t i = begin; i < end; i += kWord) {
+    const int64_t here = end - i < kWord ? end - i : kWord;
+    const float* x = scores.data + i;
+    const L* label = labels + i;
+    uint64_t wrong = 0;
+    for (int64_t j = 0; j < here; ++j)
+      wrong |= (static_cast<uint64_t>(label[j]) >= static_cast<uint64_t>(scores.groups)) | !is_finite(x[j]);
+    if (wrong != 0) return -1;
+    uint64_t hits = 0;
+    for (int64_t j = 0; j < here; ++j)
+      hits |= static_cast<uint64_t>(kLargest ? x[j] >= border[label[j]] : x[j] <= border[label[j]]) << j;
+    if (hits == 0) continue;
+    if (at + kWord > capacity) return -1;
+    for (; hits != 0; hits &= hits - 1) {
+      const int64_t j = __builtin_ctzll(hits), g = label[j];
+      const uint32_t key = flipped(x[j], flip);
+      if (key > limit[g] || (key == limit[g] && ties[g] == 0)) continue;
+      keys[at] = key;
+      group[at] = static_cast<uint8_t>(g);
+      ids[at++] = i + j;
+      if (key == limit[g] && --ties[g] == 0 && key > 0) border[g] = border_below<kLargest>(key);
+    }
+  }
+  return at;
+}
+
+template <bool kLargest, class V>
+int64_t collect_of(const Scores& scores, int64_t begin, int64_t end, const uint32_t* limit, int64_t* ties,
+                   int64_t capacity, uint32_t* keys, int64_t* ids, uint8_t* group) {
+  if (scores.labels.type == LabelType::kInt32)
+    return collect_groups<kLargest, int32_t>(scores, begin, end, limit, ties, capacity, keys, ids, group);
+  if (scores.labels.type == LabelType::kInt64)
+    return collect_groups<kLargest, int64_t>(scores, begin, end, limit, ties, capacity, keys, ids, group);
+  return collect_one<kLargest, V>(scores, begin, end, limit[0], ties[0], capacity, keys, ids);
+}
+
+template <class V>
+int64_t collect(const Scores& scores, int64_t begin, int64_t end, const uint32_t* limit, int64_t* ties,
+                int64_t capacity, uint32_t* keys, int64_t* ids, uint8_t* group) {
+  const auto run = scores.largest ? collect_of<true, V> : collect_of<false, V>;
+  return run(scores, begin, end, limit, ties, capacity, keys, ids, group);
+}
+
 template <class V>
 constexpr RankKernels make_kernels(const char* name) {
-  return {name, row_entropy<V>, histogram, compact};
+  return {name, row_entropy<V>, histogram, compact, collect<V>};
 }
 
 }  // namespace

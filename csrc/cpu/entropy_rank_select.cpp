@@ -60,7 +60,8 @@ void sort_by_key(std::vector<Entry>& entries) {
   }
 }
 
-// The `wanted` smallest of a group's candidates, which come in the order of ids.
+}  // namespace
+
 void choose_sorted(const uint32_t* keys, const int64_t* ids, int64_t count, int64_t wanted, int64_t* out) {
   uint32_t limit = 0xffffffffu;
   int64_t ties = wanted;
@@ -87,10 +88,9 @@ void choose_sorted(const uint32_t* keys, const int64_t* ids, int64_t count, int6
   for (int64_t i = 0; i < wanted; ++i) out[i] = ids[winners[i].place];
 }
 
-}  // namespace
-
 Faults select(const Scores& scores, int64_t count, int64_t threads, const Parallel& parallel, int64_t* chosen,
               int64_t* counts) {
+  if (select_below_thresholds(scores, count, threads, parallel, chosen, counts)) return {scores.rows, scores.rows};
   const RankKernels& kernels = rank_kernels();
   const int64_t rows = scores.rows, groups = scores.groups;
   const int64_t chunks = std::max<int64_t>(1, std::min(threads, rows / kMinChunk));

@@ -7,8 +7,8 @@
 
 #include <algorithm>
 
+#include "cuda/rank_device.h"
 #include "entropy_math.h"
-#include "rank_key.h"
 
 namespace dlp::cuda {
 
@@ -27,25 +27,6 @@ __device__ float to_float(float x) { return x; }
 __device__ float to_float(__half x) { return __half2float(x); }
 __device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
-__device__ bool load_group(const Labels& labels, int64_t groups, int64_t row, int64_t& group) {
-  group = labels.type == LabelType::kNone    ? 0
-          : labels.type == LabelType::kInt32 ? static_cast<const int32_t*>(labels.data)[row]
-                                             : static_cast<const int64_t*>(labels.data)[row];
-  return group >= 0 && group < groups;
-}
-
-// Where lanes of a warp hit one counter, one of them adds for all: equal keys would otherwise queue 32 deep.
-__device__ void count(uint32_t* counter) {
-  const unsigned active = __activemask();
-  int same;
-  __match_all_sync(active, reinterpret_cast<unsigned long long>(counter), &same);
-  if (!same) {
-    atomicAdd(counter, 1u);
-  } else if ((threadIdx.x & 31) == __ffs(active) - 1) {
-    atomicAdd(counter, static_cast<uint32_t>(__popc(active)));
-  }
-}
-
 struct Epilogue {
   Labels labels;
   int64_t classes;
@@ -55,16 +36,40 @@ struct Epilogue {
   uint32_t* class_hist;
 };
 
-// One thread a row: stores the result and counts its first digit, while it is still in a register.
-__device__ void finish_row(const Epilogue& to, int64_t row, float bits, int32_t top, uint32_t* block_hist) {
+// Adds one to `counter` for each lane of `lanes`, which all call this; where several hit one counter, the first of them
+// adds for all: rows of one entropy would otherwise queue up at one address.
+__device__ void count_together(unsigned lanes, uint32_t* counter) {
+  const unsigned same = __match_any_sync(lanes, reinterpret_cast<unsigned long long>(counter));
+  if ((threadIdx.x & 31) == __ffs(same) - 1) atomicAdd(counter, static_cast<uint32_t>(__popc(same)));
+}
+
+// Called by the lanes of `lanes`, one a row: stores the result and counts its first digit while it is in a register.
+__device__ void finish_row(const Epilogue& to, unsigned lanes, int64_t row, float bits, int32_t top,
+                           uint32_t* block_hist) {
   to.entropy[row] = bits;
   to.top[row] = top;
   const uint32_t key = rank_key(bits);
-  if (to.low_hist != nullptr) atomicAdd(block_hist + (key >> 21), 1u);
+  if (to.low_hist != nullptr) count_together(lanes, block_hist + (key >> 21));
   if (to.class_hist == nullptr) return;
   int64_t group = top;
-  if (to.labels.type != LabelType::kNone && !load_group(to.labels, to.classes, row, group)) return;
-  atomicAdd(to.class_hist + group * kBins + (~key >> 21), 1u);
+  const bool known = to.labels.type == LabelType::kNone || load_group(to.labels, to.classes, row, group);
+  const unsigned rest = __ballot_sync(lanes, known);
+  if (known) count_together(rest, to.class_hist + group * kBins + (~key >> 21));
+}
+
+// add_term of entropy_math.h without its clamp and its selection: what is left out adds nothing either way. Whether x
+// is the largest element of its row.
+__device__ __forceinline__ bool add_terms(float x, float top, float& s, float& u) {
+  const float t = vsub(x, top);
+  float rounded, n;
+  const float part = exp_part(t, lost_of(x, top, t), rounded, n);  // sets `rounded`
+  const float p = vscale(part, rounded);
+  const bool below = t < 0.0f;
+  if (below && t >= kSmallest) {
+    s = vadd(s, p);
+    u = vfma(t, p, u);
+  }
+  return !below;
 }
 
 __device__ void clear_hist(uint32_t* hist) {
@@ -78,10 +83,9 @@ __device__ void flush_hist(const uint32_t* hist, uint32_t* to) {
     if (hist[b] != 0) atomicAdd(to + b, hist[b]);
 }
 
-// C <= 16. A warp a row would leave half of its lanes idle, so: a thread a row, rows staged through shared
-// memory for coalesced reads. Bytes: C * b + 8 a row. Shared: 256 * 17 * 4 + 8 KiB = 25 KiB, so 8 blocks of
-// an sm_90 SM (228 KiB) are resident; registers about 64 (16 logits, 32 partial sums are reused), which
-// allows 4: 1024 threads, 40 KB in flight. The odd pitch keeps the threads of a warp on different banks.
+// C <= 16: a thread a row, rows staged through shared memory for coalesced reads; a warp a row would leave half of its
+// lanes idle. Bytes: C * b + 8 a row. Shared: 256 * 17 * 4 + 8 KiB = 25 KiB, so 8 blocks of an sm_90 SM (228 KiB) are
+// resident. The odd pitch keeps the threads of a warp on different banks.
 template <class T>
 __global__ void __launch_bounds__(kThreads) entropy_short(const T* x, int64_t rows, int classes, int64_t stride,
                                                           Epilogue to) {
@@ -89,100 +93,129 @@ __global__ void __launch_bounds__(kThreads) entropy_short(const T* x, int64_t ro
   __shared__ uint32_t hist[kBins];
   clear_hist(hist);
   const int pitch = classes | 1;
+  // where this thread's first element lies, and how far the next one is: no division in the loop
+  const int first_row = threadIdx.x / classes, first_column = threadIdx.x - first_row * classes;
+  const int next_row = kThreads / classes, next_column = kThreads - next_row * classes;
   for (int64_t first = int64_t{blockIdx.x} * kThreads; first < rows; first += int64_t{gridDim.x} * kThreads) {
     const int here = static_cast<int>(rows - first < kThreads ? rows - first : kThreads);
-    for (int e = threadIdx.x; e < here * classes; e += kThreads) {
-      const int r = e / classes, j = e - r * classes;
+    for (int r = first_row, j = first_column; r < here;) {
       stage[r * pitch + j] = to_float(x[(first + r) * stride + j]);
+      r += next_row;
+      j += next_column;
+      if (j >= classes) j -= classes, ++r;
     }
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) < here) {
-      const float* mine = stage + threadIdx.x * pitch;
-      float v[kShortClasses], s[kShortClasses], u[kShortClasses];
-      float peak = -kInfinity;
-      int place = 0, ties = 0;
-      bool good = true;
+    const bool mine = static_cast<int>(threadIdx.x) < here;
+    const unsigned lanes = __ballot_sync(kAll, mine);
+    if (mine) {
+      const float* row = stage + threadIdx.x * pitch;
+      float v[kShortClasses];
+      float peak = -kInfinity, bad = 0.0f;
 #pragma unroll
       for (int j = 0; j < kShortClasses; ++j) {
-        v[j] = j < classes ? mine[j] : -kInfinity;
-        if (j < classes) good = good && is_finite(v[j]);
-        if (v[j] > peak) peak = v[j], place = j;
+        v[j] = j < classes ? row[j] : -kInfinity;
+        if (j < classes) bad = vfma(v[j], 0.0f, bad);
+        peak = vmax(v[j], peak);
       }
-#pragma unroll
-      for (int j = 0; j < kShortClasses; ++j) {
-        s[j] = u[j] = 0.0f;
-        if (j < classes) {
-          ties += v[j] == peak;
-          add_term(v[j], peak, s[j], u[j]);
-        }
-      }
-#pragma unroll
-      for (int half = kShortClasses / 2; half > 0; half /= 2) {
-#pragma unroll
-        for (int l = 0; l < half; ++l) {
-          s[l] = vadd(s[l], s[l + half]);
-          u[l] = vadd(u[l], u[l + half]);
-        }
-      }
-      const float bits = entropy_bits(vadd(s[0], static_cast<float>(ties - 1)), u[0]);
-      finish_row(to, first + threadIdx.x, good ? bits : __int_as_float(0x7fc00000), good ? place : 0, hist);
+      unsigned largest = 0;  // a bit for each class that has the largest logit
+      float s, u;
+      tree_of_elements<kShortClasses, 1, 0>(
+          classes,
+          [&](int j, float& s_of, float& u_of) {
+            if (add_terms(v[j], peak, s_of, u_of)) largest |= 1u << j;
+          },
+          s, u);
+      const bool good = bad == 0.0f;
+      const float bits = entropy_bits(vadd(s, static_cast<float>(__popc(largest) - 1)), u);
+      finish_row(to, lanes, first + threadIdx.x, good ? bits : __int_as_float(0x7fc00000),
+                 good ? __ffs(static_cast<int>(largest)) - 1 : 0, hist);
     }
     __syncthreads();
   }
   flush_hist(hist, to.low_hist);
 }
 
-__device__ float warp_max(float x) {
-  for (int d = 16; d > 0; d /= 2) x = vmax(x, __shfl_xor_sync(kAll, x, d));
+// The lanes of a row, `width` of them next to each other.
+__device__ __forceinline__ float lanes_max(float x, int width) {
+  for (int step = width / 2; step > 0; step /= 2) x = vmax(x, __shfl_xor_sync(kAll, x, step));
   return x;
 }
-// The tree of entropy_math.h; the sum is right in lane 0.
-__device__ float warp_tree(float x) {
-  for (int d = 16; d > 0; d /= 2) x = vadd(x, __shfl_down_sync(kAll, x, d));
+// Lane 0 of a row: the lower levels of the tree, l with l + half.
+__device__ __forceinline__ float lanes_tree(float x, int width) {
+  for (int half = width / 2; half > 0; half /= 2) x = vadd(x, __shfl_down_sync(kAll, x, half, width));
+  return x;
+}
+__device__ __forceinline__ unsigned lanes_min(unsigned x, int width) {
+  if (width == 32) return __reduce_min_sync(kAll, x);
+  for (int step = width / 2; step > 0; step /= 2) x = min(x, __shfl_xor_sync(kAll, x, step));
+  return x;
+}
+__device__ __forceinline__ unsigned lanes_sum(unsigned x, int width) {
+  if (width == 32) return __reduce_add_sync(kAll, x);
+  for (int step = width / 2; step > 0; step /= 2) x += __shfl_xor_sync(kAll, x, step);
   return x;
 }
 
-// 17 <= C <= 1024 = one piece: a warp a row, the row in registers (kItems a lane), one read of b bytes an
-// element, and about 24 instructions. At kItems = 32: about 64 registers, 4 blocks of 8 warps an SM, 32 rows
-// of 4 KB in flight.
-template <class T, int kItems>
-__global__ void __launch_bounds__(kThreads) entropy_warp(const T* x, int64_t rows, int classes, int64_t stride,
-                                                         Epilogue to) {
+// 16 < C <= 1024: kWidth (8 or 32) lanes a row, so 4 rows a warp or 1; element j is in item j / kWidth of lane
+// j % kWidth, hence in partial sum (j / kWidth) % kParts of that lane, which is sum j % 32 of entropy_math.h. The upper
+// levels of the tree are within a lane, the lower ones between lanes. The row stays in registers: one read.
+//
+// Instructions an element: about 25 (a load, a conversion, a bound, one multiply-add that looks for numbers that are
+// not finite, a maximum, 19 for the term, one bit for a tie). Instructions a row besides: about 110, which four rows
+// share at 8 lanes.
+template <class T, int kWidth, int kItems>
+__global__ void __launch_bounds__(kThreads) entropy_lanes(const T* x, int64_t rows, int classes, int64_t stride,
+                                                          Epilogue to) {
+  static_assert(kItems <= 32, "a lane's ties are the bits of a word");
+  constexpr int kParts = kLanes / kWidth, kRows = 32 / kWidth;
   __shared__ uint32_t hist[kBins];
   clear_hist(hist);
-  const int lane = threadIdx.x & 31;
-  const int64_t first = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  for (int64_t row = first; row < rows; row += int64_t{gridDim.x} * kWarps) {
-    const T* mine = x + row * stride;
+  const int lane = threadIdx.x & 31, l = lane % kWidth;
+  const unsigned own = (kAll >> (32 - kWidth)) << (lane - l);  // the lanes of this row
+  const int64_t warp = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  for (int64_t first = warp * kRows; first < rows; first += int64_t{gridDim.x} * kWarps * kRows) {
+    const int64_t row = first + lane / kWidth;
+    const bool there = row < rows;  // lanes behind the last row do the first one again, and write nothing
+    const T* mine = x + (there ? row : first) * stride;
     float v[kItems];
-    float peak = -kInfinity;
-    bool good = true;
+    float peak = -kInfinity, bad = 0.0f;
 #pragma unroll
     for (int i = 0; i < kItems; ++i) {
-      const int j = i * 32 + lane;
-      v[i] = j < classes ? to_float(mine[j]) : -kInfinity;
-      if (j < classes) good = good && is_finite(v[i]);
+      const int j = i * kWidth + l;
+      v[i] = -kInfinity;
+      if (j < classes) {
+        v[i] = to_float(mine[j]);
+        bad = vfma(v[i], 0.0f, bad);
+      }
       peak = vmax(v[i], peak);
     }
-    peak = warp_max(peak);
-    good = __all_sync(kAll, good);
-    float s = 0.0f, u = 0.0f;
-    unsigned place = kAll, ties = 0;
+    peak = lanes_max(peak, kWidth);
+    const bool good = (__ballot_sync(kAll, bad == 0.0f) & own) == own;
+    float s[kParts] = {}, u[kParts] = {};
+    unsigned largest = 0;  // a bit for each item that is the largest logit
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      if (v[i] == peak) {
-        ++ties;
-        if (place == kAll) place = static_cast<unsigned>(i * 32 + lane);
+    for (int i = 0; i < kItems; ++i)
+      if (add_terms(v[i], peak, s[i % kParts], u[i % kParts])) largest |= 1u << i;
+    unsigned place = largest == 0 ? kAll : static_cast<unsigned>((__ffs(static_cast<int>(largest)) - 1) * kWidth + l);
+    place = lanes_min(place, kWidth);
+    const unsigned ties = lanes_sum(static_cast<unsigned>(__popc(largest)), kWidth);
+#pragma unroll
+    for (int level = 1; level <= 2; ++level) {  // 4 parts at most
+      const int half = kParts >> level;
+#pragma unroll
+      for (int p = 0; p < half; ++p) {
+        s[p] = vadd(s[p], s[p + half]);
+        u[p] = vadd(u[p], u[p + half]);
       }
-      add_term(v[i], peak, s, u);
     }
-    place = __reduce_min_sync(kAll, place);
-    ties = __reduce_add_sync(kAll, ties);
-    s = warp_tree(s);
-    u = warp_tree(u);
-    if (lane == 0) {
-      const float bits = entropy_bits(vadd(s, static_cast<float>(static_cast<int>(ties) - 1)), u);
-      finish_row(to, row, good ? bits : __int_as_float(0x7fc00000), good ? static_cast<int32_t>(place) : 0, hist);
+    s[0] = lanes_tree(s[0], kWidth);
+    u[0] = lanes_tree(u[0], kWidth);
+    const bool writes = l == 0 && there;
+    const unsigned lanes = __ballot_sync(kAll, writes);
+    if (writes) {
+      const float bits = entropy_bits(vadd(s[0], static_cast<float>(static_cast<int>(ties) - 1)), u[0]);
+      finish_row(to, lanes, row, good ? bits : __int_as_float(0x7fc00000), good ? static_cast<int32_t>(place) : 0,
+                 hist);
     }
   }
   flush_hist(hist, to.low_hist);
@@ -202,17 +235,16 @@ __global__ void __launch_bounds__(kThreads) entropy_block(const T* x, int64_t ro
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const T* mine = x + row * stride;
     if (threadIdx.x == 0) block_place = kAll, block_ties = 0, block_bad = 0;
-    float peak = -kInfinity;
-    bool good = true;
+    float peak = -kInfinity, bad = 0.0f;
     for (int64_t j = threadIdx.x; j < classes; j += kThreads) {
       const float v = to_float(mine[j]);
-      good = good && is_finite(v);
+      bad = vfma(v, 0.0f, bad);
       peak = vmax(v, peak);
     }
-    peak = warp_max(peak);
+    peak = lanes_max(peak, 32);
     if (lane == 0) warp_peak[warp] = peak;
     __syncthreads();
-    if (!good) block_bad = 1;
+    if (bad != 0.0f) block_bad = 1;
     for (int w = 0; w < kWarps; ++w) peak = vmax(warp_peak[w], peak);
     float s_row = 0.0f, u_row = 0.0f;
     unsigned place = kAll, ties = 0;
@@ -221,15 +253,13 @@ __global__ void __launch_bounds__(kThreads) entropy_block(const T* x, int64_t ro
       const int64_t end = begin + kPiece < classes ? begin + kPiece : classes;
       float s = 0.0f, u = 0.0f;
       for (int64_t j = begin + lane; j < end; j += 32) {
-        const float v = to_float(mine[j]);
-        if (v == peak) {
+        if (add_terms(to_float(mine[j]), peak, s, u)) {
           ++ties;
           if (place == kAll) place = static_cast<unsigned>(j);
         }
-        add_term(v, peak, s, u);
       }
-      s = warp_tree(s);
-      u = warp_tree(u);
+      s = lanes_tree(s, 32);
+      u = lanes_tree(u, 32);
       if (lane == 0) warp_s[warp] = s, warp_u[warp] = u;
       __syncthreads();
       if (threadIdx.x == 0) {
@@ -243,7 +273,7 @@ __global__ void __launch_bounds__(kThreads) entropy_block(const T* x, int64_t ro
     if (threadIdx.x == 0) {
       const bool fine = block_bad == 0;
       const float bits = entropy_bits(vadd(s_row, static_cast<float>(static_cast<int>(block_ties) - 1)), u_row);
-      finish_row(to, row, fine ? bits : __int_as_float(0x7fc00000), fine ? static_cast<int32_t>(block_place) : 0,
+      finish_row(to, 1u, row, fine ? bits : __int_as_float(0x7fc00000), fine ? static_cast<int32_t>(block_place) : 0,
                  hist);
     }
     __syncthreads();
@@ -270,24 +300,21 @@ cudaError_t launch_entropy(const Logits& logits, const Epilogue& to, cudaStream_
   } else if (classes > kPiece) {
     entropy_block<T><<<blocks_for(rows, 1), kThreads, 0, stream>>>(x, rows, classes, stride, to);
   } else {
-    const int blocks = blocks_for(rows, kWarps);
+    const int few = blocks_for(rows, kWarps * 4), many = blocks_for(rows, kWarps);
     if (classes <= 32)
-      entropy_warp<T, 1><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+      entropy_lanes<T, 8, 4><<<few, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+    else if (classes <= 64)
+      entropy_lanes<T, 8, 8><<<few, kThreads, 0, stream>>>(x, rows, classes, stride, to);
     else if (classes <= 128)
-      entropy_warp<T, 4><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+      entropy_lanes<T, 8, 16><<<few, kThreads, 0, stream>>>(x, rows, classes, stride, to);
     else if (classes <= 256)
-      entropy_warp<T, 8><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+      entropy_lanes<T, 32, 8><<<many, kThreads, 0, stream>>>(x, rows, classes, stride, to);
     else if (classes <= 512)
-      entropy_warp<T, 16><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+      entropy_lanes<T, 32, 16><<<many, kThreads, 0, stream>>>(x, rows, classes, stride, to);
     else
-      entropy_warp<T, 32><<<blocks, kThreads, 0, stream>>>(x, rows, classes, stride, to);
+      entropy_lanes<T, 32, 32><<<many, kThreads, 0, stream>>>(x, rows, classes, stride, to);
   }
   return cudaGetLastError();
-}
-
-__device__ uint64_t composite_of(float score, int64_t row, bool largest, int id_bits) {
-  const uint32_t key = largest ? ~rank_key(score) : rank_key(score);
-  return (static_cast<uint64_t>(key) << id_bits) | static_cast<uint64_t>(row);
 }
 
 // One digit. 4 bytes (12 with int64 labels) a row; nothing at all once every group is settled. One group

@@ -45,6 +45,23 @@ cudaError_t row_entropy(const Logits& logits, const Labels& labels, float* entro
 // first_counted: `hist` holds the first digit already.
 cudaError_t select_rows(const Scores& scores, int64_t count, const Plan& plan, const State& state, bool first_counted,
                         cudaStream_t stream);
+
+// Both choices of few rows in one launch: a block for the lowest, one for each class. `staging` [classes, most] and
+// `finished` (starts as 0) are used where per_class > 0; `high` holds what it is to hold, then -1.
+struct FewChoices {
+  Scores scores;  // without labels: the lowest alone; groups: how many classes
+  int64_t lowest, per_class;
+  int id_bits;
+  int64_t* low;
+  int64_t* high;
+  int64_t high_size;
+  int64_t* counts;
+  int64_t* faults;
+  int64_t* staging;
+  uint32_t* finished;
+};
+bool fits_few(int64_t rows, int64_t classes, int64_t lowest, int64_t per_class);
+cudaError_t choose_few(const FewChoices& choices, cudaStream_t stream);
 cudaError_t gather_groups(const int32_t* group, const int64_t* order, int64_t size, int32_t* out, cudaStream_t stream);
 // out[i] = id of sorted[order[i]], or -1 behind the winners; a null order is the identity.
 cudaError_t write_ids(const int64_t* sorted, const int64_t* order, int64_t size, int id_bits, int64_t* out,

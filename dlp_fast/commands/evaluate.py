@@ -27,7 +27,7 @@ class EvaluateConfig(Section):
     run: Annotated[Path, tyro.conf.Positional]
     """A finished run folder."""
     data: Path
-    """Test images with their true labels: a folder a class."""
+    """Test images with their true labels: a folder a class, an archive of it, or a table of paths and labels."""
     triggered: Path | None = None
     """The same kind of folder with the trigger on each image, under true labels."""
     target: str | None = None

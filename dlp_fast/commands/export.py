@@ -66,13 +66,29 @@ def kept(samples: dict[str, list[str]]) -> list[int]:
     unknown = {word for word in words if word and word not in OVERRIDES}
     if unknown:
         raise DataError(
-            f"samples.csv: override {shorten(min(unknown))} is unknown; write keep, drop, suspect or nothing"
+            f"samples.csv: override {shorten(min(unknown))} is unknown; write keep, drop, suspect, relabel or nothing"
         )
     return [
         i
         for i, (decision, word) in enumerate(zip(samples["decision"], words))
-        if word == "keep" or (decision != "suspected_poisoned" and not word)
+        if word in ("keep", "relabel") or (decision != "suspected_poisoned" and not word)
     ]
+
+
+def labels_of(samples: dict[str, list[str]], classes: tuple[str, ...], labels: torch.Tensor) -> list[int]:
+    """`labels`, int64 [n], with the new ones of the images that a person relabeled.
+
+    Raises DataError where the label of such an image is none of the classes.
+    """
+    place, new = {csv_cell(name): i for i, name in enumerate(classes)}, labels.tolist()
+    for i, word in enumerate(samples["override"]):
+        if word.strip().lower() == "relabel":
+            if samples["label"][i] not in place:
+                raise DataError(
+                    f"samples.csv: image {i} is to be relabeled {shorten(samples['label'][i])}, which is no class of it"
+                )
+            new[i] = place[samples["label"][i]]
+    return new
 
 
 def table(rows: list[list[Any]]) -> bytes:
@@ -176,7 +192,8 @@ def _placed(
 def as_imagefolder(run: Path, out: Path, samples: dict[str, list[str]], config: ExportConfig) -> str:
     """out/<class>/<id>.<suffix> of the images that are kept, and the list of where each came from."""
     chosen, originals = kept(samples), Originals(run, config)
-    classes, labels = originals.dataset.train.classes, originals.labels.tolist()
+    classes = originals.dataset.train.classes
+    labels = labels_of(samples, classes, originals.labels)
     folder = {i: classes[labels[i]] for i in chosen}
     rows = [["file", "sample_id", "path", "label"]]
     for i, path in _placed(originals, chosen, out / "images", folder, "writing images"):
@@ -190,12 +207,13 @@ def as_fiftyone(run: Path, out: Path, samples: dict[str, list[str]], config: Exp
     originals = Originals(run, config)
     names = [csv_cell(c) for c in originals.dataset.train.classes]
     everybody = list(range(len(samples["path"])))
+    new = labels_of(samples, originals.dataset.train.classes, originals.labels)
     labels = {}
     for i, path in _placed(
         originals, everybody, out / "data", dict.fromkeys(everybody, ""), "writing images"
     ):
         labels[path.stem] = {
-            "label": int(originals.labels[i]),
+            "label": new[i],
             "attributes": {
                 "decision": samples["decision"][i],
                 "score": float(samples["score"][i]),

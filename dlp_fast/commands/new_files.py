@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlp_fast.config import DataConfig
+from dlp_fast.data.near import TABLE_SUFFIXES, nearest_path, told_of_pattern
 from dlp_fast.data.scan import Quarantined
+from dlp_fast.data.sources.archive import shards, unpacked
+from dlp_fast.data.sources.table import there
+from dlp_fast.data.sources.table_text import read_paths
 from dlp_fast.data.walk import Walk
 from dlp_fast.errors import ConfigError, DataError, ResourceError
 from dlp_fast.runs.names import printable
@@ -17,29 +22,48 @@ from dlp_fast.runs.names import printable
 FORMAT = 1  # of what is kept while a command works
 
 
-def find_files(places: Iterable[Path]) -> tuple[list[str], list[Quarantined]]:
-    """Paths of all files in `places`, which are files or folders, and what cannot be used, by its path as given.
+def find_files(places: Iterable[Path], options: DataConfig) -> tuple[dict[str, str], list[Quarantined]]:
+    """Paths of all files in `places`, each with how it is shown to people, and what cannot be used, by its path shown.
 
-    Folders are searched with all below them, in the order of the bytes of the names; names with a dot are hidden, and
-    links that lead out of a folder are refused. Raises DataError where a place does not exist, or holds no file.
+    A place is a file, a folder, an archive of files (shown as ARCHIVE/name) or a table with a column of paths, which
+    start from its own folder. Folders are searched with all below them, in the order of the bytes of the names;
+    names with a dot are hidden, and links that lead out of a folder are refused. `options`: limits of archives.
+
+    Raises DataError where a place does not exist, holds no file, or is a damaged archive or table.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     refused: list[Quarantined] = []
     for place in places:
+        shown, name = printable(str(place)), str(place).lower()
         if place.is_dir():
-            walk = Walk(os.path.realpath(place))
-            found |= dict.fromkeys(os.path.join(place, name) for name in walk.files())
-            refused += [
-                Quarantined(os.path.join(place, one.path.removeprefix("./")), one.reason, one.detail)
-                for one in walk.quarantine
-            ]
-        elif os.path.lexists(place):
-            found[str(place)] = None
+            _search(place, place, found, refused)
+        elif not os.path.lexists(place):
+            near = nearest_path(str(place))
+            meant = f"; perhaps {printable(near)} is meant" if near else told_of_pattern(str(place))
+            raise DataError(f"{shown}: no such file or folder{meant}")
+        elif name.endswith(TABLE_SUFFIXES):
+            root = str(place.parent)
+            paths = (os.path.join(root, there(root, path)) for path in read_paths(place, shown))
+            found |= {path: path for path in paths}
+        elif archives := shards(str(place)):
+            of = unpacked(archives, options)
+            refused += [Quarantined(f"{place}/{one.path}", one.reason, one.detail) for one in of.refused]
+            _search(of.root, place, found, refused)
         else:
-            raise DataError(f"{printable(str(place))}: no such file or folder")
+            found[str(place)] = str(place)
     if not found and not refused:
         raise DataError(f"{', '.join(printable(str(place)) for place in places)}: no file in it")
-    return list(found), refused
+    return found, refused
+
+
+def _search(folder: Path, shown: Path, found: dict[str, str], refused: list[Quarantined]) -> None:
+    """Add what lies in `folder`, which people know as `shown`."""
+    walk = Walk(os.path.realpath(folder))
+    found |= {os.path.join(folder, name): os.path.join(shown, name) for name in walk.files()}
+    refused += [
+        Quarantined(os.path.join(shown, one.path.removeprefix("./")), one.reason, one.detail)
+        for one in walk.quarantine
+    ]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ __all__ = ["guarded", "parse", "read_options", "tell"]
 
 Options = TypeVar("Options", bound=BaseModel)
 
+PLACES = ("--data", "--out", "--test", "--dataset.test", "--dataset.images", "--decisions", "--triggered")
 FILES_HELP = (
     f"Besides the options below: --preset NAME ({', '.join(presets())}) and --config FILE.yaml. "
     "Defaults < preset < file < options."
@@ -55,6 +56,7 @@ def parse(
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
             named = argument.strip().rstrip("=") or (before if before.startswith("-") else "an argument")
             raise ConfigError(f"{named}: empty; a variable of the shell that is not set may have been meant")
+    _refuse_places(options, arguments)
     given = {} if default is None else {"default": default}
     prog = f"python -m dlp_fast.{command}"
     try:
@@ -63,6 +65,28 @@ def parse(
         at = _place_of(error.section, options)
         told = "; ".join(f"--{at}{name.replace('_', '-')}: {what}" for name, what in error.problems)
         raise ConfigError(f"{told}. See {prog} --help.") from None
+
+
+def _refuse_places(options: type[BaseModel], arguments: list[str]) -> None:
+    """ConfigError where a place is given twice, of which the last alone would count, or several where one is taken, as
+    a shell makes of a pattern.
+    """
+    words = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
+    for option in PLACES:
+        at = [i for i, word in enumerate(words) if word == option]
+        if len(at) > 1:
+            raise ConfigError(
+                f"{option} is given {len(at)} times, and the last alone would count; give it once"
+            )
+    positional = any("Positional" in repr(field.metadata) for field in options.model_fields.values())
+    one = "data" in options.model_fields and options.model_fields["data"].annotation in (str, Path)
+    if one and not positional and "--data" in arguments:
+        more = arguments[arguments.index("--data") + 2 :]
+        if more and not more[0].startswith("-"):
+            raise ConfigError(
+                f"--data takes one place, and {more[0]} follows it. Give the folder that holds the class folders; the "
+                "shell may have made many names of a pattern"
+            )
 
 
 def _place_of(section: type[BaseModel], options: type[BaseModel]) -> str:

@@ -32,7 +32,7 @@ class PredictConfig(Section):
     run: Annotated[Path, tyro.conf.Positional]
     """A finished run folder."""
     data: tuple[Path, ...]
-    """Folders (with all below them) and image files."""
+    """Folders (with all below them), image files, archives, and tables with a column of paths."""
     out: Path
     """The CSV file to write; must not exist. The same command again goes on where it was killed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -57,7 +57,8 @@ def main() -> None:
     log = RunLog(None)
     if caution(model.holds):
         log.warn(f"{run}: {caution(model.holds)}")
-    files, refused = find_files(config.data)
+    shown, refused = find_files(config.data, options_of(run))
+    files = list(shown)
     reading = {"fit": model.fit, "bit_depth": model.bit_depth}
     kept = Kept(config.out, {"model": sha256(run / "model.safetensors"), **reading})
     keys = {path: key_of(path) for path in files}
@@ -71,7 +72,7 @@ def main() -> None:
         kept.keep({keys[path]: answers[path] for path in part})
         log.advance(len(files) - len(todo) + start + len(part), 1)
     log.close()
-    answers = {path: kept.answers[keys[path]] for path in files}
+    answers = {shown[path]: kept.answers[keys[path]] for path in files}
     answers |= {one.path: f"{one.reason}: {one.detail}" for one in refused}
     _write(config.out, answers, model.classes)
     kept.done()

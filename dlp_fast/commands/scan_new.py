@@ -35,7 +35,8 @@ class ScanNewConfig(Section):
     run: Annotated[Path, tyro.conf.Positional]
     """A finished run folder, with its checkpoints (they hold stage 1's network)."""
     data: Path
-    """New images: a folder a class, as for the run; classes of the run may be missing."""
+    """New images: a folder a class, an archive of it, or a table of paths and labels; classes of the run may be
+    missing."""
     out: Path
     """The CSV file to write; must not exist."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -81,6 +81,7 @@ _HEIF_ADVICE = "install pillow-heif (pip install pillow-heif) or convert it"
 _ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_SUBFILE, _SUB_DIRECTORIES, _DNG_VERSION = 254, 330, 50706  # tags of TIFF
 _heif_lock = threading.Lock()
 _heif: list[str | None] = []
 
@@ -127,7 +128,7 @@ def open_image(data: bytes) -> Image.Image:
     try:
         # a text or colour profile beyond what Pillow unpacks says nothing of the pixels
         seen = without_texts(data, keep_orientation=True) if data.startswith(_PNG_START) else data
-        return Image.open(BytesIO(seen), formats=formats)
+        image = Image.open(BytesIO(seen), formats=formats)
     except UnidentifiedImageError:
         raise _unidentified(data) from None
     except Image.DecompressionBombError as error:
@@ -136,6 +137,18 @@ def open_image(data: bytes) -> Image.Image:
         raise ImageRejected("too_large", "opening it needs more memory than allowed") from None
     except Exception as error:
         raise undecodable(data, error) from None
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_raw(image, data):
+        raise unsupported("a camera's raw file (what Pillow reads of it is a preview)")
+    return image
+
+
+def _is_raw(image: TiffImagePlugin.TiffImageFile, data: bytes) -> bool:
+    """Whether a TIFF is the raw file of a camera: DNG and CR2 say so; in NEF, ARW and others the first picture is a
+    reduced one, and the raw one is in a directory below it.
+    """
+    tags = image.tag_v2
+    reduced = tags.get(_SUBFILE) == 1 and _SUB_DIRECTORIES in tags
+    return _DNG_VERSION in tags or data[8:10] == b"CR" or reduced
 
 
 def is_heif(data: bytes) -> bool:

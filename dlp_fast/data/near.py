@@ -9,23 +9,16 @@ from dlp_fast.data.quarantine import IMAGE_SUFFIXES
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import counted, listing, printable
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OTHER_FILES = {
-    (".7z", ".rar"): "unpack it, and give the folder",
+    (".7z", ".rar", ".zst", ".lz4", ".z", ".dmg", ".iso", ".egg"): "unpack it, and give the folder",
     (
         ".txt",
         ".lst",
         ".list",
     ): "save a list of paths and labels as CSV, with a header line such as path,label",
-    (
-        ".jsonl",
-        ".json",
-        ".ndjson",
-        ".xlsx",
-        ".xls",
-        ".ods",
-    ): "save its table as CSV, with columns path and label",
+    (".xlsx", ".xls", ".ods"): "save its table as CSV, with columns path and label",
     (".csv.gz", ".csv.zip", ".csv.xz", ".csv.bz2"): "unpack it, and give the CSV file",
     (
         ".npz",
@@ -44,10 +37,32 @@ _OTHER_FILES = {
 SEEN = 10_000  # entries of a folder that are looked at for advice
 
 
+_STARTS = (
+    (b"PK\x03\x04", ".zip"),
+    (b"\x1f\x8b", ".tar.gz"),
+    (b"BZh", ".tar.bz2"),
+    (b"\xfd7zXZ\0", ".tar.xz"),
+)
+"""First bytes of archives, and what their names end in."""
+
+
 def other_file(name: str) -> str:
-    """What to do with a file that is no source, by its ending; "" where nothing is known."""
+    """What to do with a file that is no source, by its ending or its first bytes; "" where nothing is known."""
     folded = name.lower()
-    return next((advice for endings, advice in _OTHER_FILES.items() if folded.endswith(endings)), "")
+    if folded.endswith(IMAGE_SUFFIXES):
+        return "it is one image; give the folder that holds the class folders"
+    advice = next((advice for endings, advice in _OTHER_FILES.items() if folded.endswith(endings)), "")
+    if advice:
+        return advice
+    try:
+        with open(name, "rb") as file:
+            start = file.read(512)
+    except OSError:
+        return ""
+    ending = (
+        ".tar" if start[257:262] == b"ustar" else next((e for s, e in _STARTS if start.startswith(s)), "")
+    )
+    return f"it looks like an archive: give it a name that ends in {ending}" if ending else ""
 
 
 def nearest_path(path: str) -> str | None:
@@ -69,13 +84,20 @@ def nearest_path(path: str) -> str | None:
     return os.path.join(folder, folded[near[0]]) if near and wanted else None
 
 
+def told_of_pattern(path: str) -> str:
+    """`; sentence` where `path`, which is not there, has * or another sign of a pattern in it; else ""."""
+    if not any(sign in path for sign in "*?["):
+        return ""
+    return "; it reads like a pattern: give the folder itself"
+
+
 def no_folder(path: str) -> DataError:
     """What to say where `path` is not a folder of images."""
     shown = printable(str(path))
     if os.path.exists(path):
         return DataError(f"{shown}: not a folder; give a folder of images, one folder a class")
     near = nearest_path(str(path))
-    meant = f"; perhaps {printable(near)} is meant" if near else ""
+    meant = f"; perhaps {printable(near)} is meant" if near else told_of_pattern(str(path))
     return DataError(f"{shown}: no such folder{meant}; give `digits`, `cifar10` or a folder of images")
 
 

@@ -25,9 +25,17 @@ def is_mark(group: Group, config: DetectionConfig) -> bool:
 
 def marks_among(groups: Sequence[Group], classes: int, config: DetectionConfig) -> list[Group]:
     """The groups that are marks. Where `max_marked_classes` of the classes or more have some of their own, pictures of
-    one layout are alike by nature, as digits are; then only clear marks count.
+    one layout are alike by nature, as digits are; then only clear marks count. Smooth marks are told apart: frames and
+    borders, which abound in photographs, are none.
     """
     marks = [group for group in groups if is_mark(group, config)]
+    smooth = [mark for mark in marks if "smooth" in mark.proposal]
+    others = [mark for mark in marks if "smooth" not in mark.proposal]
+    return [*_where_rare(others, classes, config), *_where_rare(smooth, classes, config)]
+
+
+def _where_rare(marks: list[Group], classes: int, config: DetectionConfig) -> list[Group]:
+    """`marks`, or the clear ones among them where so many classes have some."""
     of_all = np.concatenate([mark.core for mark in marks if mark.label is None] or [np.zeros(0, np.int64)])
     own = {m.label for m in marks if m.label is not None and np.isin(m.core, of_all).mean() < 0.5}
     if len(own) < max(2, config.max_marked_classes * classes):

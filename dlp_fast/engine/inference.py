@@ -47,11 +47,14 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 def score(session: Session, model: nn.Module, data: TrainingData) -> Scores:
     """Entropy fp32 [n], losses fp32 [n] and predicted class int64 [n] of every image, on the CPU, in eval mode.
 
-    Each rank scores a contiguous shard, in the same batches as one process would, so that the bits are the same.
+    Entropy and prediction come from one read of a batch's logits on their device, and no more than a batch of logits is
+    ever held. Each rank scores a contiguous shard, in the same batches as one process would, so that the bits are the
+    same.
     """
     batches = session.ranks.shard(list(torch.arange(len(data)).split(BATCH[data.device.type])))
+    ranker = ops.EntropyRanker(data.classes)
     nothing = torch.empty(0)
-    parts: list[tuple[Tensor, ...]] = [] if batches else [(nothing, nothing, nothing.long(), nothing)]
+    parts: list[tuple[Tensor, ...]] = [] if batches else [(nothing, nothing.long(), nothing)]
     with eval_mode(model):
         for ids, following in zip(batches, [*batches[1:], None]):
             session.poll()
@@ -61,8 +64,8 @@ def score(session: Session, model: nn.Module, data: TrainingData) -> Scores:
             logits = model(x).float()
             loss = F.cross_entropy(logits, data.target(ids), reduction="none")
             other = F.cross_entropy(logits, data.other_label(ids), reduction="none")
-            parts.append((ops.row_entropy(logits), loss, logits.argmax(1), other))
-    columns = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+            parts.append((loss, ranker.update(logits), other))
+    columns = [ranker.entropy, *map(torch.cat, zip(*parts, strict=True))]
     return Scores(*(session.ranks.gather(column) for column in columns))
 
 

@@ -160,10 +160,16 @@ class EntropyRanker:
     def __len__(self) -> int:
         return sum(e.shape[0] for e in self._entropy)
 
-    def update(self, logits: Tensor, labels: Tensor | None = None) -> None:
+    @property
+    def entropy(self) -> Tensor:
+        """Of all rows so far, fp32 [n], bits, on the device of the logits."""
+        return torch.cat(self._entropy) if self._entropy else torch.empty(0)
+
+    def update(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
         """Takes the next batch, logits [b, num_classes]; labels for every batch or for none.
 
-        Logits that are not finite raise at once on a CPU; on CUDA ``finish(check=True)`` finds them.
+        Returns the class of each row's largest logit (the first of equal ones), int64 [b], which the entropy needs
+        anyway. Logits that are not finite raise at once on a CPU; on CUDA ``finish(check=True)`` finds them.
         """
         _check_logits(logits)
         if logits.shape[1] != self.num_classes:
@@ -175,6 +181,7 @@ class EntropyRanker:
         entropy, top = _entropy_and_class(logits, check=None, first_id=before)
         self._entropy.append(entropy)
         self._labels.append(top if labels is None else labels.detach().clone())
+        return top.long()
 
     def merge(self, other: EntropyRanker) -> None:
         """Appends the rows of ``other``: its row i gets id len(self) + i."""
@@ -187,9 +194,8 @@ class EntropyRanker:
 
     def finish(self, lowest: int, highest_per_class: int = 0, *, check: bool | None = None) -> Ranking:
         """The ranking of all rows so far, as ``entropy_rank`` gives it of all logits; more may follow."""
-        entropy = torch.cat(self._entropy) if self._entropy else torch.empty(0)
         labels = torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64)
-        return select(entropy, lowest, highest_per_class, labels, self.num_classes, check=check)
+        return select(self.entropy, lowest, highest_per_class, labels, self.num_classes, check=check)
 
     def _agree(self, labelled: bool) -> None:
         if self._labelled not in (None, labelled):

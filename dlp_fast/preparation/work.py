@@ -44,8 +44,18 @@ def time_left(
         else:
             work += _tuning(images, classes, config, epochs * per_epoch)
     if config.detection.power:
-        work.append(Work(POWER, epochs * per_epoch, step, config.detection.power))
+        work.append(_trials(config, epochs * per_epoch, step))
     return TimeLeft(work, {OTHERS: FIRST, POWER: FIRST}, clock)
+
+
+def _trials(config: RunConfig, steps: int, step: float) -> Work:
+    """The rounds of `detection.power`: in each, stage 1 and its further networks; networks that trials ask for because a
+    planted trigger is in doubt are not foreseen.
+    """
+    rounds, networks = config.detection.power, config.detection.networks
+    if networks or config.detection.method != "learning_curves":
+        return Work(POWER, steps, step, networks or 1, times=rounds)
+    return Work(POWER, steps, step, MOST_MEMBERS, config.supervised.min_steps, whole=True, times=rounds)
 
 
 def _tuning(images: int, classes: int, config: RunConfig, before: int) -> list[Work]:

@@ -48,7 +48,8 @@ def gallery_data(
         "group": of.duplicate_of[:shown].tolist(),
         "border": of.border[:shown].tolist(),
         "findings_of": [[k for k, inside in enumerate(row) if inside] for row in members],
-        "given": [] if left_out(samples) else given(samples),
+        "classes": len(classes),
+        "given": [] if left_out(samples) else given(samples, place),
     }
 
 
@@ -57,15 +58,21 @@ def names_of(samples: dict[str, list[str]], classes: list[str]) -> list[str]:
     return [*classes, *sorted(set(samples["label"]) - set(classes))]
 
 
-def given(samples: dict[str, list[str]]) -> list[tuple[int, str, str]]:
-    """(id, path, label) of the images that a person has decided about already."""
-    rows = enumerate(zip(samples["path"], samples["override"], strict=False))
-    return [(i, path, word) for i, (path, word) in rows if word]
+def given(samples: dict[str, list[str]], place: dict[str, int]) -> list[tuple[int, str, str]]:
+    """(id, path, override) of the images that a person has decided about already; `relabel:2` is the new label by its
+    place among the names of the page.
+    """
+    rows = enumerate(zip(samples["path"], samples["override"], samples["label"], strict=False))
+    return [
+        (i, path, f"relabel:{place[label]}" if word == "relabel" else word)
+        for i, (path, word, label) in rows
+        if word
+    ]
 
 
 def left_out(samples: dict[str, list[str]]) -> int:
     """How many decisions of the run the page does not hand on: none, or all where they are too many."""
-    count = len(given(samples))
+    count = sum(map(bool, samples["override"]))
     return count if count > MOST_GIVEN else 0
 
 

@@ -20,7 +20,8 @@ class Work:
 
     title: how the title of its bar begins; steps: of one bar; cost: of a step, in images that pass the network forward
     (training on one is three); most: bars of this kind there may be at most. granted: there are as many as fit into
-    this many steps after one of an earlier work that is as long.
+    this many steps after one of an earlier work that is as long, or, where `whole`, with one of its own in any case.
+    times: all of this comes so many times.
     """
 
     title: str
@@ -28,12 +29,15 @@ class Work:
     cost: float
     most: int = 1
     granted: int | None = None
+    whole: bool = False
+    times: int = 1
 
     def bars(self, steps: int) -> int:
         """How many bars there are where one takes `steps`."""
-        return (
-            self.most if self.granted is None else max(0, min(self.most, self.granted // max(1, steps) - 1))
-        )
+        if self.granted is None:
+            return self.most * self.times
+        fit = self.granted // max(1, steps)
+        return max(1, min(self.most, fit)) * self.times if self.whole else max(0, min(self.most, fit - 1))
 
 
 class TimeLeft:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
 from dlp_fast.runs.log import RunLog
@@ -11,11 +13,15 @@ from dlp_fast.runs.writer import RunFolder
 from dlp_fast.selection.overrides import Overrides, no_overrides, read_decisions
 
 
-def given_overrides(decisions: Path | None, paths: tuple[str, ...], log: RunLog) -> Overrides:
-    """The overrides in the file `decisions` for the images `paths`, by id; none without a file."""
+def given_overrides(
+    decisions: Path | None, paths: tuple[str, ...], labels: Tensor, classes: tuple[str, ...], log: RunLog
+) -> Overrides:
+    """The overrides in the file `decisions` for the images `paths`, by id; none without a file. Else as
+    `read_decisions`.
+    """
     if decisions is None:
         return no_overrides()
-    overrides = read_decisions(decisions, paths)
+    overrides = read_decisions(decisions, paths, labels, classes)
     counted = ", ".join(f"{count} {label}" for label, count in overrides.counts.items())
     log.say(f"decisions from {decisions}: {counted}")
     return overrides

@@ -1,9 +1,9 @@
-"""A person's decisions: a column `override` in samples.csv (keep, drop, suspect), read back and checked."""
+"""A person's decisions: a column `override` in samples.csv (keep, drop, suspect, relabel), read back and checked."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,26 +15,32 @@ from dlp_fast.runs.names import FORMULA_STARTS, csv_cell, printable
 from dlp_fast.runs.tables import read_table
 from dlp_fast.selection.partition import Selection, places
 
-OVERRIDES = ("keep", "drop", "suspect")
+OVERRIDES = ("keep", "drop", "suspect", "relabel")
+
+
+def _nobody() -> Tensor:
+    return torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """keep, drop, suspect: int64 ids, ascending.
+    """keep, drop, suspect, relabel: int64 ids, ascending.
 
     keep: the label is right; drop: detection and stages 2 and 3 do not use the image; suspect: the image is treated as
-    poisoned.
+    poisoned; relabel: as keep, under another label: `new_labels`, int64, in the order of `relabel`.
     """
 
     keep: Tensor
     drop: Tensor
     suspect: Tensor
+    relabel: Tensor = field(default_factory=_nobody)
+    new_labels: Tensor = field(default_factory=_nobody)
 
     @property
     def fingerprint(self) -> str:
         """Hash of what is decided, empty where nothing is."""
-        labels = self.labels()
-        text = "\n".join(f"{i} {labels[i]}" for i in sorted(labels))
+        labels, new = self.labels(), dict(zip(self.relabel.tolist(), self.new_labels.tolist()))
+        text = "\n".join(f"{i} {labels[i]}" + (f" {new[i]}" if i in new else "") for i in sorted(labels))
         return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
     @property
@@ -45,6 +51,19 @@ class Overrides:
     def labels(self) -> dict[int, str]:
         """The override label of each image that has one, by id."""
         return {i: label for label in OVERRIDES for i in getattr(self, label).tolist()}
+
+    @property
+    def right(self) -> Tensor:
+        """int64 ids of the images whose label a person says is right, after relabeling."""
+        return torch.cat([self.keep, self.relabel])
+
+    def relabeled(self, labels: Tensor) -> Tensor:
+        """`labels`, int64 [n], with the new ones in it; detection has seen those that came with the images."""
+        if not len(self.relabel):
+            return labels
+        new = labels.clone()
+        new[self.relabel] = self.new_labels
+        return new
 
 
 def is_id(text: str, n: int) -> bool:
@@ -57,17 +76,20 @@ def shorten(text: str) -> str:
 
 
 def no_overrides() -> Overrides:
-    none = torch.empty(0, dtype=torch.int64)
-    return Overrides(none, none, none)
+    return Overrides(_nobody(), _nobody(), _nobody())
 
 
-def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
+def read_decisions(
+    file: Path, paths: tuple[str, ...], labels: Tensor | None = None, classes: tuple[str, ...] = ()
+) -> Overrides:
     """The overrides in `file` (samples.csv or samples.parquet with the columns override and sample_id or path, or both;
-    also as spreadsheet programs save it) for the images `paths`, by id.
+    also as spreadsheet programs save it) for the images `paths`, by id. With relabel, the column label has the new one.
 
     A path alone may be longer or shorter than that of the image set, where just one image can be meant.
-    Raises DataError, naming the row, for an unknown, doubled or ambiguous image, an unknown word, a formula, or another
-    image set.
+
+    Args: labels: int64 [n], as the images came; classes: names; where they are missing, nothing can be relabeled.
+    Raises DataError, naming the row, for an unknown, doubled or ambiguous image, an unknown word, a formula, another
+    image set, or a label that is no class, or is another one without the word relabel.
     """
 
     def wrong(row: int | None, what: str) -> DataError:
@@ -83,11 +105,12 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
     if missing:
         raise wrong(
             None,
-            f"no column {' and no column '.join(missing)}; add a column override (keep, drop, suspect) to the "
+            f"no column {' and no column '.join(missing)}; add a column override (keep, drop, suspect, relabel) to the "
             "samples.csv of the run",
         )
-    images = _Images(paths)
+    images, naming = _Images(paths), _Labels(labels, classes)
     found: dict[int, str] = {}
+    new: dict[int, int] = {}
     seen: set[int] = set()
     for number, cells in enumerate(rows, start=2):
         if len(cells) != len(names):
@@ -96,24 +119,58 @@ def read_decisions(file: Path, paths: tuple[str, ...]) -> Overrides:
         word = row["override"].strip().lower()
         if word.startswith(FORMULA_STARTS):
             raise wrong(
-                number, f"override {shorten(word)} begins like a formula; write keep, drop or suspect"
+                number,
+                f"override {shorten(word)} begins like a formula; write keep, drop, suspect or relabel",
             )
         if word and word not in OVERRIDES:
-            raise wrong(number, f"override {shorten(word)} is unknown; write keep, drop, suspect or nothing")
+            raise wrong(
+                number, f"override {shorten(word)} is unknown; write keep, drop, suspect, relabel or nothing"
+            )
         try:
             i = images.named_in(row)
+            label = naming.new_in(row, i, word)
         except ValueError as error:
             raise wrong(number, str(error)) from None
         if i in seen:
             raise wrong(number, f"sample_id {i} stands there twice; leave one row")
         seen.add(i)
         if word:
-            found[i] = word
+            found[i] = "keep" if word == "relabel" and label is None else word
+        if label is not None:
+            new[i] = label
 
     def ids(word: str) -> Tensor:
         return torch.tensor(sorted(i for i, w in found.items() if w == word), dtype=torch.int64)
 
-    return Overrides(*(ids(word) for word in OVERRIDES))
+    relabeled = torch.tensor([new[i] for i in sorted(new)], dtype=torch.int64)
+    return Overrides(*(ids(word) for word in OVERRIDES), relabeled)
+
+
+class _Labels:
+    """New labels by what a row says in its column label: the name of a class as samples.csv writes it."""
+
+    def __init__(self, labels: Tensor | None, classes: tuple[str, ...]):
+        self.labels, self.classes = labels, classes
+        self.place = {csv_cell(name): i for i, name in enumerate(classes)}
+
+    def new_in(self, row: dict[str, str], i: int, word: str) -> int | None:
+        """The new label of image `i`; None where it stays. ValueError: relabel without a class, or the reverse."""
+        cell = row.get("label", "")
+        said = self.place.get(cell, self.place.get(cell.strip()))
+        if word == "relabel":
+            if said is None or self.labels is None:
+                few = ", ".join(list(self.place)[:8]) + (", ..." if len(self.place) > 8 else "")
+                told = f"label {shorten(cell)} is none of {few or 'the classes'}" if cell else "no label"
+                raise ValueError(f"relabel, and {told}; write the right class in the column label")
+            return None if said == int(self.labels[i]) else said
+        if said is not None and self.labels is not None and word in ("", "keep"):
+            now = int(self.labels[i])
+            if said != now:
+                raise ValueError(
+                    f"label {shorten(cell)}, and image {i} came as {shorten(csv_cell(self.classes[now]))}; write "
+                    "relabel in the column override to change it, or put the label back"
+                )
+        return None
 
 
 class _Images:
@@ -167,7 +224,7 @@ def apply(chosen: Selection, over: Overrides, to_unlearn: int) -> Selection:
         inside[ids] = True
         return inside
 
-    keep, drop, suspect = mask(over.keep), mask(over.drop), mask(over.suspect)
+    keep, drop, suspect = mask(over.right), mask(over.drop), mask(over.suspect)
     # what a person suspects ranks before all, what a person keeps after all
     score = chosen.score.clone()
     score[over.suspect] = score.min().clamp(max=0) - 1

@@ -91,18 +91,22 @@ def counts(n: int, classes: int, config: DetectionConfig) -> tuple[int, int]:
     return min(poisoned, n // 2), clean
 
 
-def select(of: Suspicion, labels: Tensor, classes: int, config: DetectionConfig) -> Selection:
+def select(
+    of: Suspicion, labels: Tensor, classes: int, config: DetectionConfig, device: torch.device | None = None
+) -> Selection:
     """Lowest `score` are suspected poisoned, highest `clean_score` of each class suspected clean (DLP Eq. 5, γ).
 
     Where a decision names its suspects, these are suspected, however many; the γ lowest are unlearnt. Where it names
     none and the configuration does not ask for γ all the same, nobody is suspected.
 
-    Args: labels: int64 [n], as given in the image set.
+    Args: labels: int64 [n], as given in the image set; device: where the scores are ranked, which changes no id; None:
+    the CPU. What comes back is on the CPU.
     An image in both sets (only in tiny classes) counts as suspected poisoned.
     """
     n = len(of.score)
     lowest, per_class = counts(n, classes, config)
-    order = ops.select(of.score, n).lowest
+    device = device or of.score.device
+    order = ops.select(of.score.to(device), n, check=True).lowest.cpu()
     named = order[of.suspected[order]]
     if config.method == "learning_curves" and not len(named) and config.nothing_found == "skip":
         lowest = 0
@@ -110,7 +114,8 @@ def select(of: Suspicion, labels: Tensor, classes: int, config: DetectionConfig)
         lowest = min(lowest, len(named))  # nobody outside of a found group loses a label
     poisoned, to_unlearn = named if len(named) else order[:lowest], order[:lowest]
     eligible = torch.where(of.never_clean, of.clean_score.min() - 1, of.clean_score)
-    clean = ops.select(eligible, 0, per_class, labels, num_classes=classes).highest
+    ranked = ops.select(eligible.to(device), 0, per_class, labels.to(device), num_classes=classes, check=True)
+    clean = ranked.highest.cpu()
     clean = clean[~torch.isin(clean, poisoned) & ~of.never_clean[clean]]
     suspected = torch.zeros(n, dtype=torch.bool)
     suspected[poisoned] = True

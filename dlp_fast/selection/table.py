@@ -24,8 +24,8 @@ def samples_table(
 ) -> dict[str, Sequence[Any]]:
     """The columns of samples.csv by name, in the order of the ids; of more than CSV_ROWS images numbers are arrays.
 
-    Args: labels: int64 [n]; entropy: fp32 [n], bits, after stage 1; overrides: a person's label by id; where there are
-    any they are kept in a column of their own.
+    Args: labels: int64 [n], after a person's relabeling; entropy: fp32 [n], bits, after stage 1; overrides: a person's
+    decision by id; where there are any they are kept in a column of their own.
     """
     decision = ["undecided"] * len(paths)
     for i in chosen.suspected_clean.tolist():

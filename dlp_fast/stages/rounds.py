@@ -139,7 +139,7 @@ def judge(
     }
     return {
         "metrics": metrics,
-        "given_away": given_away[~torch.isin(given_away, overrides.keep)],
+        "given_away": given_away[~torch.isin(given_away, overrides.right)],
         "findings": [finding.as_json() for finding in decision.findings],
         "max_subthreshold_score": decision.max_subthreshold_score,
         "held_out": {label: vars(agreement) for label, agreement in heard.items()},

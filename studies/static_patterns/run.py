@@ -26,9 +26,9 @@ CASES = [
     ("badnets", 0.001), ("badnets", 0.003), ("badnets", 0.01), ("badnets", 0.1),
     ("blended", 0.002), ("blended", 0.01), ("blended", 0.1),
     ("sig", 0.1), ("sig", 0.5),
+    ("low-frequency", 0.003), ("low-frequency", 0.01), ("low-frequency", 0.1),
     ("all-to-all badnets", 0.003), ("all-to-all badnets", 0.01), ("all-to-all badnets", 0.1),
 ]  # fmt: skip
-CLASSES = 10
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--pack", type=Path, required=True, help="an .npz with train_jpeg, train_offsets, train_labels"
     )
     add_out(of)
+    of.add_argument("--attacks", nargs="+", help="only these")
     of.add_argument("--images", type=int, default=10_000, help="drawn for each run")
     of.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the poisoned sets")
     of.add_argument("--clean-seeds", type=int, nargs="+", default=[0, 1, 2], help="of the clean sets")
@@ -56,15 +57,16 @@ def load(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def poisoned_set(attack: str, rate: float, seed: int, pixels: torch.Tensor, labels: torch.Tensor):
     """(images, labels, bool [n] poisoned); the rate of sig is of the target class, else of all images."""
     images, nobody = ResidentImages(pixels), torch.zeros(len(labels), dtype=torch.bool)
+    classes = int(labels.max()) + 1
     if attack == "clean":
         return images, labels, nobody
     if attack.startswith("all-to-all"):
         chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed + 7))
         nobody[chosen[: round(rate * len(labels))]] = True
         table = triggers.badnets((images.height, images.width), seed)
-        moved = torch.where(nobody, (labels + 1) % CLASSES, labels)
+        moved = torch.where(nobody, (labels + 1) % classes, labels)
         return TriggeredImages(images, nobody, table), moved, nobody
-    names = tuple(str(c) for c in range(CLASSES))
+    names = tuple(str(c) for c in range(classes))
     size = (images.height, images.width)
     planned = plan(attack, labels, names, size, rate=rate, rate_of="auto", target="0", seed=seed)
     return planned.poison(images), planned.labels, planned.poisoned
@@ -76,7 +78,7 @@ def measure(
     drawn = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[: options.images]
     images, seen, poisoned = poisoned_set(attack, rate, seed, pixels[drawn], labels[drawn])
     wall, cpu = time.perf_counter(), time.process_time()
-    groups = static_patterns(images, seen, CLASSES)
+    groups = static_patterns(images, seen, int(labels.max()) + 1)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     truth, found = poisoned.numpy(), []
     for group in groups:
@@ -102,6 +104,7 @@ def main() -> None:
     options = parser().parse_args()
     pixels, labels = load(options.pack)
     runs = [(attack, rate, seed) for attack, rate in CASES for seed in options.seeds]
+    runs = [run for run in runs if options.attacks is None or run[0] in options.attacks]
     runs += [("clean", 0.0, seed) for seed in options.clean_seeds]
     print(
         "| attack | rate | seed | poisoned | best group: poisoned of images | recall | precision | clean purities | s |"

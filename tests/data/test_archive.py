@@ -301,3 +301,80 @@ def test_names_of_a_zip_that_says_no_encoding(tmp_path, code):
     assert (found.train.classes == ("cãcat", "dödog"), len(told)) == (
         (True, 0) if code == "utf-8" else (False, 1)
     )
+
+
+def test_labels_in_json_beside_the_images(tmp_path):
+    def samples(label):
+        files = {f"{i:04d}.png": png(seed=i) for i in range(6)}
+        return files | {f"{i:04d}.json": f'{{"label": {label(i)}}}'.encode() for i in range(6)}
+
+    data = sources.load(tarred(tmp_path / "s.tar", samples(lambda i: i % 2)))
+    assert (data.train.classes, len(data.train)) == (("0", "1"), 6)
+    with pytest.raises(DataError, match="no class folders"):  # one that says no label
+        sources.load(tarred(tmp_path / "t.tar", samples(lambda i: "null" if i == 3 else 1)))
+    with pytest.raises(DataError, match="cannot be the name of a folder"):
+        sources.load(tarred(tmp_path / "u.tar", samples(lambda i: '"../x"')))
+
+
+@pytest.mark.parametrize("folder", ["", "set/"])
+def test_archives_within_an_archive(tmp_path, folder):
+    inner = {
+        f"{folder}{name}.zip": zipped(tmp_path / f"{name}.zip", IMAGES).read_bytes()
+        for name in ("train", "test")
+    }
+    with pytest.raises(DataError, match=r"it holds archives, test\.zip, train\.zip") as told:
+        sources.load(zipped(tmp_path / "outer.zip", inner))
+    data = sources.load(str(told.value).rpartition("--data ")[2])
+    assert (len(data.train), len(data.test)) == (6, 6)
+
+
+class TestOneSplit:
+    """What evaluate, scan_new and --test read: a folder, an archive of it, or a table."""
+
+    def load(self, place, **options):
+        return sources.load_split(place, DataConfig(**options), classes=("cat", "dog", "eel"), size=12)
+
+    def pixels(self, tmp_path):
+        from corpus import write
+
+        return self.load(write(tmp_path / "plain", IMAGES))[0]
+
+    @pytest.mark.parametrize("inside", ["", "set/", "set/test/"])
+    def test_an_archive(self, tmp_path, inside):
+        files = {inside + name: data for name, data in IMAGES.items()}
+        if "test" in inside:
+            files |= {f"set/train/{name}": png(seed=99) for name in IMAGES}
+        found, refused = self.load(zipped(tmp_path / "s.zip", files))
+        assert torch.equal(found.images.pixels, self.pixels(tmp_path).images.pixels)
+        assert found.labels.tolist() == [0, 0, 0, 1, 1, 1] and refused == []
+
+    @pytest.mark.parametrize("split", [False, True])
+    def test_a_table(self, tmp_path, split):
+        want = self.pixels(tmp_path)
+        lines = ["file,label" + ",split" * split]
+        lines += [f"plain/{name},{name.split('/')[0]}" + ",test" * split for name in reversed(IMAGES)]
+        lines += ["plain/cat/0.png,eel,train"] * split
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        found, _ = self.load(tmp_path / "t.csv", images=tmp_path / "elsewhere")
+        assert torch.equal(found.images.pixels, want.images.pixels)
+        assert found.labels.tolist() == want.labels.tolist()
+
+    @pytest.mark.parametrize(
+        ("rows", "told"),
+        [
+            ("path,label\nx.png,owl\n", "label owl is none of the 3 classes trained on"),
+            ("path,label,split\nplain/cat/0.png,cat,train\n", "no row is of split test"),
+            ("path,label\nplain/no.png,cat\n", "none of its 1 files"),
+        ],
+    )
+    def test_a_table_that_does_not_fit(self, tmp_path, rows, told):
+        self.pixels(tmp_path)
+        (tmp_path / "t.csv").write_text(rows)
+        with pytest.raises(DataError, match=told):
+            self.load(tmp_path / "t.csv")
+
+    def test_as_the_test_set_of_a_folder(self, tmp_path):
+        self.pixels(tmp_path)
+        place = zipped(tmp_path / "t.zip", IMAGES)
+        data = sources.load(tmp_path / "plain", DataConfig(test=place))
+        assert len(data.test) == 6

@@ -162,6 +162,14 @@ def test_other_cut_files(file_format, percent):
     assert rejected(data[: len(data) * percent // 100]).reason == "truncated"
 
 
+@pytest.mark.parametrize("tags", [{50706: b"\1\4\0\0"}, {254: 1, 330: 8}])
+def test_raw_files_of_cameras_are_no_tiff(tags):
+    data = encoded(noise(16, 16), "TIFF", tiffinfo=tags)
+    with pytest.raises(ImageRejected, match="unsupported_format: a camera's raw file"):
+        decode(data)
+    decode(encoded(noise(16, 16), "TIFF", tiffinfo={254: 1}))
+
+
 def test_cut_tiff():
     data = encoded(noise(100, 100), "TIFF", compression="tiff_lzw")
     assert rejected(data[: len(data) // 2]).reason in ("truncated", "unreadable", "not_an_image")

@@ -91,6 +91,25 @@ class TestAdvice:
     def test_other_files(self, tmp_path, name, advice):
         assert advice in what_lies_there(str(put(tmp_path, name)))
 
+    @pytest.mark.parametrize(
+        ("name", "start", "advice"),
+        [
+            ("x/cat.PNG", b"", "it is one image; give the folder that holds the class folders"),
+            ("photos", b"PK\x03\x04", "give it a name that ends in .zip"),
+            ("photos", bytes(257) + b"ustar", "give it a name that ends in .tar"),
+            ("photos.tar.zst", b"", "unpack it, and give the folder"),
+        ],
+    )
+    def test_one_file(self, tmp_path, name, start, advice):
+        put(tmp_path, name)
+        (tmp_path / name).write_bytes(start)
+        with pytest.raises(DataError, match=advice):
+            load(tmp_path / name)
+
+    def test_a_pattern(self, tmp_path):
+        with pytest.raises(DataError, match="reads like a pattern: give the folder itself"):
+            load(f"{tmp_path}/*/*.png")
+
     def test_no_class_folders(self, tmp_path):
         put(tmp_path, "a.jpg", "labels.csv")
         with pytest.raises(

@@ -110,3 +110,81 @@ def test_where_the_files_are_instead(tmp_path, path, advice):
     with pytest.raises(DataError) as told:
         load_table(tmp_path / "t.csv", DataConfig(images=tmp_path / "images"))
     assert advice.format(above=tmp_path) in str(told.value)
+
+
+@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_its_mark(tmp_path, code):
+    rows, _ = read(tmp_path, "path,label\na.jpg,café\n".encode(code))
+    assert [(row.path, row.label) for row in rows] == [("a.jpg", "café")]
+
+
+@pytest.mark.parametrize("before", ["sep=;\r\n", "# made by hand\n\n", "\ufeffsep=;\n", "# "])
+def test_lines_before_the_header(tmp_path, before):
+    rows, _ = read(tmp_path, f"{before}path;label\na.jpg;cat\n".encode())
+    assert [(row.path, row.label) for row in rows] == [("a.jpg", "cat")]
+    assert rows[0].number == before.count("\n") + 2
+
+
+def test_a_row_with_a_cell_too_many(tmp_path):
+    assert len(read(tmp_path, "path,label\na.jpg,cat,,\n")[0]) == 1  # what spreadsheets leave at the end
+    with pytest.raises(DataError, match=r"row 3 has 3 cells, and the header 2.*comma.*quotes"):
+        read(tmp_path, "path,label\na.jpg,cat\nb,c.jpg,cat\n")
+
+
+class TestOneColumnAClass:
+    def test_it_is_read(self, tmp_path):
+        text = "filename,split,cat,dog\na.jpg,train,1,0\nb.jpg,test,0.0,1.0\n\n"
+        rows, _ = read(tmp_path, text)
+        assert [(r.path, r.label, r.split) for r in rows] == [
+            ("a.jpg", "cat", "train"),
+            ("b.jpg", "dog", "test"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("cells", "told"), [("1,1", "row 2 is of cat, dog"), ("0,0", "row 2 is of none")]
+    )
+    def test_not_one_class(self, tmp_path, cells, told):
+        with pytest.raises(DataError, match=told):
+            read(tmp_path, f"filename,cat,dog\na.jpg,{cells}\n")
+
+    def test_other_numbers_are_no_classes(self, tmp_path):
+        with pytest.raises(DataError, match="expected a header line"):
+            read(tmp_path, "filename,width,height\na.jpg,1,640\n")
+
+
+def test_labels_that_read_like_several(tmp_path):
+    assert "reads like 2 labels" in read(tmp_path, "path,label\na.jpg,cat|dog\nb.jpg,dog\n")[1][0]
+    assert not read(tmp_path, "path,label\na.jpg,salt; pepper\nb.jpg,dog\n")[1]
+
+
+def test_addresses_of_files(tmp_path):
+    rows, _ = read(
+        tmp_path, "uri,label\nfile:///x/a%20b.jpg,cat\nfile://localhost/x/c.jpg,cat\nd%20e.jpg,cat\n"
+    )
+    assert [row.path for row in rows] == ["/x/a b.jpg", "/x/c.jpg", "d%20e.jpg"]
+
+
+class TestJson:
+    LINES = '{"file_name": "a.jpg", "label": "cat"}\n\n{"label": 1, "file_name": "b.jpg", "x": null}\n'
+
+    def test_lines(self, tmp_path):
+        rows, _ = read(tmp_path, self.LINES, "metadata.jsonl")
+        assert [(r.number, r.path, r.label) for r in rows] == [(1, "a.jpg", "cat"), (3, "b.jpg", "1")]
+
+    def test_a_list(self, tmp_path):
+        rows, _ = read(tmp_path, '[{"path": "a.jpg", "label": "cat"}]', "x.json")
+        assert [(r.path, r.label) for r in rows] == [("a.jpg", "cat")]
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ('{"path": "a.jpg"\n', "no JSON"),
+            ('{"path": "a", "label": "b"}\nnonsense', "line 2 is no JSON"),
+            ("[1, 2]", "line 1 is no record"),
+            ('{\n"images": [],\n"annotations": []}', "COCO"),
+            ("", "its columns are none"),
+        ],
+    )
+    def test_what_is_told(self, tmp_path, text, told):
+        with pytest.raises(DataError, match=told):
+            read(tmp_path, text, "x.json")

@@ -6,7 +6,10 @@ import pytest
 import torch
 from tiny import session, training_data
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from dlp_fast import ops
+from dlp_fast.engine import inference
 from dlp_fast.engine.inference import (
     accuracy,
     caught_features,
@@ -16,6 +19,35 @@ from dlp_fast.engine.inference import (
     score,
 )
 from dlp_fast.models.registry import build_model, classifier_of
+
+
+class FirstPixels(nn.Module):
+    """Some of the input as it is: logits that do not depend on the batch, in any bit."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def forward(self, x):
+        return x[:, : self.count].clone()
+
+
+class Largest(TorchDispatchMode):
+    """Notes the shapes that ops make."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(one, torch.Tensor):
+                self.shapes.add(tuple(one.shape))
+        return out
+
+    def rows_of(self, columns):
+        return max(shape[0] for shape in self.shapes if len(shape) == 2 and shape[1] == columns)
 
 
 class TestInference:
@@ -47,6 +79,21 @@ class TestInference:
         own = p[torch.arange(len(data)), data.labels]
         torch.testing.assert_close(found.loss.double(), -own.log(), rtol=1e-4, atol=1e-5)
         assert torch.equal(found.prediction, p.argmax(1))
+
+    @pytest.mark.parametrize("batch", [1, 7, 60, 512])
+    def test_scores_rank_as_one_call_on_all_logits_would(self, batch, monkeypatch):
+        """A batch of logits at a time: no tensor of all of them, and the same ids for any batch size."""
+        data, model = training_data(n=60), nn.Sequential(nn.Flatten(), FirstPixels(3))
+        logits = model(data.plain(torch.arange(60)))
+        monkeypatch.setitem(inference.BATCH, "cpu", batch)
+        with Largest() as largest:
+            found = score(session(), model, data)
+        assert largest.rows_of(3) <= batch
+        want = ops.entropy_rank(logits, 60, 5, data.labels)
+        assert torch.equal(found.entropy, want.entropy)
+        got = ops.select(found.entropy, 60, 5, data.labels, data.classes)
+        assert torch.equal(got.lowest, want.lowest) and torch.equal(got.highest, want.highest)
+        assert torch.equal(found.prediction, logits.argmax(1))
 
     def test_accuracy(self):
         model = nn.Flatten()  # logits are the pixels themselves

@@ -125,6 +125,44 @@ def test_selection_is_the_stable_sort(kind, n, device):
             assert_chosen_like_reference(scores, k, m, labels, classes)
 
 
+@native
+@pytest.mark.parametrize("threads", [1, 3])
+def test_few_of_many_rows_with_rare_and_absent_classes(threads):
+    """Thresholds from a sample know little of a class of three rows, and nothing of one that it misses."""
+    n = 60_000
+    scores = keys("random", n)
+    labels = torch.zeros(n, dtype=torch.int64)
+    labels[::7], labels[[5, 40_001, 59_998]], labels[17_000:17_200] = 2, 3, 5
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for given in (labels, labels.int()):
+            assert_chosen_like_reference(scores, 40, 5, given, 6)
+            assert_chosen_like_reference(-scores, 3, 250, given, 6)
+    finally:
+        torch.set_num_threads(before)
+
+
+def sampled_rows(n: int, size: int) -> torch.Tensor:
+    """Which rows the CPU kernel draws thresholds from: one of each stretch."""
+    rows, word = [], 1
+    for i in range(size):
+        begin, word = n * i // size, (word * 1664525 + 1013904223) % 2**32
+        rows.append(begin + (word >> 8) % (n * (i + 1) // size - begin))
+    return torch.tensor(rows)
+
+
+def test_a_sample_that_misleads_changes_nothing():
+    n = 16_384
+    scores = keys("random", n).abs()
+    labels = (torch.arange(n) % 12 == 0).long()
+    drawn = sampled_rows(n, n // 8)
+    assert len(drawn.unique()) == n // 8
+    scores[drawn] -= 10  # all that the sample sees is lower than all others
+    assert_chosen_like_reference(scores, n // 16, 0, None, 0)
+    assert_chosen_like_reference(-scores, 0, 100, labels, 2)
+
+
 def test_labels_of_both_widths_and_strided_inputs():
     scores, labels = torch.randn(3000), torch.randint(7, (3000,))
     want = select(scores, 30, 5, labels, 7)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from dlp_fast.report.render import write_report
 from dlp_fast.selection.overrides import read_decisions
@@ -76,6 +78,11 @@ def order(page) -> list[int]:
         "Array.from(document.querySelectorAll('.card')).sort((a, b) => a.at - b.at)"
         ".map(c => +c.textContent.match(/rank (\\d+)/)[1])"
     )
+
+
+def samples(folder) -> list[dict[str, str]]:
+    with (folder / "samples.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def active(page) -> int:
@@ -231,6 +238,44 @@ class TestDownload:
             wanted = {i: word for i, word in wanted.items() if i != 3 or keys[seen.index(3)] != "k"}
         assert read == wanted
         assert {i % 5 for i in read} == set(range(5))  # each of the hostile names came through
+
+    def test_the_suggested_label(self, page, made):
+        """R takes the class that the clean model says; where it says the label, nothing is suggested."""
+        page.choose("by-list", "differs")
+        page.run("document.getElementById('gallery').focus()")
+        one = active(page)
+        card = f"document.getElementById('image-{one}')"
+        said = page.run(f"{card}.querySelector('b.differs').textContent")
+        assert page.run(f"{card}.querySelector('.act.new').textContent") == f"→ {said}"
+        page.press("r")
+        assert page.run(COUNTS) == "4 decided: 1 keep, 1 drop, 1 suspect, 1 relabel"
+        assert page.run(f"{card}.querySelector('.badge').textContent") == f"→ {said}"
+        page.open(made[0] / "report.html")  # kept over a reload
+        page.choose("by-mark", "relabel")
+        assert page.run(SHOWN).startswith("1 of ") and active(page) == one
+        page.click("#download")
+        file = page.downloaded()
+        labels = torch.tensor([CLASSES.index(row["label"]) for row in samples(made[0])])
+        read = read_decisions(file, made[1], labels, CLASSES)
+        assert read.labels() == GIVEN | {one: "relabel"}
+        assert read.new_labels.tolist() == [CLASSES.index(said)] != [int(labels[one])]
+        page.press("z")
+        page.click(".card .act.new[data-mark]")
+        assert page.run(COUNTS).endswith("1 suspect"), "a click on it takes it back"
+
+    def test_all_suggestions_at_once(self, page):
+        page.choose("by-mark", "none")
+        page.choose("by-list", "differs")
+        shown = int(page.run(SHOWN).split()[0])
+        page.run("document.querySelector('#all-shown').open = true")
+        page.click("#all-shown [data-mark='suggested']")
+        assert page.run(COUNTS).endswith(f"{shown} relabel")
+        page.choose("by-list", "")
+        page.choose("by-mark", "none")
+        page.run("document.getElementById('gallery').focus()")
+        page.press("r")
+        assert page.run("document.getElementById('told').textContent").startswith("nothing is suggested")
+        assert page.run(COUNTS).endswith(f"{shown} relabel")
 
     def test_a_decision_of_before_can_be_taken_back(self, page, made):
         page.choose("by-mark", "drop")

@@ -94,6 +94,12 @@ class TestGallery:
         assert [(i, word) for i, _, word in data["given"]] == [(3, "keep"), (500, "drop"), (501, "suspect")]
         assert {3, 500, 501} <= set(data["id"])  # and can be seen and changed
 
+    def test_a_new_label_is_handed_on(self, tmp_path):
+        finished_run(tmp_path / "run", overrides={1: "relabel"})
+        data = data_of(write_report(tmp_path / "run").read_text())
+        of = {i: word for i, _, word in data["given"]}[1]
+        assert of == f"relabel:{data['label'][data['id'].index(1)]}" and data["classes"] == len(CLASSES)
+
     def test_too_many_decisions_of_before_are_told(self, made, monkeypatch):
         monkeypatch.setattr(workplace, "MOST_GIVEN", 2)
         folder, _, _ = made

@@ -134,6 +134,27 @@ def test_the_work_of_a_run(preset):
         assert within(simulated(left, clock, bars), 1.5) == []
 
 
+@pytest.mark.parametrize("networks", [None, 1, 3])
+@pytest.mark.parametrize("taken", [1.0, 0.3])
+def test_the_work_of_trials(networks, taken):
+    """Rounds of --detection.power, each with as many networks as stage 1, which end as early as its first one."""
+    images, rounds, clock = 1442, 4, Clock()
+    config = RunConfig.model_validate({"detection": {"power": rounds, "networks": networks}})
+    left = time_left(images, 10, config, clock)
+    per_epoch = images // 128
+    planned = max(10, -(-1000 // per_epoch)) * per_epoch
+    steps = int(planned * taken)
+    several = networks or max(1, min(5, config.supervised.min_steps // steps))
+    cost = (3 * 128 + images / per_epoch) / 1000
+    look = [(FIRST, planned, steps, cost), *[(f"{OTHERS} 2", planned, steps, cost)] * (several - 1)]
+    tuned = max(steps, -(-30 * images // 128))
+    bars = [*look, (UNLEARNING, 20, 20, 0.4), (TUNING, tuned, tuned, 0.42), (STATISTICS, 100, 100, 0.128)]
+    bars += [(f"power {n}: {title}", *of) for n in range(1, rounds + 1) for title, *of in look]
+    total = sum(took * each for _, _, took, each in bars)
+    known = max(0.1, (steps + 1) * cost / total)  # the first network has said how early it ends
+    assert within(simulated(left, clock, bars), 1.5, known) == []
+
+
 def test_names_of_the_work_are_those_of_the_bars():
     """The bars are found by how their titles begin: the stages write them."""
     import inspect

@@ -14,6 +14,7 @@ from dlp_fast.selection.overrides import apply, no_overrides, read_decisions
 from dlp_fast.selection.partition import Selection, places
 
 PATHS = ("a/1.png", "a/2.png", "=b/3.png", "b/4.png")
+CLASSES, LABELS = ("a", "b", "c d"), torch.tensor([0, 0, 1, 1])
 HEAD = "sample_id,path,override\n"
 
 
@@ -72,6 +73,42 @@ class TestFile:
         with pytest.raises(DataError, match=message) as caught:
             read(tmp_path, text)
         assert caught.value.exit_code == 3
+
+    def test_new_labels(self, tmp_path):
+        file = tmp_path / "d.csv"
+        text = "sample_id,override,label\n3,relabel,a\n0,relabel,b \n1,relabel,a\n2,drop,c d\n"
+        file.write_text(text)
+        over = read_decisions(file, PATHS, LABELS, CLASSES)
+        # the label that it had is no new one
+        assert over.labels() == {0: "relabel", 1: "keep", 2: "drop", 3: "relabel"}
+        assert over.relabeled(LABELS).tolist() == [1, 0, 1, 0] and LABELS.tolist() == [0, 0, 1, 1]
+        assert over.counts == {"keep": 1, "drop": 1, "suspect": 0, "relabel": 2}
+        file.write_text(text.replace("3,relabel,a", "3,relabel,c d"))
+        assert read_decisions(file, PATHS, LABELS, CLASSES).fingerprint != over.fingerprint
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            (
+                "0,relabel,x",
+                "relabel, and label 'x' is none of a, b, c d; write the right class in the column",
+            ),
+            ("0,relabel,", "relabel, and no label; write the right class"),
+            ("0,,b", "label 'b', and image 0 came as 'a'; write relabel in the column override to change it"),
+            ("0,keep,b", "image 0 came as 'a'"),
+        ],
+    )
+    def test_labels_that_are_refused(self, tmp_path, row, message):
+        file = tmp_path / "d.csv"
+        file.write_text(f"sample_id,override,label\n{row}\n")
+        with pytest.raises(DataError, match=message):
+            read_decisions(file, PATHS, LABELS, CLASSES)
+
+    def test_other_words_for_labels_change_nothing(self, tmp_path):
+        """A table of one's own may number the classes."""
+        file = tmp_path / "d.csv"
+        file.write_text("path,override,label\na/1.png,keep,7\n3.png,suspect,a\n")
+        assert read_decisions(file, PATHS, LABELS, CLASSES).labels() == {0: "keep", 2: "suspect"}
 
     def test_no_file(self, tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
@@ -139,8 +176,11 @@ def test_a_run_goes_on_from_the_detection(tmp_path):
     with (run / "samples.csv").open() as file:
         rows = list(csv.DictReader(file))
     suspects = [r for r in rows if r["decision"] == "suspected_poisoned"]
-    other = next(r for r in rows if r["decision"] == "undecided")
+    other, wrong = [r for r in rows if r["decision"] == "undecided"][:2]
+    right = next(r["label"] for r in rows if r["label"] != wrong["label"])
+    wrong["label"] = right
     labels = {
+        wrong["sample_id"]: "relabel",
         suspects[0]["sample_id"]: "keep",
         suspects[1]["sample_id"]: "drop",
         other["sample_id"]: "suspect",
@@ -159,13 +199,15 @@ def test_a_run_goes_on_from_the_detection(tmp_path):
     assert after[suspects[0]["sample_id"]]["decision"] != "suspected_poisoned"
     assert after[suspects[1]["sample_id"]]["decision"] != "suspected_poisoned"
     assert after[other["sample_id"]]["decision"] == "suspected_poisoned"
+    assert after[wrong["sample_id"]]["label"] == right
+    assert after[wrong["sample_id"]]["decision"] not in ("suspected_poisoned", "probably_mislabeled")
     told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "supervised"] == [1, 2]
     assert [e["epoch"] for e in told if e["kind"] == "epoch" and e["stage"] == "ensemble member 2"] == [1, 2]
     assert len([e for e in told if e["kind"] == "detection"]) == 1
     results = json.loads((run / "results.json").read_text())
-    assert results["decisions"] == {"keep": 1, "drop": 1, "suspect": 1}
-    assert "decisions were obeyed (1 keep, 1 drop, 1 suspect)" in (run / "report.html").read_text()
+    assert results["decisions"] == {"keep": 1, "drop": 1, "suspect": 1, "relabel": 1}
+    assert "decisions were obeyed (1 keep, 1 drop, 1 suspect, 1 relabel)" in (run / "report.html").read_text()
     assert "decisions were obeyed" in " ".join(done.text.split())
     again = command("run", "--out", run, *options(), "--decisions", edited)
     assert "this run was finished already" in again.text
@@ -173,3 +215,15 @@ def test_a_run_goes_on_from_the_detection(tmp_path):
     assert without.code == 2
     assert "Give it with --decisions" in " ".join(without.text.split())
     assert (run / "results.json").exists()
+    exported = command("export", run, "--format", "imagefolder", "--out", tmp_path / "clean")
+    assert exported.code == 0, exported.text
+    with (tmp_path / "clean" / "images.csv").open() as file:
+        of = next(r for r in csv.DictReader(file) if r["sample_id"] == wrong["sample_id"])
+    assert of["label"] == right and of["file"].startswith(f"images/{right}/")
+    exported = command("export", run, "--format", "csv", "--out", tmp_path / "lists")
+    assert f"{wrong['sample_id']},{wrong['path']},{right}," in (tmp_path / "lists" / "kept.csv").read_text()
+    (tmp_path / "d.csv").write_text("sample_id,override\n0,keep\n")  # no longer: the label of the set is back
+    back = command("run", "--out", run, *options(), "--decisions", tmp_path / "d.csv")
+    assert back.code == 0, back.text
+    with edited.open() as file:
+        assert next(r for r in csv.DictReader(file) if r["sample_id"] == wrong["sample_id"])["label"] != right

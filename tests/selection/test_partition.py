@@ -14,6 +14,7 @@ from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.suspicion import Suspicion
 from dlp_fast.errors import ConfigError, NumericError
+from dlp_fast.selection import partition
 from dlp_fast.selection.partition import counts, select
 
 N, CLASSES = 2000, 4
@@ -232,3 +233,20 @@ class TestLateDetections:
         after = self.select([-0.9, -0.2, 0.3, 0.4, 0.5], named=(0, 1)).with_late(torch.tensor([1, 4]))
         assert after.suspected_poisoned.tolist() == [0, 4, 1]
         assert after.score[:2].tolist() == pytest.approx([-0.9, -0.2])
+
+
+def test_scores_are_ranked_on_the_runs_device(monkeypatch):
+    """Both choices are made where the run computes, and their ids come back to the CPU."""
+    of, labels = last_entropy(scores()[0]), scores()[2]
+    want = select(of, labels, CLASSES, ENTROPY)
+    choose, asked = partition.ops.select, []
+
+    def on_device(given, lowest, highest_per_class=0, labels=None, **options):
+        asked.append([t.device.type for t in (given, labels) if t is not None])
+        here = of.score if lowest else of.clean_score  # a tensor on "meta" has no values
+        return choose(here, lowest, highest_per_class, None if labels is None else scores()[2], **options)
+
+    monkeypatch.setattr(partition.ops, "select", on_device)
+    got = select(of, labels, CLASSES, ENTROPY, torch.device("meta"))
+    assert asked == [["meta"], ["meta", "meta"]]
+    assert torch.equal(got.rank, want.rank) and torch.equal(got.suspected_clean, want.suspected_clean)

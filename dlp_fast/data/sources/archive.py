@@ -1,4 +1,4 @@
-"""Zip and tar files of class folders, and WebDataset's tar shards: unpacked once, into a cache folder of ours."""
+"""Zip and tar files of folders, and WebDataset's tar shards: unpacked once, into a cache folder of ours."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlp_fast.config import DataConfig
 from dlp_fast.data.near import ARCHIVE_SUFFIXES as SUFFIXES
 from dlp_fast.data.scan import Progress, Quarantined
-from dlp_fast.data.sources.dataset import Dataset
-from dlp_fast.data.sources.folder import load_folder
 from dlp_fast.data.sources.unpacking import Unpacking
 from dlp_fast.data.split_names import is_split_name
 from dlp_fast.data.walk import look
@@ -49,36 +47,44 @@ def shards(data: str) -> list[Path]:
     return sorted(map(Path, glob.glob(data)))
 
 
-def load_archives(
-    archives: list[Path],
-    options: DataConfig,
-    *,
-    loader: str = "auto",
-    cache: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Dataset:
-    """The images of one archive, or of shards of one set. Arguments and errors as in `load`."""
+@dataclass(frozen=True)
+class Unpacked:
+    """What archives hold. root: the folder that it lies in now; labeled: whether the folders are classes, made of
+    labels beside the images (WebDataset); refused: entries that were left out; warnings: what is to be said, a sentence
+    each.
+    """
+
+    root: Path
+    labeled: bool
+    refused: tuple[Quarantined, ...]
+    warnings: tuple[str, ...]
+
+
+def unpacked(archives: list[Path], options: DataConfig, progress: Progress | None = None) -> Unpacked:
+    """The content of `archives`, unpacked into the cache where it is not there yet.
+
+    Raises DataError: damaged, no archive, a bomb; ResourceError: the cache folder cannot be written.
+    """
     place = _place(archives)
     if not (place / _DONE).is_file():
         _unpack_all(archives, place, options, progress)
     found = json.loads((place / _DONE).read_text())
-    refused = [Quarantined(*item) for item in found["refused"]]
     root = _inner(place / "files")
-    if found["labeled"]:  # the folders in a class are the shards: nobody's splits
-        options = options.model_copy(update={"splits": "none"})
-    try:
-        dataset = load_folder(str(root), options, loader=loader, cache=cache, progress=progress)
-    except DataError as error:
-        told = DataError(f"{printable(str(archives[0]))}, unpacked into {place}: {error}")
-        told.quarantine = [*refused, *getattr(error, "quarantine", [])]
-        raise told from None
-    name = printable(archives[0].name.partition(".")[0]) or "archive"
-    return replace(
-        dataset,
-        name=name,
-        quarantine=(*refused, *dataset.quarantine),
-        warnings=(*found["warnings"], *dataset.warnings),
-    )
+    _refuse_archives(archives[0], root)
+    refused = tuple(Quarantined(*item) for item in found["refused"])
+    return Unpacked(root, found["labeled"], refused, tuple(found["warnings"]))
+
+
+def _refuse_archives(archive: Path, root: Path) -> None:
+    """DataError where what was unpacked are archives again: each has bounds of its own, and bombs are made of them."""
+    folders = look(str(root)).folders
+    for place in (root, *(root / one for one in folders if len(folders) == 1)):
+        inner = shards(str(place))
+        if inner:
+            raise DataError(
+                f"{printable(str(archive))}: it holds archives, {listing([one.name for one in inner], 4)}; they were "
+                f"unpacked into {place}: give --data {place}"
+            )
 
 
 def _place(archives: list[Path]) -> Path:

@@ -14,6 +14,7 @@ from dlp_fast.data.index import index_splits
 from dlp_fast.data.scan import Progress, Quarantined
 from dlp_fast.data.sources.dataset import Dataset, ImageSet
 from dlp_fast.data.sources.indexed import ClassOf, choose_loader, data_set, image_set
+from dlp_fast.data.sources.one_split import index_split, is_place
 from dlp_fast.data.split_names import is_split_name
 from dlp_fast.data.splits import find_splits
 from dlp_fast.data.walk import look
@@ -30,7 +31,7 @@ def load_folder(
     progress: Progress | None = None,
 ) -> Dataset:
     """Load `folder`, whose splits are found by their names. Arguments and errors as in `load`."""
-    if options.test is not None and not options.test.is_dir():
+    if options.test is not None and not is_place(options.test):
         shown = printable(str(options.test))
         raise DataError(f"dataset.test {shown}: no such folder; give one with a folder a class")
     layout = find_splits(
@@ -65,7 +66,7 @@ def _other_folder(
     progress: Progress | None,
 ) -> tuple[ImageIndex, list[Quarantined]]:
     """The index of a test set in a folder of its own, whose scan has a cache of its own; quarantined by whole paths."""
-    names = look(str(folder)).folders
+    names = look(str(folder)).folders if folder.is_dir() else []
     splits = [name for name in names if is_split_name(name)]
     if splits and len(splits) == len(names) and not set(names) & set(classes):
         shown = printable(str(folder))
@@ -74,11 +75,8 @@ def _other_folder(
             f"{shown}/{splits[0]}"
         )
     own_cache = None if cache is None else Path(cache).with_name("scan_test.jsonl")
-    indices, quarantine = index_splits(
-        folder, {"": ""}, classes=classes, **_scanning(options), cache=own_cache, progress=progress
-    )
-    root = indices[""].root
-    return indices[""], [replace(item, path=f"{root}/{item.path}") for item in quarantine]
+    index, quarantine = index_split(folder, options, classes, cache=own_cache, progress=progress)
+    return index, [replace(item, path=f"{index.root}/{item.path}") for item in quarantine]
 
 
 def _class_of(folders: dict[str, str], classes: Sequence[str]) -> ClassOf:
@@ -105,21 +103,18 @@ def load_split(
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> tuple[ImageSet, list[Quarantined]]:
-    """Load `folder/<class>/...` for a model that is trained: labels are positions in `classes`, of which
-    some may have no folder; images are brought to `size` (side, or height and width), whatever the image size
-    in `options`. `tell` is given each warning. Else as `load`.
+    """Load `folder/<class>/...`, an archive of it or a table for a model that is trained: labels are positions in
+    `classes`, of which some may have no image; images are brought to `size` (side, or height and width), whatever the
+    image size in `options`. `tell` is given each warning. Else as `load`.
     """
     options = options or DataConfig()
-    indices, quarantine = index_splits(
-        folder, {"": ""}, classes=classes, **_scanning(options), progress=progress
-    )
-    for warning in indices[""].warnings if tell else ():
+    index, quarantine = index_split(folder, options, classes, progress=progress)
+    for warning in index.warnings if tell else ():
         tell(warning)
     height, width = (size, size) if isinstance(size, int) else size
-    pixels = len(indices[""]) * height * width * 3
-    kind, _ = choose_loader("auto", pixels, options.resident_megabytes)
-    bits = appearance.depth_of(indices[""], options.bit_depth)
-    return image_set(indices[""], (height, width), kind, options, bits, progress), quarantine
+    kind, _ = choose_loader("auto", len(index) * height * width * 3, options.resident_megabytes)
+    bits = appearance.depth_of(index, options.bit_depth)
+    return image_set(index, (height, width), kind, options, bits, progress), quarantine
 
 
 def _scanning(options: DataConfig) -> dict[str, object]:

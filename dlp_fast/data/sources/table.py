@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,24 +43,11 @@ def load_table(
     Raises DataError: no such columns, a row without a label, one file under two labels, or no usable image of a class.
     """
     table, where = Path(table), printable(str(table))
-    folder = options.images or table.resolve().parent
-    if not folder.is_dir():
-        raise DataError(
-            f"{printable(str(folder))}: no such folder; give --dataset.images the folder of {where}'s paths"
-        )
-    root = os.path.realpath(folder)
-    rows, told = read_rows(table, where)
-    rows, quarantine = _placed(rows, root, os.path.abspath(folder))
-    rows, warnings = _once(rows, where)
-    warnings = told + warnings
+    root, rows, quarantine, warnings = _read(table, options, where)
     splits, more = _by_split(rows, where)
     warnings += more
-    paths = list(dict.fromkeys(row.path for part in splits.values() for row in part))
-    _tell_missing(root, paths, where)
-    limits = options.model_dump(include={"max_megapixels", "max_megabytes", "workers", "follow_links"})
-    records, rejected = scan_files(root, paths, **limits, cache=cache, progress=progress)
+    usable, rejected = _scanned(root, splits, options, where, cache, progress)
     quarantine = sorted(quarantine + rejected, key=lambda item: os.fsencode(item.path))
-    usable = {record.path: record for record in records}
     indices = {
         split: replace(index, follow_links=options.follow_links)
         for split, index in _indices(root, splits, usable, quarantine, where, tuple(warnings)).items()
@@ -74,6 +62,74 @@ def load_table(
         loader=loader,
         progress=progress,
     )
+
+
+def index_table(
+    table: str | Path,
+    options: DataConfig,
+    classes: Sequence[str],
+    *,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[ImageIndex, list[Quarantined]]:
+    """The test rows of `table`, or all where it has no splits, for a model that has its `classes`: labels are positions
+    in them. Its own folder is where paths start from. Raises DataError: a label that is none of them; else as
+    `load_table`.
+    """
+    table, where = Path(table), printable(str(table))
+    options = options.model_copy(update={"images": None})
+    root, rows, quarantine, warnings = _read(table, options, where)
+    if any(row.split for row in rows):
+        splits, more = _by_split(rows, where, needed="test")
+        rows, warnings = splits["test"], warnings + more
+    unknown = by_bytes([row.label for row in rows if row.label not in classes])
+    if unknown:
+        raise DataError(
+            f"{where}: label {listing(unknown, 4)} is none of the {len(classes)} classes trained on "
+            f"({listing(classes, 8)})"
+        )
+    usable, rejected = _scanned(root, {"test": rows}, options, where, cache, progress)
+    quarantine = sorted(quarantine + rejected, key=lambda item: os.fsencode(item.path))
+    by_class: dict[str, list[ScanRecord]] = {name: [] for name in classes}
+    for row in sorted(rows, key=lambda row: os.fsencode(row.path)):
+        if row.path in usable:
+            by_class[row.label].append(usable[row.path])
+    if not usable:
+        raise DataError(f"{where}: no usable image ({reasons_and_remedy(quarantine)})")
+    index = image_index(root, by_class, tuple(classes), tuple(warnings))
+    return replace(index, follow_links=options.follow_links), quarantine
+
+
+def _read(
+    table: Path, options: DataConfig, where: str
+) -> tuple[str, list[Row], list[Quarantined], list[str]]:
+    """(real folder that paths start from, rows with paths below it, rows that lead out of it, what is to be said)."""
+    folder = options.images or table.resolve().parent
+    if not folder.is_dir():
+        raise DataError(
+            f"{printable(str(folder))}: no such folder; give --dataset.images the folder of {where}'s paths"
+        )
+    root = os.path.realpath(folder)
+    rows, told = read_rows(table, where)
+    rows, quarantine = _placed(rows, root, os.path.abspath(folder))
+    rows, warnings = _once(rows, where)
+    return root, rows, quarantine, told + warnings
+
+
+def _scanned(
+    root: str,
+    splits: dict[str, list[Row]],
+    options: DataConfig,
+    where: str,
+    cache: str | Path | None,
+    progress: Progress | None,
+) -> tuple[dict[str, ScanRecord], list[Quarantined]]:
+    """(what was found of each usable file, by its path; the others)."""
+    paths = list(dict.fromkeys(row.path for part in splits.values() for row in part))
+    _tell_missing(root, paths, where)
+    limits = options.model_dump(include={"max_megapixels", "max_megabytes", "workers", "follow_links"})
+    records, rejected = scan_files(root, paths, **limits, cache=cache, progress=progress)
+    return {record.path: record for record in records}, rejected
 
 
 def _placed(rows: list[Row], root: str, given: str) -> tuple[list[Row], list[Quarantined]]:
@@ -92,12 +148,7 @@ def _placed(rows: list[Row], root: str, given: str) -> tuple[list[Row], list[Qua
             detail = f"the path leads out of {root} (--dataset.images)"
             refused.append(Quarantined(row.path, "link_leaves_folder", detail))
             continue
-        if not os.path.lexists(os.path.join(root, path)):
-            path = western(path)
-            path = next(
-                (path + s for s in _IMAGE_SUFFIXES if os.path.isfile(os.path.join(root, path + s))), path
-            )
-        placed.append(Row(row.number, path, row.label, row.split))
+        placed.append(Row(row.number, there(root, path), row.label, row.split))
     if not placed:
         first = rows[0].path.replace("\\", "/")
         advice = _found_instead(root, first.lstrip("/")) or "give --dataset.images the folder that holds them"
@@ -112,6 +163,14 @@ def _placed(rows: list[Row], root: str, given: str) -> tuple[list[Row], list[Qua
             "holds them too, or take the rows out"
         )
     return placed, refused
+
+
+def there(root: str, path: str) -> str:
+    """`path` below `root` as the file is called: names in Windows' code page and those without an ending are found."""
+    if os.path.lexists(os.path.join(root, path)):
+        return path
+    path = western(path)
+    return next((path + s for s in _IMAGE_SUFFIXES if os.path.isfile(os.path.join(root, path + s))), path)
 
 
 def _once(rows: list[Row], where: str) -> tuple[list[Row], list[str]]:
@@ -134,8 +193,10 @@ def _once(rows: list[Row], where: str) -> tuple[list[Row], list[str]]:
     return list(seen.values()), [f"{where}: {counted(twice, 'row')} {say} once"] if twice else []
 
 
-def _by_split(rows: list[Row], where: str) -> tuple[dict[str, list[Row]], list[str]]:
-    """Training and, where there are any, test rows; and what is to be said of the others."""
+def _by_split(rows: list[Row], where: str, needed: str = "train") -> tuple[dict[str, list[Row]], list[str]]:
+    """Training and test rows, where there are any; and what is to be said of the others. DataError where there are none
+    of the split `needed`.
+    """
     known = {
         name: kind
         for kind, names in (("train", TRAIN), ("test", TEST), ("val", VALIDATION))
@@ -149,9 +210,7 @@ def _by_split(rows: list[Row], where: str) -> tuple[dict[str, list[Row]], list[s
                 f"{where}: row {row.number} is of split {printable(row.split)!r}; expected train, test or validation"
             )
         parts.setdefault(kind, []).append(row)
-    if "train" not in parts:
-        raise DataError(f"{where}: no row is of split train; there are {', '.join(sorted(parts))}")
-    warnings = []
+    seen, warnings = ", ".join(sorted(parts)), []
     if "val" in parts and "test" in parts:
         warnings.append(
             f"{where}: {counted(len(parts.pop('val')), 'validation row')} not read, since there are test rows"
@@ -159,6 +218,8 @@ def _by_split(rows: list[Row], where: str) -> tuple[dict[str, list[Row]], list[s
     elif "val" in parts:
         parts["test"] = parts.pop("val")
         warnings.append(f"{where}: no test rows; the validation rows are the test set")
+    if needed not in parts:
+        raise DataError(f"{where}: no row is of split {needed}; there are {seen}")
     return {split: parts[split] for split in ("train", "test") if split in parts}, warnings
 
 

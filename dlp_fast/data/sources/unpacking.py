@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import posixpath
 import re
@@ -26,6 +27,7 @@ from dlp_fast.data.sources.labels import refuse_unusable_names
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import printable
 
+LABEL_KEYS = ("label", "cls", "class", "class_name", "category", "target")  # of a JSON file beside an image
 LABEL_SUFFIXES = (".cls", ".label", ".cls.txt", ".label.txt")
 GROWTH, ROOM = 100, 1 << 30
 """What is unpacked may be this many times the archive, and this many bytes more; a bomb is a thousand times."""
@@ -62,7 +64,7 @@ class Unpacking:
         with self._errors():
             self.members = self._members()
             labeled = any(name.endswith(LABEL_SUFFIXES) for name in self.members)
-            self.labels = self._labels() if labeled else None
+            self.labels = self._labels() if labeled else self._labels_of_json() or None
 
     def run(self, folder: str) -> None:
         """Write the files into `folder` of the folder, "" for itself; where they lie in one of that name, into that."""
@@ -119,6 +121,24 @@ class Unpacking:
                 labels[label_key(path)] = text
         return labels
 
+    def _labels_of_json(self) -> dict[str, str]:
+        """The same where every image has a JSON file beside it that says its label; empty where that is not so."""
+        images = {_key(path) for path in self.members if path.lower().endswith(IMAGE_SUFFIXES)}
+        beside = {_key(path) for path in self.members if path.endswith(".json")}
+        labels: dict[str, str] = {}
+        if not images or not images <= beside:
+            return labels
+        for member, content in _entries(self.archive):
+            path = safe_path(member.name)
+            if path is None or member.problem or not path.endswith(".json") or _key(path) not in images:
+                continue
+            label = _said(content().read(_BLOCK))
+            if label is None:
+                return {}
+            refuse_unusable_names([label or "."], f"{self.where}, {printable(member.name)}")
+            labels[_key(path)] = label
+        return labels
+
     def _write(self, folder: str) -> None:
         wanted = {name: path for path, name in self.members.items()}
         for member, content in _entries(self.archive):
@@ -167,6 +187,17 @@ class Unpacking:
             target.unlink()
             detail = f"more than {self.most} bytes (--dataset.max-megabytes)"
             self.refused.append(Quarantined(member.name, "too_large", detail))
+
+
+def _said(text: bytes) -> str | None:
+    """The label that a JSON record says; None where it says none."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    found = (record[key] for key in LABEL_KEYS if key in record) if isinstance(record, dict) else iter(())
+    label = next(found, None)
+    return str(label).strip() if isinstance(label, (str, int)) else None
 
 
 def safe_path(name: str) -> str | None:

@@ -1,9 +1,9 @@
 """Static patterns: images that share a mark at one place, or a small patch at any; no network is asked.
 
-A trigger that is the same in all images leaves the same high-pass residual in each. Per class, and over all images
-together, the residuals' directions of greatest skewness find rare marks and their bimodal principal directions frequent
-ones; windows of a few pixels that repeat find patches at changing places. Marks of other origin (frames, copies,
-watermarks) are found alike: these are proposals, to be verified.
+A trigger that is the same in all images leaves the same high-pass residual in each, or, where it is smooth, the same
+smooth part (smooth.py). Per class, and over all images together, the directions of greatest skewness find rare marks
+and bimodal principal directions frequent ones; windows of a few pixels that repeat find patches at changing places.
+Marks of other origin (frames, copies, watermarks) are found alike: these are proposals, to be verified.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from dlp_fast.config import StaticPatternsConfig
 from dlp_fast.detection.groups import Group
-from dlp_fast.detection.propose.directions import Direction, bimodal, principal, skewest
-from dlp_fast.detection.propose.views import Images, View, mean_residual, read, residuals, views_of
+from dlp_fast.detection.propose import directions
+from dlp_fast.detection.propose.directions import Direction, principal
+from dlp_fast.detection.propose.smooth import SmoothParts, SmoothView, has_smooth_part
+from dlp_fast.detection.propose.views import Images, ResidualView, mean_residual, read, views_of
 from dlp_fast.detection.propose.windows import RepeatedWindow, holds, repeated_windows
 from dlp_fast.errors import DataError
 
@@ -34,7 +36,7 @@ class _Candidate:
     measured: Tensor  # ids of the images that were looked at
     ids: list[Tensor] = field(default_factory=list)
     membership: list[Tensor] = field(default_factory=list)
-    view: int = 0
+    view: ResidualView | SmoothView | None = None
     direction: Direction | None = None
     counter: int | None = None
     level: float = 1.0  # membership of an image that holds the window
@@ -55,7 +57,8 @@ def static_patterns(
 
     Returns:
         list of Group, class by class, then those of several classes (label None); within each the purest first, windows
-        last. The proposal is "static_patterns.skewness", ".principal" or ".windows"; statistics: `purity` (1: a point,
+        last. The proposal is "static_patterns.skewness", ".principal", both also with "smooth_" before, or ".windows";
+        statistics: `purity` (1: a point,
         apart), `separation` (Ashman's D), `skewness`, `share` of the images searched, and the rectangle `top`, `left`,
         `height`, `width` in pixels of the view that shows it; of windows `purity` (the share of its images that chance
         does not explain), `nats` or `excess`, and `share`.
@@ -77,27 +80,33 @@ def static_patterns(
         )
     if n < config.min_class_images:
         return []
-    scan = _Scan(images, config)
+    scan = _Scan(images, labels, config)
     windows = scan.windows(labels, classes)
     found: list[tuple[int | None, list[_Candidate]]] = []
     for label in range(classes):
         ids = (labels == label).nonzero().flatten()
-        found.append((label, scan.groups(ids, windows.get(label, []), config.groups_per_class, [])))
+        found.append((label, scan.groups(label, ids, windows.get(label, []), config.groups_per_class, [])))
     known = [candidate.members() for _, chosen in found for candidate in chosen]
-    found.append((None, scan.groups(torch.arange(n), windows.get(None, []), config.groups_overall, known)))
+    found.append(
+        (None, scan.groups(None, torch.arange(n), windows.get(None, []), config.groups_overall, known))
+    )
     return [_group(label, candidate, labels) for label, chosen in found for candidate in chosen]
 
 
 class _Scan:
-    """What all classes share: the views, and the mean residual of each over the images of all classes."""
+    """What all classes share: the views, and what is usual in each over the images of all classes."""
 
-    def __init__(self, images: Images, config: StaticPatternsConfig):
+    def __init__(self, images: Images, labels: Tensor, config: StaticPatternsConfig):
         self.images, self.config = images, config
-        self.views: list[View] = views_of(images.height, images.width, config.scan_side, config.tile)
+        views = views_of(images.height, images.width, config.scan_side, config.tile)
         held = config.hold_megabytes * 2**20 // (images.height * images.width * 3)
         self.most = max(64, min(config.fit_images, held))
-        pixels = self._pixels(self._drawn(torch.arange(len(images))))
-        self.means = [mean_residual(pixels, view) for view in self.views]
+        drawn = self._drawn(torch.arange(len(images)))
+        pixels = self._pixels(drawn)
+        self.views = [ResidualView(view, mean_residual(pixels, view)) for view in views]
+        whole = views[0]
+        self.smooth = SmoothParts(whole, pixels, labels[drawn]) if has_smooth_part(whole) else None
+        self.smooth_view = self.smooth.beside_all() if self.smooth else None
 
     def _drawn(self, ids: Tensor) -> Tensor:
         """At most `most` of `ids`, ascending."""
@@ -109,22 +118,40 @@ class _Scan:
     def _pixels(self, ids: Tensor) -> Tensor:
         return torch.cat([pixels for _, pixels in read(self.images, ids, self.config.batch)])
 
-    def directions(self, ids: Tensor) -> list[_Candidate]:
-        """Candidates of all views, from at most `most` of `ids`."""
-        config, drawn = self.config, self._drawn(ids)
+    def directions(self, label: int | None, ids: Tensor) -> list[_Candidate]:
+        """Candidates of all views, from at most `most` of `ids`, which are class `label`, or all."""
+        drawn = self._drawn(ids)
         pixels = self._pixels(drawn)
+        found = [
+            entry
+            for view in self.views
+            for entry in self._along(view, drawn, pixels, bimodal=True, skewest=True)
+        ]
+        if self.smooth is None:
+            return found
+        apart = None if label is None else self.smooth.beside_others(label)
+        small = label is not None and apart is None  # beside itself, what most of a set has is not apart
+        found += self._along(self.smooth_view, drawn, pixels, bimodal=small, skewest=True)
+        if apart is not None:
+            found += self._along(apart, drawn, pixels, bimodal=True, skewest=False)
+        return found
+
+    def _along(
+        self, view: ResidualView | SmoothView, drawn: Tensor, pixels: Tensor, bimodal: bool, skewest: bool
+    ) -> list[_Candidate]:
+        """Candidates of one view of the images `drawn`, uint8 `pixels`, of the kinds that are asked for."""
+        config, vectors = self.config, view.vectors(pixels)
         count = min(config.components, len(drawn) // config.images_per_component)
-        candidates = []
-        for number, (view, mean) in enumerate(zip(self.views, self.means)):
-            vectors = residuals(pixels, view, mean)
-            leading = principal(
-                vectors,
-                count,
-                oversampling=config.oversampling,
-                iterations=config.subspace_iterations,
-                seed=config.seed,
-            )
-            found = bimodal(vectors, leading, config.bimodal_directions) + skewest(
+        leading = principal(
+            vectors,
+            count,
+            oversampling=config.oversampling,
+            iterations=config.subspace_iterations,
+            seed=config.seed,
+        )
+        found = directions.bimodal(vectors, leading, config.bimodal_directions) if bimodal else []
+        if skewest:
+            found += directions.skewest(
                 vectors,
                 leading,
                 count=config.skew_directions,
@@ -133,14 +160,16 @@ class _Scan:
                 cut=config.robust_deviations,
                 seed=config.seed,
             )
-            for direction in found:
-                if direction.purity < config.min_purity:
-                    continue
-                numbers = _numbers(direction, view)
-                candidate = _Candidate(direction.kind, direction.purity, numbers, drawn, view=number)
-                candidate.direction = direction
-                _add(candidate, drawn, direction.membership(vectors))
-                candidates.append(candidate)
+        candidates = []
+        for direction in found:
+            if direction.purity < config.min_purity:
+                continue
+            candidate = _Candidate(
+                _kind(direction, view), direction.purity, _numbers(direction, view), drawn, view=view
+            )
+            candidate.direction = direction
+            _add(candidate, drawn, direction.membership(vectors))
+            candidates.append(candidate)
         return candidates
 
     def windows(self, labels: Tensor, classes: int) -> dict[int | None, list[_Candidate]]:
@@ -176,12 +205,17 @@ class _Scan:
         return candidates
 
     def groups(
-        self, ids: Tensor, windows: list[_Candidate], most: int, known: list[frozenset[int]]
+        self,
+        label: int | None,
+        ids: Tensor,
+        windows: list[_Candidate],
+        most: int,
+        known: list[frozenset[int]],
     ) -> list[_Candidate]:
         """The purest `most` along directions and the most telling windows that differ from one another and `known`."""
         config, members, chosen = self.config, list(known), []
-        directions = self.directions(ids) if len(ids) >= config.min_class_images else []
-        for candidates, count in ((directions, most), (windows, config.windows_each)):
+        along = self.directions(label, ids) if len(ids) >= config.min_class_images else []
+        for candidates, count in ((along, most), (windows, config.windows_each)):
             before = len(chosen)
             for candidate in sorted(candidates, key=lambda c: -c.rank):
                 own = candidate.members()
@@ -201,8 +235,7 @@ class _Scan:
         for part, pixels in read(self.images, ids[missing], self.config.batch):
             for candidate in chosen:
                 if candidate.direction is not None:
-                    vectors = residuals(pixels, self.views[candidate.view], self.means[candidate.view])
-                    membership = candidate.direction.membership(vectors).cpu()
+                    membership = candidate.direction.membership(candidate.view.vectors(pixels)).cpu()
                 else:
                     held = holds(pixels, candidate.counter, self.config.window_contrast)
                     membership = held.double() * candidate.level
@@ -256,16 +289,21 @@ def _alike(one: frozenset[int], other: frozenset[int]) -> bool:
     return 2 * len(one & other) >= len(one | other)
 
 
-def _numbers(direction: Direction, view: View) -> dict[str, float]:
+def _kind(direction: Direction, view: ResidualView | SmoothView) -> str:
+    return f"smooth_{direction.kind}" if isinstance(view, SmoothView) else direction.kind
+
+
+def _numbers(direction: Direction, view: ResidualView | SmoothView) -> dict[str, float]:
+    place = view.view
     return {
         "purity": direction.purity,
         "separation": direction.separation,
         "skewness": direction.skewness,
         "share": direction.share,
-        "top": float(view.top),
-        "left": float(view.left),
-        "height": float(view.height),
-        "width": float(view.width),
+        "top": float(place.top),
+        "left": float(place.left),
+        "height": float(place.height),
+        "width": float(place.width),
     }
 
 

@@ -84,9 +84,16 @@ def mean_residual(pixels: Tensor, view: View) -> Tensor:
     return (mean - blurred).float()
 
 
-def residuals(pixels: Tensor, view: View, mean: Tensor) -> Tensor:
-    """fp32 [n, P] of uint8 [n, H, W, 3] under `view`: see high_pass_residual."""
-    return torch.cat([high_pass_residual(view.of(part), mean) for part in pixels.split(CHUNK)])
+@dataclass(frozen=True)
+class ResidualView:
+    """A view whose vectors are high-pass residuals less their mean, fp32 [h, w, 3], of length 1."""
+
+    view: View
+    mean: Tensor
+
+    def vectors(self, pixels: Tensor) -> Tensor:
+        """fp32 [n, P] of uint8 [n, H, W, 3]: see high_pass_residual."""
+        return torch.cat([high_pass_residual(self.view.of(part), self.mean) for part in pixels.split(CHUNK)])
 
 
 def read(images: Images, ids: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,12 +13,16 @@ import torch
 
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
-from dlp_fast.detection.verify.label_support import LabelSupport, distinct_pictures, share_of_copies
+from dlp_fast.detection.verify.label_support import (
+    LabelSupport,
+    distinct_pictures,
+    least_likeness,
+    share_of_copies,
+)
 from dlp_fast.detection.verify.trigger import Predict, enough_of_class, estimated_attack_success
 from dlp_fast.detection.verify.unmark import WithoutMark
 
 PLACEBOS = 5  # classes, the largest first, that a placebo is made of
-ALIKE = 0.25  # share of one picture in a group from which it is asked whether placebos are as much alike
 FEWEST = 10  # images of a placebo, where the group in question has as many
 
 
@@ -26,11 +30,10 @@ FEWEST = 10  # images of a placebo, where the group in question has as many
 class Evidence:
     """attack_success: estimated attack success rate of what the group's images have in common, 0 to 1, None for groups
     of several classes; placebo_success: the highest of the placebos, None without any; distinct: how many different
-    pictures they are; copies: share, 0 to 1, of the images that are near-duplicates, 0 where other groups are as much
-    alike; support: of the labels, None where no network was asked; gap_p: probability of its gap by chance, by the
-    placebo groups; without_mark: what the network without the labels in question says once the mark is off, of static
-    patterns that it was asked about; membership: float64 [k], of the group's ids, by what it says as well, of learning
-    curves.
+    pictures they are; copies: share, 0 to 1, of the images that are near-duplicates; support: of the labels, None where
+    no network was asked; gap_p: probability of its gap by chance, by the placebo groups; without_mark: what the network
+    without the labels in question says once the mark is off, of static patterns that it was asked about; membership:
+    float64 [k], of the group's ids, by what it says as well, of learning curves.
     """
 
     attack_success: float | None
@@ -53,21 +56,25 @@ def try_triggers(groups: Sequence[Group], seen: Observed, predict: Predict) -> l
     for group in groups:
         suspicious[group.core] = True
     unsuspicious = torch.from_numpy(np.flatnonzero(~suspicious))
-    return [_tried(group, seen, predict, unsuspicious, in_question) for group in groups]
+    likeness = least_likeness(seen.images, seen.labels.numpy()) if groups else 1.0
+    return [_tried(group, seen, predict, unsuspicious, in_question, likeness) for group in groups]
 
 
 def _tried(
-    group: Group, seen: Observed, predict: Predict, unsuspicious: torch.Tensor, in_question: set[int | None]
+    group: Group,
+    seen: Observed,
+    predict: Predict,
+    unsuspicious: torch.Tensor,
+    in_question: set[int | None],
+    likeness: float,
 ) -> Evidence:
-    known = Evidence(None, None, int(distinct_pictures(seen.images, group.core).max(initial=-1)) + 1)
+    distinct = int(distinct_pictures(seen.images, group.core, likeness).max(initial=-1)) + 1
+    known = Evidence(None, None, distinct)
     if group.label is None or not len(group.core):
         return known
 
+    known = replace(known, copies=share_of_copies(seen.images, group.core, likeness))
     beside = _placebos(len(group.core), seen, unsuspicious, in_question)
-    copies = share_of_copies(seen.images, group.core)
-    if copies > ALIKE and not any(share_of_copies(seen.images, ids) > copies / 2 for _, ids in beside):
-        known = replace(known, copies=copies)  # and not because all pictures of this set are alike
-
     within = enough_of_class(len(group.core), seen.labels, group.label, unsuspicious)
 
     def success(ids: np.ndarray, label: int) -> float:

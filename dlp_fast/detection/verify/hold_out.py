@@ -18,6 +18,7 @@ from dlp_fast.detection.verify.label_support import (
     draw_controls,
     gap_p_value,
     label_support,
+    least_likeness,
     usual_probability,
 )
 from dlp_fast.detection.verify.membership import membership_by_both
@@ -67,7 +68,8 @@ def with_support(
     probability = network.probability
     options = config.learning_curves
     points = curves(seen.entropy.numpy(), seen.loss.numpy(), options)
-    held_out = HeldOut(probability, controls, usual_probability(points, probability, controls))
+    usual = usual_probability(points, probability, controls)
+    held_out = HeldOut(probability, controls, usual, least_likeness(seen.images, labels))
     ids = np.flatnonzero(controls)
     spread = float((held_out.usual - probability)[ids].std()) if len(ids) else 1.0
     null = [label_support(seen.images, placebo, labels, held_out).gap for placebo in placebos]

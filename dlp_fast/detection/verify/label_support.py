@@ -24,7 +24,9 @@ from dlp_fast.detection.propose.views import Images
 
 THUMBNAIL = 8  # pixels: of this size two pictures are compared
 COMPARED = 1024  # images of a group, evenly spread, each of which is compared with each
-ALIKE = 0.95  # correlation of two thumbnails from which they show the same picture
+LIKENESS = 0.95  # correlation of two thumbnails from which they show the same picture
+LIKENESS_CLASSES, LIKENESS_IMAGES = 20, 200  # compared to see how much alike images of a class are by nature
+LIKENESS_QUANTILE = 0.98  # of the pairs of a class, that are less alike than copies
 CURVE_COMPONENTS = 3  # of the learning curves, as the mixtures have
 NEIGHBOURS = 20  # controls whose curves are most alike
 
@@ -32,12 +34,14 @@ NEIGHBOURS = 20  # controls whose curves are most alike
 @dataclass(frozen=True)
 class HeldOut:
     """probability: float64 [n], of the given label by the network; controls: bool [n], images whose labels were held
-    out at random; usual: float64 [n], the probability of controls whose learning curves are alike.
+    out at random; usual: float64 [n], the probability of controls whose learning curves are alike; likeness: from
+    which two images are copies, see `least_likeness`.
     """
 
     probability: np.ndarray
     controls: np.ndarray
     usual: np.ndarray
+    likeness: float = LIKENESS
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def usual_probability(curves: np.ndarray, probability: np.ndarray, controls: np.
 def label_support(images: Images, group: Group, labels: np.ndarray, held_out: HeldOut) -> LabelSupport:
     """The LabelSupport of a group's images. Copies of one picture count once, since they are one observation."""
     ids = group.core
-    first = np.unique(distinct_pictures(images, ids), return_index=True)[1]
+    first = np.unique(distinct_pictures(images, ids, held_out.likeness), return_index=True)[1]
     ids = ids[first]
     of_class, compared = [], []
     for label, count in zip(*np.unique(labels[ids], return_counts=True), strict=True):
@@ -126,24 +130,39 @@ def gap_p_value(gap: float, placebos: Sequence[float], least_deviation: float) -
     return float(t.sf(at, len(placebos) - 1))
 
 
-def share_of_copies(images: Images, ids: np.ndarray) -> float:
+def least_likeness(images: Images, labels: np.ndarray) -> float:
+    """Correlation of two thumbnails from which they show the same picture, in this set: LIKENESS, or more where the
+    images of a class are as much alike by nature; the median of the classes, so that copies in one do not count.
+    """
+    generator = np.random.default_rng(0)
+    usual = []
+    for label in np.argsort(-np.bincount(labels), kind="stable")[:LIKENESS_CLASSES]:
+        ids = np.flatnonzero(labels == label)
+        small = _thumbnails(images, np.sort(generator.permutation(ids)[:LIKENESS_IMAGES]))
+        pairs = (small @ small.T)[np.triu_indices(len(small), 1)]
+        if len(pairs):
+            usual.append(float(pairs.quantile(LIKENESS_QUANTILE)))
+    return max(LIKENESS, float(np.median(usual))) if usual else LIKENESS
+
+
+def share_of_copies(images: Images, ids: np.ndarray, likeness: float = LIKENESS) -> float:
     """Share of `ids`, 0 to 1, in the largest set of near-duplicates, each of which is alike one other at least: copies
     that were cropped differently need not all be alike one another. Of a large group, COMPARED images are looked at.
     """
     ids = ids[np.linspace(0, len(ids) - 1, min(len(ids), COMPARED)).round().astype(np.int64)]
     small = _thumbnails(images, ids)
-    alike = coo_array((small @ small.T >= ALIKE).numpy())
+    alike = coo_array((small @ small.T >= likeness).numpy())
     return float(np.bincount(connected_components(alike, directed=False)[1]).max() / len(ids))
 
 
-def distinct_pictures(images: Images, ids: np.ndarray) -> np.ndarray:
+def distinct_pictures(images: Images, ids: np.ndarray, likeness: float = LIKENESS) -> np.ndarray:
     """int64 [k]: number of the picture that each of `ids` shows, from 0; near-duplicates have the same."""
     small = _thumbnails(images, ids)
     number = np.full(len(ids), -1)
     found = 0
     for i in range(len(ids)):
         if number[i] < 0:
-            alike = ((small @ small[i]) >= ALIKE).numpy() & (number < 0)
+            alike = ((small @ small[i]) >= likeness).numpy() & (number < 0)
             alike[i] = True
             number[alike] = found
             found += 1

@@ -11,11 +11,20 @@
   const data = JSON.parse(pick("data").textContent);
   const gallery = pick("gallery"), size = data.id.length;
   const sheets = Array.from(document.querySelectorAll("#sheets img"));
-  const KEYS = { k: "keep", d: "drop", s: "suspect", c: "" };
+  const KEYS = { k: "keep", d: "drop", s: "suspect", r: "suggested", c: "" };
   const SIGNS = { keep: "✓ keep", drop: "✕ drop", suspect: "! suspect" };
   const SHAPES = { suspected_poisoned: "▲", probably_mislabeled: "■", suspected_clean: "●", undecided: "◇" };
   const NARROWEST = 158, GAP = 10, BEYOND = 700;  // pixels: of a card, between cards, drawn above and below the window
   const said = word => word.replaceAll("_", " ");
+  // a new label is "relabel:2", by the place of the class among the names
+  const kind = word => word.startsWith("relabel:") ? "relabel" : word;
+  const named = word => data.names[Number(word.slice(8))];
+  const sign = word => kind(word) === "relabel" ? `→ ${named(word)}` : SIGNS[word] || "";
+  const spoken = word => kind(word) === "relabel" ? `relabel to ${named(word)}` : word;
+  const known = word => Object.hasOwn(SIGNS, word) || (/^relabel:\d+$/.test(word) && Number(word.slice(8)) < data.classes);
+  const suggestion = i => data.label[i] === data.prediction[i] ? "" : `relabel:${data.prediction[i]}`;
+  const suggests = data.id.some((_, i) => suggestion(i));
+  const NOTHING = "nothing is suggested: the network gives the label that is there";
 
   // ---- what a person has decided: by id; kept in the browser as what differs from the decisions of the run
   const paths = new Map(data.id.map((id, i) => [id, data.path[i]]));
@@ -31,7 +40,7 @@
     try { changes = JSON.parse(localStorage.getItem(key) || "{}"); } catch (error) { kept = false; }
     for (const [text, word] of Object.entries(changes || {})) {
       const id = Number(text);
-      if (paths.has(id) && (word === "" || Object.hasOwn(SIGNS, word))) set(id, word);
+      if (paths.has(id) && (word === "" || known(word))) set(id, word);
     }
   }
   function set(id, word) { if (word) marks.set(id, word); else marks.delete(id); }
@@ -43,11 +52,15 @@
     try { localStorage.setItem(key, JSON.stringify(changes)); kept = true; } catch (error) { kept = false; }
   }
   function mark(ids, word) {
-    const step = ids.filter(id => (marks.get(id) || "") !== word).map(id => [id, marks.get(id) || ""]);
+    const new_of = id => word === "suggested" ? suggestion(place.get(id)) : word;
+    const those = word === "suggested" ? ids.filter(new_of) : ids;
+    if (!those.length) return announce(NOTHING);
+    const step = those.filter(id => (marks.get(id) || "") !== new_of(id)).map(id => [id, marks.get(id) || ""]);
     if (!step.length) return;
-    for (const [id] of step) set(id, word);
+    for (const [id] of step) set(id, new_of(id));
     history.push(step);
-    changed(step.length === 1 ? `image ${step[0][0]}: ${word || "no mark"}` : `${step.length} images: ${word || "no mark"}`);
+    const text = word === "suggested" ? "as suggested" : spoken(word) || "no mark";
+    changed(step.length === 1 ? `image ${step[0][0]}: ${spoken(new_of(step[0][0])) || "no mark"}` : `${step.length} images: ${text}`);
   }
   function undo() {
     const step = history.pop();
@@ -78,6 +91,7 @@
   const marked = {
     "": () => true, any: word => word !== undefined, none: word => word === undefined,
     keep: word => word === "keep", drop: word => word === "drop", suspect: word => word === "suspect",
+    relabel: word => word !== undefined && kind(word) === "relabel",
   };
   function choose() {
     const which = tests[pick("by-list").value], has = marked[pick("by-mark").value];
@@ -96,11 +110,12 @@
     count();
   }
   function count() {
-    const by = { keep: 0, drop: 0, suspect: 0 };
-    for (const word of marks.values()) by[word]++;
+    const by = { keep: 0, drop: 0, suspect: 0, relabel: 0 };
+    for (const word of marks.values()) by[kind(word)]++;
     pick("shown").textContent = `${list.length} of ${size} shown`;
     pick("counts").textContent = marks.size
-      ? `${marks.size} decided: ${by.keep} keep, ${by.drop} drop, ${by.suspect} suspect` : "nothing decided yet";
+      ? `${marks.size} decided: ${by.keep} keep, ${by.drop} drop, ${by.suspect} suspect`
+        + (by.relabel ? `, ${by.relabel} relabel` : "") : "nothing decided yet";
     pick("undo").disabled = !history.length;
     pick("unkept").hidden = kept;
   }
@@ -175,17 +190,24 @@
     acts.setAttribute("aria-hidden", "true");  // for mouse and finger; the bar below and the keys do the same
     for (const name of Object.keys(SIGNS)) { const act = make("span", "act", name); act.dataset.mark = name; acts.append(act); }
     one.append(canvas, make("div", "badge"), lines, acts);
+    if (suggests) {
+      const other = make("div", "acts"), act = make("span", "act new", suggestion(i) ? sign(suggestion(i)) : "\u00a0");
+      other.setAttribute("aria-hidden", "true");
+      if (suggestion(i)) { act.dataset.mark = suggestion(i); act.title = spoken(suggestion(i)); } else act.classList.add("none");
+      other.append(act);
+      one.append(other);
+    }
     one.title = `image ${data.id[i]}: ${data.path[i]}`;
     dress(one, i);
     return one;
   }
   function dress(one, i) {
     const word = marks.get(data.id[i]) || "";
-    one.dataset.mark = word;
-    one.querySelector(".badge").textContent = SIGNS[word] || "";
+    one.dataset.mark = kind(word);
+    one.querySelector(".badge").textContent = sign(word);
     for (const act of one.querySelectorAll(".act")) act.classList.toggle("on", act.dataset.mark === word);
     one.setAttribute("aria-label", `image ${data.id[i]}, label ${data.names[data.label[i]]}, ${data.final} says `
-      + `${data.names[data.prediction[i]]}, ${said(data.decisions[data.decision[i]])}, ${word ? `decided ${word}` : "not decided"}`);
+      + `${data.names[data.prediction[i]]}, ${said(data.decisions[data.decision[i]])}, ${suggestion(i) ? "another label is suggested, " : ""}${word ? `decided ${spoken(word)}` : "not decided"}`);
   }
   function paint(canvas, i) {
     const each = data.across * data.across, number = Math.floor(i / each), cell = i % each, sheet = sheets[number];
@@ -219,6 +241,8 @@
   function press(word, move) {
     const i = list[active];
     if (i === undefined) return;
+    if (word === "suggested" && !suggestion(i)) return announce(NOTHING);
+    if (word === "suggested") word = suggestion(i);
     const again = word && marks.get(data.id[i]) === word;
     mark([data.id[i]], again ? "" : word);
     if (move && !again && pick("on").checked) go(active + 1);
@@ -254,7 +278,9 @@
   const cell = text => /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   pick("download").addEventListener("click", () => {
     const rows = Array.from(marks).sort((a, b) => a[0] - b[0]);
-    const text = "sample_id,path,override\n" + rows.map(([id, word]) => `${id},${cell(paths.get(id))},${word}\n`).join("");
+    const label = word => kind(word) === "relabel" ? cell(named(word)) : "";
+    const lines = rows.map(([id, word]) => `${id},${cell(paths.get(id))},${kind(word)},${label(word)}\n`);
+    const text = "sample_id,path,override,label\n" + lines.join("");
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     link.download = data.file;

@@ -1,0 +1,152 @@
+"""Parquet files that hold the pictures themselves, as repositories of Hugging Face do: read by pyarrow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dlp_fast.config import DataConfig
+from dlp_fast.data.quarantine import IMAGE_SUFFIXES
+from dlp_fast.data.sources.dataset import Dataset
+from dlp_fast.data.sources.items import IMAGE_KEYS, LABEL_KEYS, from_torchvision
+from dlp_fast.data.sources.labels import refuse_unusable_names
+from dlp_fast.data.split_names import ROLE_OF
+from dlp_fast.errors import DataError
+from dlp_fast.runs.names import listing, printable
+
+SUFFIXES = (".parquet", ".pq")
+_DEPTH, _MOST = 3, 10_000  # folders below the one that is given, and entries that are looked at
+
+
+def picture_files(data: str) -> list[Path]:
+    """The Parquet files that `data` names, where they hold pictures: the file, or those of a folder that holds no image
+    file. None of them where the first one has no column of pictures, or pyarrow is not there.
+    """
+    if os.path.isfile(data):
+        files = [Path(data)] if data.lower().endswith(SUFFIXES) else []
+    else:
+        files = _below(data)
+    return files if files and _has_pictures(files[0]) else []
+
+
+def load_pictures(data: str, files: list[Path], options: DataConfig) -> Dataset:
+    """The data set of `files`, found below `data`; which split a file is of says its name (train-00000-of-00002, as
+    Hugging Face writes them) or its folder's. Where none says so, all are training images.
+
+    Raises DataError: a damaged file, files of several data sets, no training file; else as `from_torchvision`.
+    """
+    where = printable(data)
+    splits = _splits(data, files, where)
+    sets = {split: _Pictures(of, where) for split, of in splits.items()}
+    made = from_torchvision(
+        sets["train"],
+        sets.get("test"),
+        options=options,
+        name=printable(Path(data).resolve().stem) or "parquet",
+    )
+    refuse_unusable_names(made.train.classes, where)
+    return made
+
+
+def _below(folder: str) -> list[Path]:
+    found, seen = [], 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if place.removeprefix(folder).count(os.sep) >= _DEPTH:
+            folders[:] = []
+        seen += len(names)
+        if seen > _MOST or any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+            return []
+        found += [
+            Path(place, name)
+            for name in sorted(names)
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return found
+
+
+def _has_pictures(file: Path) -> bool:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        schema = parquet.read_schema(file)
+    except Exception:  # not installed, or whatever a damaged file does to it: told where the file is read
+        return False
+
+    def bytes_in(kind: Any) -> bool:
+        return (
+            pa.types.is_binary(kind)
+            or pa.types.is_large_binary(kind)
+            or (pa.types.is_struct(kind) and "bytes" in [kind.field(i).name for i in range(kind.num_fields)])
+        )
+
+    return any(field.name in IMAGE_KEYS and bytes_in(field.type) for field in schema)
+
+
+def _splits(data: str, files: list[Path], where: str) -> dict[str, list[Path]]:
+    """Files by split: train, and test where there is one (validation where there is no other)."""
+    parts: dict[str, list[Path]] = {}
+    sets = set()
+    for file in files:
+        *folders, name = file.relative_to(data).parts if os.path.isdir(data) else (file.name,)
+        words = [re.split(r"[-_.]", name)[0], *reversed(folders)]
+        role = next((ROLE_OF[word.casefold()] for word in words if word.casefold() in ROLE_OF), "")
+        parts.setdefault(role, []).append(file)
+        sets.add("/".join(folder for folder in folders if folder.casefold() not in ROLE_OF))
+    if len(sets) > 1:
+        raise DataError(
+            f"{where}: Parquet files of {len(sets)} data sets, in {listing(sorted(map(printable, sets)), 4)}; give one "
+            "of these folders"
+        )
+    train = parts.get("train") or parts.get("")
+    if not train and len(parts) == 1 and len(files) == 1:
+        train, parts = files, {}  # that one file was asked for
+    if not train:
+        raise DataError(f"{where}: no Parquet file of split train; there are {', '.join(sorted(parts))}")
+    test = parts.get("test") or parts.get("validation")
+    return {"train": train} | ({"test": test} if test else {})
+
+
+class _Pictures:
+    """Items {"image": {"bytes": ...}, "label": ...} of Parquet files, with names of the classes where one has them."""
+
+    def __init__(self, files: list[Path], where: str):
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            table = pa.concat_tables([parquet.read_table(file) for file in files])
+        except Exception as error:  # whatever a damaged file does to the library
+            raise DataError(f"{where}: cannot be read as Parquet ({type(error).__name__}: {error})") from None
+        image, label = (
+            next((key for key in keys if key in table.column_names), None)
+            for keys in (IMAGE_KEYS, LABEL_KEYS)
+        )
+        if image is None or label is None:
+            raise DataError(
+                f"{where}: its columns are {listing(table.column_names)}; expected one of pictures "
+                f"({', '.join(IMAGE_KEYS)}) and one of labels ({', '.join(LABEL_KEYS)}): rename them"
+            )
+        self._images, self._labels = table[image], table[label]
+        self.classes = _class_names(table.schema.metadata or {}, label)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        image, label = self._images[row].as_py(), self._labels[row].as_py()
+        return {"image": {"bytes": image} if isinstance(image, bytes) else image, "label": label}
+
+
+def _class_names(metadata: Mapping[bytes, bytes], label: str) -> list[str] | None:
+    """The names that Hugging Face keeps in the file for the numbers of its column `label`."""
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+        return [str(name) for name in names]
+    except (KeyError, TypeError, ValueError):
+        return None

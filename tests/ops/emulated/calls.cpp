@@ -1,0 +1,59 @@
+// The launchers of csrc/cuda for ctypes, on memory of the CPU.
+#include "cuda_runtime_api.h"
+// after it, so that a name of the standard library is not taken for a word of CUDA's
+#include "cuda/augment.h"
+#include "cuda/entropy_rank.h"
+#include "cuda/inject_trigger_launch.h"
+#include "cuda/residual_scan.h"
+
+using namespace dlp;
+
+extern "C" {
+
+void set_device(int processors, int shared_bytes) {
+  emulated::processors = processors;
+  emulated::shared_bytes = shared_bytes;
+}
+int launches_since() {
+  const int count = emulated::launches;
+  emulated::launches = 0;
+  return count;
+}
+
+void row_entropy(const void* data, int element, int64_t rows, int64_t classes, int64_t stride, float* entropy,
+                 int32_t* top) {
+  cuda::row_entropy({data, static_cast<cpu::Element>(element), rows, classes, stride}, {}, entropy, top, nullptr,
+                    nullptr, nullptr);
+}
+
+// 1: done by choose_few; 0: too many for it.
+int choose_few(const float* scores, int64_t rows, int64_t lowest, int64_t per_class, const void* labels,
+               int label_type, int64_t classes, int64_t* low, int64_t* high, int64_t high_size, int64_t* counts,
+               int64_t* faults) {
+  if (!cuda::fits_few(rows, classes, lowest, per_class)) return 0;
+  std::vector<int64_t> staging(static_cast<size_t>(classes * std::min(per_class, rows)), -77);
+  uint32_t finished = 0;
+  cuda::choose_few({{scores, rows, {labels, static_cast<cpu::LabelType>(label_type)}, classes, true}, lowest,
+                    per_class, cuda::make_plan(rows, 1).id_bits, low, high, high_size, counts, faults,
+                    staging.data(), &finished}, nullptr);
+  return 1;
+}
+
+int inject(const uint8_t* images, void* out, int out_type, const int64_t* which, int64_t count, int64_t height,
+           int64_t width, const int64_t* records, int64_t record_count, const uint8_t* overlay, int64_t overlay_size,
+           const int16_t* terms, int64_t terms_size, const float* scale, const float* shift, int64_t* faults) {
+  const int64_t size = height * width * kChannels;
+  InjectArgs args{images, size, out, size, static_cast<PixelOut>(out_type), which, count, height, width,
+                  reinterpret_cast<const TriggerRecord*>(records), record_count, overlay, overlay_size, terms,
+                  terms_size, {}, faults};
+  for (int c = 0; c < kChannels; ++c) args.affine.scale[c] = scale[c], args.affine.shift[c] = shift[c];
+  return inject_trigger_cuda(args, nullptr);
+}
+
+void high_pass(const uint8_t* images, const float* mean, int64_t batch, int height, int width, float* out) {
+  residual_scan::high_pass_residual_cuda(images, mean, batch, height, width, out, nullptr);
+}
+void hashes(const uint8_t* images, int64_t batch, int height, int width, int contrast, int64_t* out) {
+  residual_scan::window_hashes_cuda(images, batch, height, width, contrast, out, nullptr);
+}
+}

@@ -1,0 +1,153 @@
+"""The CUDA kernels on the CPU, thread by thread: equal to the CPU kernels to the bit, with no lane left waiting."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+
+import emulated
+import pytest
+import torch
+
+from dlp_fast.ops import TriggerTable, inject_trigger, native_available
+from dlp_fast.ops.entropy_rank_reference import select_reference
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not native_available() or not shutil.which("g++"), reason="no native ops or no g++"),
+]
+ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+
+
+@pytest.fixture(scope="module")
+def cuda(tmp_path_factory):
+    library = emulated.build(tmp_path_factory.mktemp("emulated"))
+    library.set_device(2, 99 * 1024)
+    return library
+
+
+def at(t):
+    return ctypes.c_void_p(t.data_ptr())
+
+
+def row_entropy(cuda, x):
+    entropy, top = torch.full((len(x),), 7.0), torch.full((len(x),), -7, dtype=torch.int32)
+    sizes = map(ctypes.c_int64, (*x.shape, x.stride(0)))
+    cuda.row_entropy(at(x), ELEMENTS[x.dtype], *sizes, at(entropy), at(top))
+    return entropy, top
+
+
+@pytest.mark.parametrize("dtype", list(ELEMENTS))
+@pytest.mark.parametrize(
+    "classes", [2, 10, 15, 16, 17, 31, 32, 33, 64, 65, 100, 128, 129, 255, 300, 512, 1000, 1024, 1025, 2500]
+)
+def test_row_entropy(cuda, classes, dtype):
+    n = 20 if classes > 128 else 150
+    g = torch.Generator().manual_seed(classes)
+    wide = torch.randn(n, classes + 1, generator=g) * 4
+    wide[0], wide[1] = wide[0].round(), 0
+    wide[2, 1:] += 60 * torch.rand(classes, generator=g)
+    wide[3, 1], wide[4, classes], wide[5, classes // 2 + 1] = float("nan"), float("inf"), -float("inf")
+    for x in (wide.to(dtype)[:, :classes].contiguous(), wide.to(dtype)[:, 1:]):
+        entropy, top = row_entropy(cuda, x)
+        want, want_top = torch.ops.dlp_fast.row_entropy(x)
+        assert torch.equal(entropy.view(torch.int32), want.view(torch.int32))
+        assert torch.equal(top, want_top)
+
+
+def keys(kind: str, n: int) -> torch.Tensor:
+    g = torch.Generator().manual_seed(n)
+    return {
+        "random": lambda: torch.randn(n, generator=g),
+        "equal": lambda: torch.full((n,), -2.5),
+        "two": lambda: torch.randint(2, (n,), generator=g).float() - 0.5,
+        "signed zero": lambda: torch.where(torch.rand(n, generator=g) < 0.5, -0.0, 0.0),
+        "denormal": lambda: torch.randint(-40, 40, (n,), generator=g).float() * 1e-45,
+        "close": lambda: (torch.randint(3000, (n,), generator=g, dtype=torch.int32) + 0x3F800000).view(
+            torch.float32
+        ),
+    }[kind]()
+
+
+@pytest.mark.parametrize("n", [1, 2, 700, 5000])
+@pytest.mark.parametrize("kind", ["random", "equal", "two", "signed zero", "denormal", "close"])
+def test_choose_few(cuda, kind, n):
+    scores = keys(kind, n)
+    for classes, wide, k, m in ((1, True, n // 100, 3), (7, False, min(n, 2048), 40), (3, True, 0, 10**9), (9, True, 1, 0)):
+        if min(m, n) > 2048:
+            m = 2048
+        labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(classes))
+        labels[labels == 5] = 4  # a class without rows
+        labels = labels if wide else labels.int()
+        want = select_reference(scores, k, m, labels, classes)
+        low, counts, faults = (torch.full((size,), -9) for size in (k, classes, 2))
+        high = torch.full((len(want[1]),), -9)
+        sizes = [ctypes.c_int64(v) for v in (n, k, m)]
+        done = cuda.choose_few(
+            at(scores), *sizes, at(labels), 2 if wide else 1, ctypes.c_int64(classes),
+            at(low), at(high), ctypes.c_int64(len(high)), at(counts), at(faults),
+        )  # fmt: skip
+        assert done
+        for got, wanted in zip((low, high, counts, faults), want, strict=True):
+            assert torch.equal(got, wanted)
+
+
+OUT = {torch.uint8: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+
+
+def tables(side: int) -> list[TriggerTable]:
+    g = torch.Generator().manual_seed(side)
+    image = torch.randint(0, 256, (side, side, 3), dtype=torch.uint8, generator=g)
+    residual = torch.randint(-90, 90, (side, side, 3), dtype=torch.int16, generator=g)
+    mask = torch.rand(side, side, generator=g)
+    return [
+        TriggerTable.patch(image[:3, :4], side - 5, side - 7, size=(side, side)),
+        TriggerTable.blend(image, 0.2),
+        TriggerTable.blend(image, mask),
+        TriggerTable.additive(residual),
+    ]
+
+
+@pytest.mark.parametrize("side", [12, 16, 13])  # 16: images of whole vectors; 13: none starts at one
+@pytest.mark.parametrize("which_table", range(4))
+def test_inject_trigger(cuda, which_table, side):
+    n, table = 150, tables(side)[which_table]
+    g = torch.Generator().manual_seed(n)
+    images = torch.randint(0, 256, (n, side, side, 3), dtype=torch.uint8, generator=g)
+    which = torch.where(torch.rand(n, generator=g) < 0.3, 0, -1)
+    affine = torch.tensor([0.01, 0.02, 0.03, -1.0, -1.5, -2.0])
+    sizes = [ctypes.c_int64(v) for v in (n, side, side)]
+    parts = [table.records, table.overlay, table.terms]
+    of_table = [at(table.records), ctypes.c_int64(len(table.records))]
+    for part in parts[1:]:
+        of_table += [at(part), ctypes.c_int64(part.numel())]
+    for given in (which, torch.where(torch.arange(n) % 50 == 7, 5, which)):
+        wrong = given.clone()
+        wrong[wrong > 0] = -1
+        want = inject_trigger(images, table, wrong)
+        out = images.clone()
+        faults = torch.zeros(2, dtype=torch.int64)
+        args = [at(given), *sizes, *of_table, at(affine), at(affine[3:]), at(faults)]
+        cuda.inject(at(out), at(out), 0, *args)
+        assert torch.equal(out, want)
+        assert faults.tolist() == [7 if given is not which else -1, -1]
+        for dtype, number in OUT.items():
+            dense = torch.zeros(n, side, side, 3, dtype=dtype)
+            cuda.inject(at(images), at(dense), number, *args)
+            y = want if dtype == torch.uint8 else (want.float() * affine[:3] + affine[3:]).to(dtype)
+            assert torch.equal(dense, y)
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 3), (33, 2), (70, 1)])
+def test_high_pass_residual_and_window_hashes(cuda, side, count):
+    g = torch.Generator().manual_seed(side)
+    images = torch.randint(0, 256, (count, side, side + 3, 3), dtype=torch.uint8, generator=g)
+    images[0, :5] = 9  # flat: windows of no contrast
+    mean = torch.rand(side * (side + 3) * 3, generator=g)
+    out = torch.zeros(count, len(mean))
+    cuda.high_pass(at(images), at(mean), ctypes.c_int64(count), side, side + 3, at(out))
+    want = torch.ops.dlp_fast.high_pass_residual(images, mean.view(side, side + 3, 3))
+    assert torch.equal(out, want.view(count, -1))
+    hashes = torch.zeros(count, side - 2, side + 1, dtype=torch.int64)
+    cuda.hashes(at(images), ctypes.c_int64(count), side, side + 3, 16, at(hashes))
+    assert torch.equal(hashes.view(-1), torch.ops.dlp_fast.window_hashes(images, 16).view(-1))
