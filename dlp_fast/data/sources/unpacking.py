@@ -123,20 +123,20 @@ class Unpacking:
 
     def _labels_of_json(self) -> dict[str, str]:
         """The same where every image has a JSON file beside it that says its label; empty where that is not so."""
-        images = {_key(path) for path in self.members if path.lower().endswith(IMAGE_SUFFIXES)}
-        beside = {_key(path) for path in self.members if path.endswith(".json")}
+        images = {label_key(path) for path in self.members if path.lower().endswith(IMAGE_SUFFIXES)}
+        beside = {label_key(path) for path in self.members if path.endswith(".json")}
         labels: dict[str, str] = {}
         if not images or not images <= beside:
             return labels
         for member, content in _entries(self.archive):
             path = safe_path(member.name)
-            if path is None or member.problem or not path.endswith(".json") or _key(path) not in images:
+            if path is None or member.problem or not path.endswith(".json") or label_key(path) not in images:
                 continue
             label = _said(content().read(_BLOCK))
             if label is None:
                 return {}
             refuse_unusable_names([label or "."], f"{self.where}, {printable(member.name)}")
-            labels[_key(path)] = label
+            labels[label_key(path)] = label
         return labels
 
     def _write(self, folder: str) -> None:
