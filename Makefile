@@ -5,6 +5,9 @@
 # make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests
 # make reliability  every promise of hard days put to the test (hours); SAMPLE=1: a few trials of each
 # make docs      the documentation as a site in build/site
+# make lock      .ci/requirements.lock anew: what `LOCKED=1 make env` installs, with hashes
+# make audit     the locked packages looked up among known vulnerabilities, where that data base can be reached
+# make sbom      what is installed, as CycloneDX, in build/sbom.json
 # make ptxas     registers, spills and shared memory of the CUDA kernels (needs nvcc, no GPU)
 PYTHON ?= python3
 VENV := .venv
@@ -13,16 +16,31 @@ STAMPS := .stamps
 DATE := $(shell date +%F)
 RESULTS := benchmarks/results
 
-.PHONY: reliability env build demo test test-slow docs bench sanitize ptxas gpu lint clean
+.PHONY: lock audit sbom reliability env build demo test test-slow docs bench sanitize ptxas gpu lint clean
 env: $(STAMPS)/env
 $(STAMPS)/env: pyproject.toml
 	@mkdir -p $(STAMPS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the Python packages into $(VENV) (the first time: about three minutes, 6 GB)"
 	@$(BIN)/pip install -q --upgrade pip
+	@test -z "$(LOCKED)" || $(BIN)/pip install -q --require-hashes -r .ci/requirements.lock
 	@$(BIN)/pip install -q "setuptools>=77" wheel ninja "pybind11>=2.13" "cmake>=3.25" "torch>=2.11" "torchvision>=0.26"
 	@PYTHONWARNINGS=ignore PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=$${DLP_FAST_CUDA:-auto} $(BIN)/pip install -q --no-build-isolation -e ".[dev,dali]"
 	@touch $@
+
+lock: env
+	@$(BIN)/python .ci/lock.py
+
+# tools that the package does not need, in an environment of their own
+$(STAMPS)/tools:
+	@mkdir -p $(STAMPS) build && $(PYTHON) -m venv build/tools && build/tools/bin/pip install -q pip-audit cyclonedx-bom
+	@touch $@
+
+audit: $(STAMPS)/tools
+	@build/tools/bin/python .ci/audit.py
+
+sbom: env $(STAMPS)/tools
+	@build/tools/bin/cyclonedx-py environment --of JSON -o build/sbom.json $(BIN)/python && echo build/sbom.json
 
 # CMake and ninja compile only what changed since the last build.
 build: env

@@ -181,14 +181,56 @@ class CMakeBuild(build_ext):
         return [str(p) for p in (*built.glob("*.so"), *built.glob(NOTE))]
 
 
+MANYLINUX = {
+    (2, 17): (3, 4, 19),
+    (2, 24): (3, 4, 22),
+    (2, 27): (3, 4, 24),
+    (2, 28): (3, 4, 25),
+    (2, 31): (3, 4, 28),
+    (2, 34): (3, 4, 29),
+    (2, 35): (3, 4, 30),
+    (2, 39): (3, 4, 33),
+}
+"""Version of glibc (PEP 600) to the newest symbols of libstdc++ on the systems that have it (auditwheel's policies)."""
+
+
+def newest_symbols(library: Path, family: str) -> tuple[int, ...] | None:
+    """The newest version of `family` (GLIBC, GLIBCXX) that a library needs, (0,) for none; None without readelf."""
+    try:
+        done = subprocess.run(
+            ["readelf", "-V", "-W", str(library)], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = re.findall(rf"\b{family}_(\d+(?:\.\d+)*)", done.stdout)
+    return max((tuple(map(int, version.split("."))) for version in found), default=(0,))
+
+
+def platform_tag(libraries: list[Path], built_on: str) -> str:
+    """The oldest systems that have all that `libraries` need (torch's own aside, which torch brings), as a tag of
+    PEP 600; `built_on` where that cannot be told.
+    """
+    if not built_on.startswith("linux_") or not libraries:
+        return built_on
+    needs = [[newest_symbols(library, family) for library in libraries] for family in ("GLIBC", "GLIBCXX")]
+    if any(version is None for of in needs for version in of):
+        return built_on
+    for (major, minor), newest in sorted(MANYLINUX.items()):
+        if max(needs[0]) <= (major, minor) and max(needs[1]) <= newest:
+            return f"manylinux_{major}_{minor}_{built_on.removeprefix('linux_')}"
+    return built_on
+
+
 class Wheel(bdist_wheel):
-    """Tagged for any Python 3, and for the platform that it was built on."""
+    """Tagged for any Python 3, and for the platforms on which the libraries in it can be loaded."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        libraries = sorted(Path(self.bdist_dir).glob("dlp_fast/_native*.so")) if self.bdist_dir else []
+        return "py3", "none", platform_tag(libraries, super().get_tag()[2])
 
 
-setup(
-    ext_modules=[Extension("dlp_fast._native", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": Wheel},
-)
+if __name__ == "__main__":  # as pip runs it too
+    setup(
+        ext_modules=[Extension("dlp_fast._native", sources=[])],
+        cmdclass={"build_ext": CMakeBuild, "bdist_wheel": Wheel},
+    )

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Classifier", "Result", "build_info", "defend", "load", "preprocess"]
+
+if sys.platform in ("win32", "cygwin"):
+    raise ImportError(
+        "dlp_fast does not run on Windows: it locks run folders and confines decoders by means of Linux. Use WSL 2 "
+        "(Ubuntu) or a Linux machine."
+    )
+if sys.platform == "darwin":
+    warnings.warn(
+        "dlp_fast is made for Linux. On macOS nothing is tested: it computes on the CPU, Apple's GPU is not used, and "
+        "decoders are less confined.",
+        stacklevel=2,
+    )
 
 _HOMES = {
     "Classifier": "dlp_fast.models.classifier",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from tiny import ROOT, options
+
+import dlp_fast
 
 FILES = ("CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
 BIN = str(Path(sys.executable).parent)
@@ -38,6 +41,49 @@ def done(*command: object, cwd: Path, **environment: str) -> str:
     return found.stdout + found.stderr
 
 
+@pytest.fixture(scope="module")
+def setup_module():
+    spec = importlib.util.spec_from_file_location("setup_of_dlp_fast", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestTag:
+    """What the file name of a wheel promises is what its libraries need."""
+
+    @pytest.mark.parametrize(
+        ("glibc", "cxx", "tag"),
+        [
+            ((2, 14), (3, 4, 19), "manylinux_2_17_x86_64"),
+            ((2, 14), (3, 4, 21), "manylinux_2_24_x86_64"),
+            ((2, 34), (3, 4, 21), "manylinux_2_34_x86_64"),
+            ((2, 29), (3, 4, 30), "manylinux_2_35_x86_64"),
+            ((2, 99), (3, 4, 21), "linux_x86_64"),
+            (None, None, "linux_x86_64"),
+        ],
+    )
+    def test_by_what_is_needed(self, setup_module, monkeypatch, glibc, cxx, tag):
+        needed = {"GLIBC": glibc, "GLIBCXX": cxx}
+        monkeypatch.setattr(setup_module, "newest_symbols", lambda _library, family: needed[family])
+        assert setup_module.platform_tag([Path("a.so")], "linux_x86_64") == tag
+
+    def test_of_another_system_or_without_libraries(self, setup_module):
+        assert setup_module.platform_tag([Path("a.so")], "macosx_14_0_arm64") == "macosx_14_0_arm64"
+        assert setup_module.platform_tag([], "linux_x86_64") == "linux_x86_64"
+
+    def test_symbols_are_read_from_the_library(self, setup_module):
+        library = Path(dlp_fast.__file__).with_name("_native.so")
+        if not library.exists() or shutil.which("readelf") is None:
+            pytest.skip("no native library, or no readelf")
+        glibc = setup_module.newest_symbols(library, "GLIBC")
+        assert (2, 2, 5) <= glibc < (3,)
+        table = subprocess.run(["readelf", "-V", library], capture_output=True, text=True).stdout
+        assert f"GLIBC_{'.'.join(map(str, glibc))}" in table
+        major, minor = map(int, setup_module.platform_tag([library], "linux_x86_64").split("_")[1:3])
+        assert (major, minor) >= glibc[:2]
+
+
 @pytest.mark.slow
 def test_built_installed_and_run(tmp_path):
     tree = tree_at(tmp_path / "tree")
@@ -47,6 +93,7 @@ def test_built_installed_and_run(tmp_path):
     assert re.fullmatch(r"dlp_fast-[\d.]+-py3-none-\w*linux\w*\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as packed:
         libraries = [name for name in packed.namelist() if name.endswith(".so")]
+    assert "manylinux" in wheel.name
     assert libraries == ["dlp_fast/_native.so"], "one library, which no Python's name is tied to"
     place = tmp_path / "installed"
     done(sys.executable, "-m", "pip", "install", "--no-deps", "--target", place, wheel, cwd=tmp_path)

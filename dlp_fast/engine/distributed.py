@@ -18,6 +18,7 @@ import torch.distributed as dist
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from dlp_fast.engine.pace import PACE
 from dlp_fast.engine.synced_batch_norm import batch_norms, join_statistics, synced
 from dlp_fast.engine.watch import LOST, Watch, in_words
 from dlp_fast.errors import DataError, DlpError, EndedElsewhere, RankFailed, ResourceError
@@ -48,6 +49,11 @@ class Ranks:
     def stop(self) -> int:
         """Number of the signal that another rank was asked to stop by, 0 without."""
         return self.watch.stop if self.watch else 0
+
+    @property
+    def slow(self) -> str | None:
+        """On rank 0, a line on a rank that all others wait for; None without."""
+        return self.watch.slow if self.watch else None
 
     def pass_on(self, number: int) -> None:
         """Let rank 0 know that this one got a signal."""
@@ -93,6 +99,7 @@ class Ranks:
         sums = [
             s.view(t.shape) for s, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)
         ]
+        PACE.step()
         for mine, total in zip(gradients, sums):
             mine.copy_(total)
         for mine, total in zip(statistics, sums[len(gradients) :]):

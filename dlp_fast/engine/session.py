@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import signal
 import threading
 import time
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 
 from dlp_fast.engine.device import Compute
 from dlp_fast.engine.distributed import ALONE, Ranks
+from dlp_fast.engine.pace import PACE
 from dlp_fast.errors import Interrupted, NumericError
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
-from dlp_fast.runs.mapped import column_table, is_mapped
+from dlp_fast.runs.mapped import column_table, copied
 
 AGAIN = 3.0  # seconds: of several processes, each gets a signal from the terminal and from torchrun
 
@@ -42,6 +42,7 @@ class Session:
         self.compute, self.log, self.every, self.ranks = compute, log, every, ranks
         self._checkpoints = checkpoints
         self._signal, self._signalled = 0, 0.0
+        self._told_slow = False
         self._previous: dict[int, Any] = {}
         state = checkpoints.load() if checkpoints else None
         for warning in checkpoints.warnings if checkpoints else []:
@@ -110,13 +111,19 @@ class Session:
 
     def complete(self, name: str, outcome: dict[str, Any]) -> None:
         """Keep the outcome of a finished stage (tensors, JSON values)."""
-        self._completed[name] = _copied(outcome)  # its tensors may be a model that trains on
+        self._completed[name] = copied(outcome)  # its tensors may be a model that trains on
         self._current = None
         self.save()
 
     def within(self, prefix: str) -> Scope:
         """The same session for work that uses the names of stages again; they are kept under `prefix`."""
         return Scope(self, prefix)
+
+    def tell_slow(self) -> None:
+        """Name a rank that all others wait for, once."""
+        if self.ranks.slow and not self._told_slow:
+            self._told_slow = True
+            self.log.warn(self.ranks.slow)
 
     def columns(self, rows: int, n: int) -> Tensor:
         """Zeros [rows, n] for what is seen of n images; of a large set in a file, see runs.mapped."""
@@ -197,6 +204,9 @@ class Scope(Session):
     def columns(self, rows: int, n: int) -> Tensor:
         return self._outer.columns(rows, n)
 
+    def tell_slow(self) -> None:
+        self._outer.tell_slow()
+
     def poll(self) -> None:
         self._outer.poll()
 
@@ -259,6 +269,7 @@ class StageRun:
         self._check_weights()
         self.session.keep_stage(self.state())
         self._saved = time.monotonic()
+        PACE.restart()
 
     def _check_weights(self) -> None:
         for item in self._tracked.values():
@@ -296,6 +307,7 @@ class StageRun:
     def steps(self) -> Iterator[int]:
         """Numbers of the steps still to be done; checkpoints are written between them."""
         self.session.log.start(self.title, self.total, self.done)
+        PACE.restart()
         if not self.done:
             self.save()
         try:
@@ -303,6 +315,7 @@ class StageRun:
                 yield self.done
                 self.done += 1
                 self.session.log.advance(self.done, self.images, self.note)
+                self.session.tell_slow()
                 if self.session.stopping:
                     self.save()
                     self.session.poll()
@@ -311,15 +324,6 @@ class StageRun:
             self._check_weights()
         finally:
             self.session.log.finish()
-
-
-def _copied(value: Any) -> Any:
-    """A copy of nested dicts and lists; tensors in files, which nobody changes any more, are shared."""
-    if isinstance(value, Tensor):
-        return value if is_mapped(value) else copy.deepcopy(value)
-    if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
-    return [_copied(inner) for inner in value] if isinstance(value, list) else copy.deepcopy(value)
 
 
 def has_random_layers(model: nn.Module) -> bool:

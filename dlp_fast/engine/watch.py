@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dlp_fast.engine.pace import PACE, Straggler
 from dlp_fast.errors import ResourceError
 
 ENDED = "ended"
@@ -31,12 +32,15 @@ LOST = 5  # exit code where another process or the connection is gone, as for ot
 class Watch:
     """What one rank tells the others and hears from them.
 
-    Attributes: stop: number of the signal that any rank was asked to stop by, 0 without; rank 0 acts on it.
+    Attributes: stop: number of the signal that any rank was asked to stop by, 0 without; rank 0 acts on it; slow: on
+    rank 0, a line on a rank that all wait for, None without.
     """
 
     def __init__(self, store: dist.Store, rank: int, world: int, tick: float = TICK):
         self.store, self.rank, self.world, self.tick = store, rank, world, tick
         self.stop = 0
+        self.slow: str | None = None
+        self._straggler = Straggler()
         self._wanted = 0  # a signal that this rank got, to be passed on
         self._done = threading.Event()
         self._heard = {other: (b"", time.monotonic()) for other in self._others()}
@@ -76,7 +80,7 @@ class Watch:
         while not self._done.wait(self.tick):
             beats += 1
             try:
-                self.store.set(f"beat {self.rank}", str(beats))
+                self.store.set(f"beat {self.rank}", f"{beats} {PACE.steps} {PACE.busy:.6f}")
                 self._pass_on()
                 over = self.ended()
                 silent = self._silent()
@@ -88,6 +92,8 @@ class Watch:
             if over:
                 self._leave(over, told=True)
                 return
+            if self.rank == 0 and self.slow is None:
+                self.slow = self._straggler.look(self._paces())
             if silent is not None:
                 text = f"rank {silent} has not been heard of for {PATIENCE:.0f} s"
                 self._leave({"code": LOST, "text": text}, told=not self.post(LOST, text))
@@ -98,6 +104,15 @@ class Watch:
             self.store.set(STOP, str(self._wanted))
         if self.rank == 0 and self.store.check([STOP]):
             self.stop = int(self.store.get(STOP))
+
+    def _paces(self) -> dict[int, tuple[int, float]]:
+        """(steps, busy seconds) of each rank that has told them."""
+        paces = {0: (PACE.steps, PACE.busy)}
+        for other, (beat, _) in self._heard.items():
+            pace = beat.split()[1:]
+            if len(pace) == 2:
+                paces[other] = int(pace[0]), float(pace[1])
+        return paces if len(paces) == self.world else {}
 
     def _silent(self) -> int | None:
         """The first rank that has given no sign for too long."""
@@ -127,6 +142,7 @@ def in_words(device: torch.device) -> Iterator[None]:
     """A collective operation on tensors of `device`, whose broken connection is a ResourceError where it is one between
     CPUs; NCCL's errors come later, and as its own.
     """
+    began = time.monotonic()
     try:
         yield
     except RuntimeError as error:
@@ -135,6 +151,8 @@ def in_words(device: torch.device) -> Iterator[None]:
         raise ResourceError(
             f"another process of the run is gone ({_line(error)}); the same command goes on from the last checkpoint."
         ) from error
+    finally:
+        PACE.wait(time.monotonic() - began)
 
 
 def _line(error: BaseException) -> str:

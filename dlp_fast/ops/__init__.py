@@ -11,7 +11,7 @@ from dlp_fast.ops.residual_scan import (
     window_hashes,
     window_hashes_reference,
 )
-from dlp_fast.ops.sharded_rank import select_distributed, select_shards
+from dlp_fast.ops.sharded_rank import select_shards
 from dlp_fast.ops.trigger_table import TriggerTable
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "native_available",
     "row_entropy",
     "select",
-    "select_distributed",
     "select_shards",
     "window_hashes",
     "window_hashes_reference",

@@ -1,9 +1,9 @@
-"""The selection of ``select`` over rows that lie in several shards or on several ranks.
+"""The selection of ``select`` over rows that lie in several shards.
 
 Each shard counts the digits of its own scores; the counts are summed, so that all shards find the same
-threshold, and each picks its own winners. What travels is three histograms of 2048 counters a class and a few
+threshold, and each picks its own winners. What they exchange is three histograms of 2048 counters a class and a few
 counts: independent of the number of rows and of how many are chosen. The ids are the same, bit for bit, for
-    any number of shards.
+any number of shards.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from dlp_fast.ops.entropy_rank import Ranking, select
 from dlp_fast.ops.library import native_on
 
-__all__ = ["select_distributed", "select_shards"]
+__all__ = ["select_shards"]
 
 _BITS = (11, 11, 10)
 _BINS = 2048
@@ -61,36 +60,6 @@ def select_shards(
                 done.append(end.value)
         if done:
             return done
-
-
-def select_distributed(
-    scores: Tensor,
-    lowest: int,
-    highest_per_class: int = 0,
-    labels: Tensor | None = None,
-    num_classes: int | None = None,
-    group: dist.ProcessGroup | None = None,
-) -> Ranking:
-    """``select`` over the ranks of a process group; gives this rank's winners under their global ids.
-
-    Rank r holds the rows behind those of rank r - 1. Every rank calls it with the same ``lowest``,
-    ``highest_per_class`` and ``num_classes``; arguments and errors are those of ``select``.
-    """
-    world, rank = dist.get_world_size(group), dist.get_rank(group)
-    run = _shard(scores, lowest, highest_per_class, labels, num_classes, rank)
-    kind, tensor = next(run)
-    while True:
-        if kind == "sum":
-            answer = tensor.clone()
-            dist.all_reduce(answer, group=group)
-        else:
-            parts = [torch.empty_like(tensor) for _ in range(world)]
-            dist.all_gather(parts, tensor.contiguous(), group=group)
-            answer = torch.stack(parts)
-        try:
-            kind, tensor = run.send(answer)
-        except StopIteration as end:
-            return end.value
 
 
 def digit_histogram_reference(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +36,10 @@ def mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> T
     try:
         place.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".columns-", dir=place)
-        os.posix_fallocate(handle, 0, count * dtype.itemsize)  # now, not as a bus error later
+        if hasattr(os, "posix_fallocate"):  # room now, not a bus error later
+            os.posix_fallocate(handle, 0, count * dtype.itemsize)
+        else:
+            os.truncate(handle, count * dtype.itemsize)
         return torch.from_file(name, shared=True, size=count, dtype=dtype).view(shape)
     except OSError as error:
         raise write_failed(error, place, count * dtype.itemsize) from None
@@ -42,6 +47,15 @@ def mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> T
         if handle >= 0:
             os.close(handle)
             os.unlink(name)
+
+
+def copied(value: Any) -> Any:
+    """A copy of nested dicts and lists; tensors in files, which nobody changes any more, are shared."""
+    if isinstance(value, Tensor):
+        return value if is_mapped(value) else copy.deepcopy(value)
+    if isinstance(value, dict):
+        return {key: copied(inner) for key, inner in value.items()}
+    return [copied(inner) for inner in value] if isinstance(value, list) else copy.deepcopy(value)
 
 
 def is_mapped(tensor: Tensor) -> bool:

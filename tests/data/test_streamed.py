@@ -111,7 +111,7 @@ def test_a_shard_is_checked_once(monkeypatch):
     first = sources.load(address).train
     from dlp_fast.data.sources import streamed
 
-    monkeypatch.setattr(streamed, "_scan_tar", None)  # nobody is to call it again
+    monkeypatch.setattr(streamed, "scan_tar", None)  # nobody is to call it again
     assert sources.load(address).train.paths == first.paths
 
 

@@ -1,4 +1,4 @@
-"""The same ids from any number of shards, in one process and over gloo."""
+"""The same ids from any number of shards."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import importlib
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dlp_fast.errors import NumericError
-from dlp_fast.ops import native_available, select, select_distributed, select_shards
+from dlp_fast.ops import native_available, select, select_shards
 
 sharded = importlib.import_module("dlp_fast.ops.sharded_rank")
 
@@ -74,23 +72,3 @@ def test_bad_arguments():
         select_shards([scores], 1, 2)
     with pytest.raises(NumericError, match="first rows: 2"):
         select_shards([scores, torch.tensor([0.0, 0.0, float("nan")])], 1)
-
-
-def gloo_rank(rank: int, world: int, store: str, results) -> None:
-    dist.init_process_group("gloo", f"file://{store}", world_size=world, rank=rank)
-    scores, labels = tied_scores(1000)
-    part = slice(1000 * rank // world, 1000 * (rank + 1) // world)
-    results[rank] = tuple(select_distributed(scores[part], 400, 20, labels[part], 5))
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_gloo_processes_give_the_ids_of_one(tmp_path):
-    with mp.get_context("spawn").Manager() as manager:
-        results = manager.dict()
-        mp.spawn(gloo_rank, (2, str(tmp_path / "store"), results), nprocs=2)
-        got = [sharded.Ranking(*results[rank]) for rank in range(2)]
-    scores, labels = tied_scores(1000)
-    want = select(scores, 400, 20, labels, 5)
-    low, high = joined(got, scores, 5)
-    assert torch.equal(low, want.lowest) and torch.equal(high, want.highest)

@@ -141,7 +141,7 @@ def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Quarant
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="part-", dir=file.parent) as folder:
-            scan = _scan_parquet if shard.endswith(".parquet") else _scan_tar
+            scan = _scan_parquet if shard.endswith(".parquet") else scan_tar
             entries, refused = scan(shard, Path(folder), options)
     except OSError as error:
         raise ResourceError(
@@ -161,7 +161,7 @@ def _entry(values: list[Any]) -> Entry:
     return Entry(ScanRecord(*record, Look(*look)), split, label, offset)
 
 
-def _scan_tar(shard: str, folder: Path, options: DataConfig) -> tuple[list[Entry], list[Quarantined]]:
+def scan_tar(shard: str, folder: Path, options: DataConfig) -> tuple[list[Entry], list[Quarantined]]:
     """Fetched and unpacked into `folder`, which is gone afterwards; checked as any folder is."""
     fs, path = file_system(shard)
     name = path.rpartition("/")[2]
