@@ -99,7 +99,8 @@ class StaticPatternsConfig(Section):
 
 
 class DetectionConfig(Section):
-    """Which images are suspected (DLP Eq. 5), and its thresholds (used in decide.py, convict.py and mislabeled.py)."""
+    """Which images are suspected (DLP Eq. 5), and its thresholds (used in decide.py, convict.py, settle.py and
+    mislabeled.py)."""
 
     method: Literal["learning_curves", "entropy", "loss", "activation_clustering", "spectral_signatures"] = (
         "learning_curves"
@@ -159,6 +160,12 @@ class DetectionConfig(Section):
     """And at most so many times that of the class's other images."""
     false_alarm_rate: float = Field(0.01, gt=0, lt=1)
     """And probability of such a gap by chance, of all groups of a set together, by the placebo groups of the set."""
+    half_from: float = Field(0.25, gt=0, le=0.5)
+    """Share of its class from which a group, and what it leaves of the class, may each be the class itself."""
+    min_foreign: float = Field(0.5, gt=0, le=1)
+    """Then the half is suspected that a network without any label of the class is surer of, by so much of what it is
+    surer of held-out images of other classes. Measured (docs/decisions/016): relabelled halves 0.84 to 0.94, one under
+    right labels 0.17."""
     rare_base: float = Field(1.1, gt=0)
     """A group of k images that a fit from a tail ends in counts from rare_base + rare_each / k times `min_separation`
     on: chance makes small groups too, the fewer images the clearer (measured on clean sets, docs/decisions)."""

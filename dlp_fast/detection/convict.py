@@ -36,7 +36,8 @@ def marks_among(groups: Sequence[Group], classes: int, config: DetectionConfig) 
 
 def _where_rare(marks: list[Group], classes: int, config: DetectionConfig) -> list[Group]:
     """`marks`, or the clear ones among them where so many classes have some."""
-    of_all = np.concatenate([mark.core for mark in marks if mark.label is None] or [np.zeros(0, np.int64)])
+    clear = [mark.core for mark in marks if mark.label is None and _is_clear(mark, config)]
+    of_all = np.concatenate(clear or [np.zeros(0, np.int64)])
     own = {m.label for m in marks if m.label is not None and np.isin(m.core, of_all).mean() < 0.5}
     if len(own) < max(2, config.max_marked_classes * classes):
         return marks

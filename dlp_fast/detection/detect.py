@@ -15,6 +15,7 @@ from dlp_fast.detection.decide import Decision, decide
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.mislabeled import probably_mislabeled
 from dlp_fast.detection.propose import PROPOSALS, Observed
+from dlp_fast.detection.settle import settled
 from dlp_fast.detection.suspicion import Suspicion, by_groups
 from dlp_fast.detection.verify import try_triggers
 from dlp_fast.detection.verify.hold_out import Train, with_support
@@ -38,7 +39,7 @@ class Networks:
     """What detection may ask of networks.
 
     predict: of stage 1's, uint8 [b, H, W, 3] -> class int64 [b]; features: gives fp32 [n, d] of it, asked for only by
-    methods that look at activations; train: trains one more network, see verify.hold_out.
+    methods that look at activations; train: trains one more network, see verify.hold_out, twice at most.
     """
 
     predict: Predict
@@ -82,6 +83,7 @@ def detect(
         placebos = decision.placebos({group.label for group in groups}, config)
         evidence = with_support(groups, evidence, placebos, seen, networks.train, config)
     decision = with_evidence(decision, marks, evidence, config)
+    decision = settled(decision, seen, networks.predict, networks.train, config)
     wrong = torch.from_numpy(probably_mislabeled(seen, config))
     suspicion = replace(by_groups(decision.found, seen.entropy, seen.loss, config), mislabeled=wrong)
     return Detection(suspicion, decision)

@@ -33,7 +33,9 @@ class Finding:
     how much lower that probability is than for images that were learnt alike; gap_p: probability of such a gap by
     chance; unmarked_support: share of the images that such a network takes for their label once the mark is off, over
     that of the class's controls; copies: share of the images that show one and the same picture, where these are most
-    of them; None where not asked.
+    of them; sides: mean entropy, bits, of a network that was given no label of the class, of these images, of the rest
+    of the class, and of held-out images of other classes, where the group could be the class itself; None where not
+    asked.
     """
 
     stage: Stage
@@ -54,6 +56,7 @@ class Finding:
     gap_p: float | None = None
     unmarked_support: float | None = None
     copies: float | None = None
+    sides: tuple[float, float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,4 +64,9 @@ class Finding:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Finding:
         held_out = values.get("held_out")
-        return cls(**{**values, "held_out": HeldOutAgreement(**held_out) if held_out else None})
+        sides = values.get("sides")
+        nested = {
+            "held_out": HeldOutAgreement(**held_out) if held_out else None,
+            "sides": tuple(sides) if sides else None,
+        }
+        return cls(**{**values, **nested})

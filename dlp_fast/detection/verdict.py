@@ -101,6 +101,13 @@ def _doubts(
 
 def _reason(finding: Finding, name: str) -> str:
     """What a finding rests on, as a sentence; of its trigger too, where that was tried."""
+    if finding.sides is not None and finding.sides[0] < finding.sides[1]:
+        own, rest, controls = finding.sides
+        return (
+            f"{finding.images} images of class {name} are taken for other classes by a network that was given no label "
+            f"of class {name} (uncertainty {own:.2f} bits, of other classes' own images {controls:.2f}), the rest of "
+            f"the class is not ({rest:.2f})."
+        )
     if finding.purity is not None:
         first = (
             f"{finding.images} images of class {name} share a mark at one place or a pattern (purity "

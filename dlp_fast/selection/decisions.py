@@ -45,7 +45,9 @@ def go_back(
             "this run went on with a person's decisions; give them again with --decisions FILE (the run's samples.csv "
             "holds them), or choose another --out."
         )
-    session.keep_only(("supervised", "ensemble", "static_patterns", "held_out"))  # no decision changes these
+    session.keep_only(
+        ("supervised", "ensemble", "static_patterns", "held_out", "sides")
+    )  # no decision changes these
     log.rewind(before["log_position"])  # what metrics.jsonl tells of the stages that are done anew
     if folder:
         folder.unfinish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,10 @@ ARRAYS = ("ids", "membership", "labels")  # of a Group
 MEMBER_SEED = 101  # added to the seed for each further network of an ensemble
 HELD_OUT_SEED = 977  # and for the network that is not given the labels in question
 HELD_OUT_EPOCHS = 3  # at its end, whose losses are averaged
+WITHOUT_LABELS = (
+    "held_out",
+    "sides",
+)  # what is kept of such networks: of the first, and of one with other labels
 
 
 def observe(
@@ -67,9 +72,9 @@ def observe(
 
     told = ranks.led(look, lambda ids: known_without(session, ids.numpy(), data, config, first))
     detection = made[0] if made else _without_groups(told)
-    held_out = session.completed("held_out")
-    if held_out:
-        first = replace(first, seconds=first.seconds + held_out["seconds"])
+    for name in WITHOUT_LABELS:
+        of = session.completed(name)
+        first = replace(first, seconds=first.seconds + (of["seconds"] if of else 0.0))
     return first, detection, networks
 
 
@@ -77,8 +82,11 @@ def known_without(
     session: Session, ids: np.ndarray, data: TrainingData, config: RunConfig, first: Supervised
 ) -> HeldOutNetwork:
     """A fresh network that is trained as long as stage 1, but with weak augmentation and on the images `ids` alone;
-    probability: the geometric mean over its last epochs.
+    probability and entropy: the geometric and the plain mean over its last epochs.
     """
+    digest = hashlib.sha256(ids.tobytes()).hexdigest()
+    earlier = session.completed(WITHOUT_LABELS[0])
+    name = WITHOUT_LABELS[0] if earlier is None or earlier["of"] == digest else WITHOUT_LABELS[1]
     own = replace(data, seed=data.seed + HELD_OUT_SEED)
     model = new_model(config.model, own, own.seed)
 
@@ -87,13 +95,16 @@ def known_without(
         as_long = {"augment": "weak", "epochs": len(first.loss), "min_steps": first.steps}
         options = config.supervised.model_copy(update=as_long)
         seen = supervised(session, model, own, options, only=torch.from_numpy(ids))
-        loss = seen.loss[-HELD_OUT_EPOCHS:].float().mean(0)
-        return {"loss": loss, "seconds": seen.seconds, "weights": model.state_dict()}
+        loss, entropy = (of[-HELD_OUT_EPOCHS:].float().mean(0) for of in (seen.loss, seen.entropy))
+        outcome = {"of": digest, "loss": loss, "entropy": entropy, "seconds": seen.seconds}
+        return outcome | {"weights": model.state_dict()}
 
-    kept = session.cached("held_out", train)
+    kept = session.cached(name, train)
     model.load_state_dict(kept["weights"])
     return HeldOutNetwork(
-        kept["loss"].neg().exp().double().numpy(), lambda images: predict(model, images, data)
+        kept["loss"].neg().exp().double().numpy(),
+        kept["entropy"].double().numpy(),
+        lambda images: predict(model, images, data),
     )
 
 

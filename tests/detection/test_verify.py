@@ -295,7 +295,7 @@ class TestMarks:
         window = Group("static_patterns.windows", 0, np.arange(9), np.ones(9), {"purity": 0.9, "nats": 25.0})
         repeated = replace(window, statistics={"purity": 0.9, "nats": 90.0})
         assert marks_among([*natural, window, repeated], 4, self.config) == [repeated]
-        everywhere = of(None, 0.6, ids=range(12))  # one mark in all classes is not one of each
+        everywhere = of(None, 0.9, ids=range(12))  # one mark in all classes is not one of each
         assert marks_among([everywhere, *natural], 3, self.config) == [everywhere, *natural]
         assert marks_among([of(0, 0.6)], 2, self.config)  # a class alone never abounds
 
@@ -389,7 +389,7 @@ def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
             assert not set(ids.tolist()) & set(POISON.tolist())  # their labels were held out
             known = np.random.default_rng(0).uniform(0.6, 1, N)
             known[POISON] *= of_poison
-            return HeldOutNetwork(known, lambda x: torch.ones(len(x), dtype=torch.int64))
+            return HeldOutNetwork(known, known, lambda x: torch.ones(len(x), dtype=torch.int64))
 
         networks = Networks(lambda x: torch.ones(len(x), dtype=torch.int64), lambda: None, train)
         return detect(seen, look_at_curves(seen, config), networks, config)
@@ -423,7 +423,7 @@ def test_labels_that_outlast_the_mark_are_right(relabelled):
     def train(_ids):
         known = np.random.default_rng(0).uniform(0.6, 1, N)
         known[ids] = 0.05
-        return HeldOutNetwork(known, misled)
+        return HeldOutNetwork(known, known, misled)
 
     loss, entropy = (torch.rand(10, N, generator=torch.Generator().manual_seed(i)) + 0.5 for i in (2, 3))
     seen = Observed(images, labels, CLASSES, entropy, loss)
@@ -587,7 +587,9 @@ def test_a_class_keeps_most_of_its_labels():
 
     def train(with_labels):
         kept.append(with_labels)
-        return HeldOutNetwork(np.full(200, 0.5), lambda x: torch.zeros(len(x), dtype=torch.int64))
+        return HeldOutNetwork(
+            np.full(200, 0.5), np.full(200, 0.5), lambda x: torch.zeros(len(x), dtype=torch.int64)
+        )
 
     told = with_support(parts, [Evidence(None, None, 50)] * 2, [], seen, train, DetectionConfig())
     assert [of.support is not None for of in told] == [True, False]
@@ -606,7 +608,9 @@ def test_a_group_with_a_wide_edge_is_held_out_by_itself():
 
     def train(with_labels):
         kept.append(with_labels)
-        return HeldOutNetwork(np.full(200, 0.5), lambda x: torch.zeros(len(x), dtype=torch.int64))
+        return HeldOutNetwork(
+            np.full(200, 0.5), np.full(200, 0.5), lambda x: torch.zeros(len(x), dtype=torch.int64)
+        )
 
     (told,) = with_support([wide], [Evidence(None, None, 40)], [], seen, train, DetectionConfig())
     assert told.support is not None

@@ -207,9 +207,14 @@ def _beyond(u: Tensor, weights: Tensor, centre: Tensor, cut: float) -> Direction
         max(least, float(inside.var(correction=0))),
         float(outside.mean()),
         max(least, float(outside.var(correction=0))),
-        skewness * math.sqrt(size / n),
+        _purity(skewness * math.sqrt(size / n)),
         skewness,
     )
+
+
+def _purity(of: float) -> float:
+    """Beyond 1, a few images lie so far out that the group is no point: it falls again."""
+    return of if of <= 1 else 1 / of
 
 
 def _mixtures(along: Tensor, iterations: int = 100) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,11 +28,12 @@ from dlp_fast.detection.verify.unmark import WithoutMark, without_mark
 
 @dataclass(frozen=True)
 class HeldOutNetwork:
-    """A network that was given some labels alone. probability: float64 [n], of the given label of every image; predict:
-    uint8 [b, H, W, 3] -> class int64 [b].
+    """A network that was given some labels alone. probability: float64 [n], of the given label of every image; entropy:
+    float64 [n], bits; predict: uint8 [b, H, W, 3] -> class int64 [b].
     """
 
     probability: np.ndarray
+    entropy: np.ndarray
     predict: Predict
 
 

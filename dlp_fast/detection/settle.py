@@ -1,0 +1,130 @@
+"""The last question of detection: whether a group that is about half of its class is the suspect, or the class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.decide import Decision
+from dlp_fast.detection.findings import Finding
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
+from dlp_fast.detection.verify.label_support import draw_controls
+from dlp_fast.detection.verify.sides import Sides, look_success, other_side, sides_of
+from dlp_fast.detection.verify.trigger import Predict, estimated_attack_success
+
+FEWEST_CLASSES = 2  # that a network without the classes in question tells apart
+
+
+def settled(
+    decision: Decision,
+    seen: Observed,
+    predict: Predict,
+    train: Callable[[np.ndarray], HeldOutNetwork],
+    config: DetectionConfig,
+) -> Decision:
+    """`decision`, with the other half of a class in place of a group that turns out to be the class itself.
+
+    One more network is trained, without any label of the classes in question, where there are some. A mark of half a
+    class whose images are not taken for other classes, and which acts no more than what classes look like, is shown.
+    """
+    labels = seen.labels.numpy()
+    disputed = [
+        k
+        for k, (finding, group) in enumerate(zip(decision.findings, decision.found, strict=True))
+        if _may_be_the_class(finding, group, labels, config)
+    ]
+    disputed = _no_clear_triggers(disputed, decision, seen, predict, config)
+    held = np.isin(labels, [decision.found[k].label for k in disputed])
+    if not disputed or len(np.unique(labels[~held])) < FEWEST_CLASSES:
+        return decision
+    controls = draw_controls(labels, held, CONTROLS, SEED)
+    network = train(np.flatnonzero(~held & ~controls))
+    findings, groups, marks = list(decision.findings), list(decision.found), list(decision.marks)
+    unsuspicious = _unsuspicious(decision, seen)
+    for k in disputed:
+        sides = sides_of(groups[k], labels, network.entropy, controls)
+        findings[k] = replace(
+            findings[k], sides=(round(sides.group, 4), round(sides.rest, 4), round(sides.controls, 4))
+        )
+        if _is_foreign(-sides.foreign, sides, config):
+            groups[k] = other_side(groups[k], labels)
+            findings[k] = _of_other_side(findings[k], groups[k], seen, unsuspicious, predict)
+        elif findings[k].purity is not None and not _is_foreign(sides.foreign, sides, config):
+            marks.append(findings[k])
+            findings[k] = None
+    kept = [(finding, group) for finding, group in zip(findings, groups, strict=True) if finding is not None]
+    return Decision(
+        decision.scored,
+        tuple(finding for finding, _ in kept),
+        tuple(group for _, group in kept),
+        tuple(marks),
+    )
+
+
+def _may_be_the_class(finding: Finding, group: Group, labels: np.ndarray, config: DetectionConfig) -> bool:
+    if finding.stage != "supervised" or group.label is None or finding.label_gap is not None:
+        return False
+    share = len(group.core) / max(int((labels == group.label).sum()), 1)
+    return config.half_from <= share <= 1 - config.half_from
+
+
+def _no_clear_triggers(
+    disputed: list[int], decision: Decision, seen: Observed, predict: Predict, config: DetectionConfig
+) -> list[int]:
+    """Those of `disputed` whose trigger does not act, or where what classes look like, tried as one, acts too."""
+    if not disputed:
+        return []
+    taken = {group.label for group in decision.found}
+    unsuspicious = _unsuspicious(decision, seen)
+    left = []
+    for k in disputed:
+        acts = decision.findings[k].attack_success or 0.0
+        looks = look_success(len(decision.found[k].core), seen, unsuspicious, predict, taken) if acts else 1.0
+        if (
+            acts < max(config.min_attack_success, looks + config.min_lead)
+            or looks >= config.min_attack_success
+        ):
+            left.append(k)
+    return left
+
+
+def _unsuspicious(decision: Decision, seen: Observed) -> np.ndarray:
+    suspicious = np.zeros(len(seen.labels), dtype=bool)
+    for group in decision.found:
+        suspicious[group.core] = True
+    return np.flatnonzero(~suspicious)
+
+
+def _is_foreign(share: float, sides: Sides, config: DetectionConfig) -> bool:
+    return share >= config.min_foreign and sides.p <= config.max_support_p
+
+
+def _of_other_side(
+    finding: Finding, group: Group, seen: Observed, unsuspicious: np.ndarray, predict: Predict
+) -> Finding:
+    """`finding`, of the other half: what its images have in common beside the half that was taken for it before."""
+    tried_on = torch.from_numpy(np.setdiff1d(unsuspicious, group.core))
+    acts = estimated_attack_success(
+        seen.images,
+        torch.from_numpy(group.core),
+        seen.labels,
+        group.label,
+        tried_on,
+        predict,
+        within_class=False,
+    )
+    sides = finding.sides and (finding.sides[1], finding.sides[0], finding.sides[2])
+    return replace(
+        finding,
+        images=len(group.core),
+        attack_success=round(acts, 4),
+        label_support=None,
+        unmarked_support=None,
+        sides=sides,
+    )

@@ -1,0 +1,142 @@
+"""Which half of a class is the class: a network without any label of it decides, and only where something is open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.data.storage import ResidentImages
+from dlp_fast.detection.decide import Decision, Scored, finding_of
+from dlp_fast.detection.findings import Finding
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.settle import settled
+from dlp_fast.detection.verify.hold_out import HeldOutNetwork
+from dlp_fast.detection.verify.sides import Sides, other_side, sides_of
+
+CLASSES, EACH = 4, 80
+LABELS = torch.arange(CLASSES).repeat_interleave(EACH)
+N = len(LABELS)
+HALF = np.arange(40)  # of class 0
+STATISTICS = {"separation": 6.0, "posterior_entropy": 0.0, "rare": 0.0}
+
+
+def seen() -> Observed:
+    pixels = torch.randint(
+        0, 256, (N, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    return Observed(ResidentImages(pixels), LABELS, CLASSES, torch.rand(3, N), torch.rand(3, N))
+
+
+def group(ids=HALF, label=0) -> Group:
+    members = np.zeros(EACH)
+    members[ids - label * EACH] = 0.99
+    return Group("learning_curves", label, np.arange(EACH) + label * EACH, members, STATISTICS)
+
+
+def decision(of: Group, **numbers) -> Decision:
+    finding = replace(finding_of(Scored(of, 2.0), "supervised"), **numbers)
+    return Decision((Scored(of, 2.0),), (finding,), (of,))
+
+
+class Network:
+    """Asked for with some labels; surer of some images than of others."""
+
+    def __init__(self, entropy: np.ndarray):
+        self.entropy, self.given = entropy, None
+
+    def train(self, ids: np.ndarray) -> HeldOutNetwork:
+        self.given = ids
+        return HeldOutNetwork(np.full(N, 0.5), self.entropy, never)
+
+
+def never(images):
+    """A network that takes no image for class 0."""
+    return torch.full((len(images),), 3)
+
+
+def entropies(half: float, rest: float, others: float = 0.2) -> np.ndarray:
+    values = np.full(N, others)
+    values[:EACH], values[HALF] = rest, half
+    return values + np.random.default_rng(0).normal(0, 0.02, N)
+
+
+def after(network: Network, of: Group | None = None, predict=never, **numbers) -> Decision:
+    return settled(decision(of or group(), **numbers), seen(), predict, network.train, DetectionConfig())
+
+
+@pytest.mark.parametrize("numbers", [{}, {"purity": 0.9, "proposal": "static_patterns.principal"}])
+def test_the_class_itself_is_not_suspected_but_the_other_half(numbers):
+    """Its own images are known to nobody, the relabelled ones are as well known as those of other classes."""
+    network = Network(entropies(half=1.2, rest=0.3))
+    found = after(network, **numbers)
+    assert found.found[0].core.tolist() == list(range(40, 80))
+    assert found.findings[0].images == 40 and found.findings[0].sides == pytest.approx(
+        (0.3, 1.2, 0.2), abs=0.02
+    )
+    assert not found.marks
+    assert len(network.given) and not (LABELS[network.given] == 0).any()  # none of its labels was given
+
+
+def test_the_suspect_stays_where_it_is_the_foreign_half():
+    found = after(Network(entropies(half=0.3, rest=1.2)))
+    assert found.found[0].core.tolist() == HALF.tolist()
+    assert found.findings[0].sides == pytest.approx((0.3, 1.2, 0.2), abs=0.02)
+
+
+def test_where_neither_half_is_foreign_curves_count_and_a_mark_is_shown():
+    alike = Network(entropies(half=1.1, rest=1.2))
+    assert after(alike).found[0].core.tolist() == HALF.tolist()
+    found = after(alike, purity=0.9, proposal="static_patterns.principal")
+    assert not found.findings and not found.found and [mark.label for mark in found.marks] == [0]
+
+
+@pytest.mark.parametrize("size", [8, 70])
+def test_nobody_is_asked_of_groups_that_are_clearly_smaller_or_larger(size):
+    network = Network(entropies(1.2, 0.3))
+    assert after(network, group(np.arange(size))).found[0].core.tolist() == list(range(size))
+    assert network.given is None
+
+
+def test_nobody_is_asked_where_the_trigger_acts_as_no_class_does():
+    network = Network(entropies(1.2, 0.3))
+    nothing = after(
+        network, attack_success=0.95, predict=lambda images: torch.zeros(len(images), dtype=torch.long)
+    )
+    assert nothing.found[0].core.tolist() == HALF.tolist() and network.given is None
+    everything = after(
+        network, attack_success=0.95, predict=lambda images: torch.ones(len(images), dtype=torch.long)
+    )
+    assert network.given is not None and everything.found  # any look of class 1 makes class 1
+
+
+def test_a_gap_was_measured_with_the_rest_of_the_class():
+    network = Network(entropies(1.2, 0.3))
+    after(network, label_gap=0.6)
+    assert network.given is None
+
+
+def test_two_classes_leave_nothing_to_tell_apart():
+    two = Observed(seen().images, LABELS % 2, 2, torch.rand(3, N), torch.rand(3, N))
+    of = Group("learning_curves", 0, np.arange(0, N, 2), np.repeat([0.9, 0.1], N // 4), STATISTICS)
+    network = Network(np.ones(N))
+    assert settled(decision(of), two, never, network.train, DetectionConfig()).found == [of]
+    assert network.given is None
+
+
+def test_numbers():
+    sides = sides_of(group(), LABELS.numpy(), entropies(0.3, 1.2), (LABELS >= 2).numpy())
+    assert (sides.group, sides.rest, sides.controls) == pytest.approx((0.3, 1.2, 0.2), abs=0.02)
+    assert sides.foreign == pytest.approx(0.9, abs=0.03) and sides.p < 1e-9
+    assert Sides(1.2, 0.3, 0.2, 0.0).foreign == pytest.approx(-0.9)
+    assert Sides(1.0, 1.0, 1.0, 1.0).foreign == 0
+    assert other_side(group(), LABELS.numpy()).core.tolist() == list(range(40, 80))
+
+
+def test_a_finding_keeps_them():
+    finding = Finding("supervised", 0, 40, 1.0, 0.0, 2.0, sides=(0.3, 1.2, 0.2))
+    assert Finding.from_json(finding.as_json()) == finding
