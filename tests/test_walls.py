@@ -248,7 +248,7 @@ THRESHOLDS = {
     "ensemble_to", "main_share", "min_window_nats", "min_distinct", "min_attack_success", "min_lead", "verify_from",
     "max_label_support", "max_support_p", "min_gap", "max_gap_support", "false_alarm_rate", "clear_purity",
     "max_marked_classes", "min_outlasting", "max_copies", "mislabeled_quantile",
-    "half_from", "min_foreign",
+    "half_from", "min_foreign", "min_abounding",
 }  # fmt: skip
 
 

@@ -147,6 +147,9 @@ class DetectionConfig(Section):
     max_label_support: float = Field(0.5, ge=0, le=1)
     """Marked images are under wrong labels where a network that was not given these labels knows them only so well, as
     a share of how well it knows those of the class's other images, held out alike."""
+    min_abounding: int = Field(20, ge=2)
+    """Where marks abound: different images of a mark whose labels must be known half as well again for it to count.
+    Measured on digits: groups of a rare style have up to 13."""
     max_support_p: float = Field(1e-3, gt=0, lt=1)
     """And probability of that by chance."""
     min_outlasting: float = Field(0.8, ge=0)

@@ -13,6 +13,8 @@ from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.verify import Evidence
 
+ABOUNDS = "abounds"  # statistic of a mark in a set where marks abound
+
 
 def is_mark(group: Group, config: DetectionConfig) -> bool:
     """Whether the images of a group of static patterns share a mark, whatever it is."""
@@ -41,7 +43,7 @@ def _where_rare(marks: list[Group], classes: int, config: DetectionConfig) -> li
     own = {m.label for m in marks if m.label is not None and np.isin(m.core, of_all).mean() < 0.5}
     if len(own) < max(2, config.max_marked_classes * classes):
         return marks
-    return [mark for mark in marks if _is_clear(mark, config)]
+    return [replace(m, statistics=m.statistics | {ABOUNDS: 1.0}) for m in marks if _is_clear(m, config)]
 
 
 def _is_clear(mark: Group, config: DetectionConfig) -> bool:
@@ -89,7 +91,7 @@ def with_evidence(
     of_asked = evidence[len(decision.found) : len(decision.found) + len(asked)]
     of_marks = evidence[len(decision.found) + len(asked) :]
     convicted: list[tuple[Group, Evidence]] = []
-    shown: list[Finding] = []
+    shown: list[tuple[Finding, Group | None]] = []
     harmless: list[Group] = []
     for group, told in zip(marks, of_marks, strict=True):
         if told.distinct < config.min_distinct:
@@ -97,10 +99,10 @@ def with_evidence(
         if are_copies(told, config):
             _show_copies(shown, _mark(group, told, config), told)
             continue
-        if acts_as_trigger(told, config) or labels_unsupported(told, config):
+        if acts_as_trigger(told, config) or labels_unsupported(told, config, ABOUNDS in group.statistics):
             convicted.append((group, told))
         elif group.label is not None:
-            shown.append(_mark(group, told, config))
+            shown.append((_mark(group, told, config), group))
             harmless += [group] if labels_outlast_mark(told, config) else []
     convicted = _without_the_rest(convicted, decision, config)
     kept = []
@@ -123,9 +125,9 @@ def with_evidence(
         _add_mark(kept, group, told, config)
     # of a class that is found, the rest has something in common as well: what the class looks like
     classes = {finding.label for finding, _ in kept}
-    shown = [mark for mark in shown if mark.label not in classes]
-    findings, found = tuple(finding for finding, _ in kept), tuple(group for _, group in kept)
-    return Decision(decision.scored, findings, found, tuple(shown))
+    shown = [entry for entry in shown if entry[0].label not in classes]
+    (findings, found), (told, of) = (tuple(zip(*pairs, strict=True)) or ((), ()) for pairs in (kept, shown))
+    return Decision(decision.scored, findings, found, told, of)
 
 
 def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
@@ -138,14 +140,16 @@ def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
     return evidence.attack_success >= config.min_attack_success and lead >= config.min_lead
 
 
-def labels_unsupported(evidence: Evidence, config: DetectionConfig) -> bool:
+def labels_unsupported(evidence: Evidence, config: DetectionConfig, abounds: bool = False) -> bool:
     """Whether a network that was not given the labels of marked images gives them other labels, as it does with wrong
-    ones, and not those of the class's other images; once the mark is off, too, where it can be taken off.
+    ones, and not those of the class's other images; once the mark is off, too, where it can be taken off. Where marks
+    abound, a few images of a rare style are not known either when all of them are held out.
     """
     support, unmarked = evidence.support, evidence.without_mark
+    if support is None or (abounds and support.distinct < config.min_abounding):
+        return False
     return (
-        support is not None
-        and support.ratio <= config.max_label_support
+        support.ratio <= config.max_label_support / (2 if abounds else 1)
         and support.p <= config.max_support_p
         and (unmarked is None or unmarked.ratio <= config.max_label_support)
     )
@@ -261,10 +265,10 @@ def _of_each_class(mark: Group) -> list[Group]:
     return parts
 
 
-def _show_copies(shown: list[Finding], finding: Finding, evidence: Evidence) -> None:
+def _show_copies(shown: list[tuple[Finding, Group | None]], finding: Finding, evidence: Evidence) -> None:
     """Add a group that is copies to what is shown, once a class: several proposals find the same."""
-    if not any(mark.label == finding.label and mark.copies is not None for mark in shown):
-        shown.append(replace(_with_numbers(finding, evidence), copies=_rounded(evidence.copies)))
+    if not any(mark.label == finding.label and mark.copies is not None for mark, _ in shown):
+        shown.append((replace(_with_numbers(finding, evidence), copies=_rounded(evidence.copies)), None))
 
 
 def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:

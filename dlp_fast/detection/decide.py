@@ -25,13 +25,14 @@ class Decision:
     """scored: the clearest group of learning curves of each class that had one; findings: what is suspected, those of
     learning curves first; groups: those whose images are suspected, one for each finding, in the same order, None where
     they are the scored ones; marks: shown and not suspected, images with right labels that share a mark which does not
-    act as a trigger.
+    act as a trigger; of_marks: their groups, in the same order, None for copies.
     """
 
     scored: tuple[Scored, ...]
     findings: tuple[Finding, ...]
     groups: tuple[Group, ...] | None = None
     marks: tuple[Finding, ...] = ()
+    of_marks: tuple[Group | None, ...] = ()
 
     @property
     def found(self) -> list[Group]:

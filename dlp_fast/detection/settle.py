@@ -30,52 +30,60 @@ def settled(
 ) -> Decision:
     """`decision`, with the other half of a class in place of a group that turns out to be the class itself.
 
-    One more network is trained, without any label of the classes in question, where there are some. A mark of half a
-    class whose images are not taken for other classes, and which acts no more than what classes look like, is shown.
+    One more network is trained, without any label of the classes in question, where there are some. Marks that are
+    shown are asked about too; a mark of half a class is suspected where it, or the rest, is taken for other classes.
     """
     labels = seen.labels.numpy()
-    disputed = [
-        k
-        for k, (finding, group) in enumerate(zip(decision.findings, decision.found, strict=True))
-        if _may_be_the_class(finding, group, labels, config)
+    entries = [
+        *zip(decision.findings, decision.found, strict=True),
+        *zip(decision.marks, decision.of_marks, strict=True),
     ]
-    disputed = _no_clear_triggers(disputed, decision, seen, predict, config)
-    held = np.isin(labels, [decision.found[k].label for k in disputed])
+    disputed = [k for k, entry in enumerate(entries) if _may_be_the_class(*entry, labels, config)]
+    disputed = _no_clear_triggers(disputed, entries, decision, seen, predict, config)
+    held = np.isin(labels, [entries[k][1].label for k in disputed])
     if not disputed or len(np.unique(labels[~held])) < FEWEST_CLASSES:
         return decision
     controls = draw_controls(labels, held, CONTROLS, SEED)
     network = train(np.flatnonzero(~held & ~controls))
-    findings, groups, marks = list(decision.findings), list(decision.found), list(decision.marks)
     unsuspicious = _unsuspicious(decision, seen)
-    for k in disputed:
-        sides = sides_of(groups[k], labels, network.entropy, controls)
-        findings[k] = replace(
-            findings[k], sides=(round(sides.group, 4), round(sides.rest, 4), round(sides.controls, 4))
-        )
-        if _is_foreign(-sides.foreign, sides, config):
-            groups[k] = other_side(groups[k], labels)
-            findings[k] = _of_other_side(findings[k], groups[k], seen, unsuspicious, predict)
-        elif findings[k].purity is not None and not _is_foreign(sides.foreign, sides, config):
-            marks.append(findings[k])
-            findings[k] = None
-    kept = [(finding, group) for finding, group in zip(findings, groups, strict=True) if finding is not None]
-    return Decision(
-        decision.scored,
-        tuple(finding for finding, _ in kept),
-        tuple(group for _, group in kept),
-        tuple(marks),
+    suspected, shown = [], []
+    for k, (finding, group) in enumerate(entries):
+        was_found = k < len(decision.findings)
+        if k in disputed:
+            sides = sides_of(group, labels, network.entropy, controls)
+            told = (round(sides.group, 4), round(sides.rest, 4), round(sides.controls, 4))
+            finding = replace(finding, sides=told)
+            if _is_foreign(-sides.foreign, sides, config):
+                group = other_side(group, labels)
+                finding = _of_other_side(finding, group, seen, unsuspicious, predict)
+                was_found = True
+            elif finding.purity is not None:
+                was_found = _is_foreign(sides.foreign, sides, config)
+        (suspected if was_found else shown).append((finding, group))
+    classes = {finding.label for finding, _ in suspected}
+    shown = [entry for entry in shown if entry[0].label not in classes]
+    (findings, found), (marks, of) = (
+        tuple(zip(*pairs, strict=True)) or ((), ()) for pairs in (suspected, shown)
     )
+    return Decision(decision.scored, findings, found, marks, of)
 
 
-def _may_be_the_class(finding: Finding, group: Group, labels: np.ndarray, config: DetectionConfig) -> bool:
-    if finding.stage != "supervised" or group.label is None or finding.label_gap is not None:
+def _may_be_the_class(
+    finding: Finding, group: Group | None, labels: np.ndarray, config: DetectionConfig
+) -> bool:
+    if group is None or finding.stage != "supervised" or finding.label_gap is not None:
         return False
     share = len(group.core) / max(int((labels == group.label).sum()), 1)
     return config.half_from <= share <= 1 - config.half_from
 
 
 def _no_clear_triggers(
-    disputed: list[int], decision: Decision, seen: Observed, predict: Predict, config: DetectionConfig
+    disputed: list[int],
+    entries: list[tuple[Finding, Group]],
+    decision: Decision,
+    seen: Observed,
+    predict: Predict,
+    config: DetectionConfig,
 ) -> list[int]:
     """Those of `disputed` whose trigger does not act, or where what classes look like, tried as one, acts too."""
     if not disputed:
@@ -84,8 +92,8 @@ def _no_clear_triggers(
     unsuspicious = _unsuspicious(decision, seen)
     left = []
     for k in disputed:
-        acts = decision.findings[k].attack_success or 0.0
-        looks = look_success(len(decision.found[k].core), seen, unsuspicious, predict, taken) if acts else 1.0
+        acts = entries[k][0].attack_success or 0.0
+        looks = look_success(len(entries[k][1].core), seen, unsuspicious, predict, taken) if acts else 1.0
         if (
             acts < max(config.min_attack_success, looks + config.min_lead)
             or looks >= config.min_attack_success

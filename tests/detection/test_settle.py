@@ -95,6 +95,20 @@ def test_where_neither_half_is_foreign_curves_count_and_a_mark_is_shown():
     assert not found.findings and not found.found and [mark.label for mark in found.marks] == [0]
 
 
+@pytest.mark.parametrize(
+    ("half", "rest", "suspected"), [(0.3, 1.2, range(40)), (1.2, 0.3, range(40, 80)), (1.1, 1.2, ())]
+)
+def test_a_mark_that_is_shown_is_suspected_where_a_half_is_foreign(half, rest, suspected):
+    mark = replace(
+        finding_of(Scored(group(), 2.0), "supervised"), purity=0.9, proposal="static_patterns.principal"
+    )
+    before = Decision((), (), (), (mark,), (group(),))
+    network = Network(entropies(half, rest))
+    found = settled(before, seen(), never, network.train, DetectionConfig())
+    assert [of.core.tolist() for of in found.found] == ([list(suspected)] if suspected else [])
+    assert len(found.marks) == len(found.of_marks) == (0 if suspected else 1)
+
+
 @pytest.mark.parametrize("size", [8, 70])
 def test_nobody_is_asked_of_groups_that_are_clearly_smaller_or_larger(size):
     network = Network(entropies(1.2, 0.3))
