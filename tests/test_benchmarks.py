@@ -34,9 +34,9 @@ def test_the_slowest_kernels_are_named(idle_share):
 @pytest.fixture
 def kernels(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.kernels import cuda_timing, peers, ptxas
+    from benchmarks.kernels import cuda_timing, peers, ptxas, summarize
 
-    return {"timing": cuda_timing, "peers": peers, "ptxas": ptxas}
+    return {"timing": cuda_timing, "peers": peers, "ptxas": ptxas, "summarize": summarize}
 
 
 def test_peers_do_what_the_ops_do(kernels):
@@ -95,3 +95,27 @@ ptxas info    : Used 40 registers, used 1 barriers, 512 bytes smem
 """
     ptx = ".visible .entry _Z1kIfEvPf(\n.param .u64 p\n)\n.maxntid 192\n{ }"
     assert kernels["ptxas"].parsed(told, ptx) == [kernels["ptxas"].Kernel("k<float>", 192, 40, 24, 12, 512)]
+
+
+def saved(**medians):
+    return {
+        "benchmarks": [
+            {"group": "g", "name": name, "params": {"who": name}, "stats": {"median": seconds}}
+            for name, seconds in medians.items()
+        ]
+    }
+
+
+def test_ratios_are_compared_with_an_earlier_result(kernels):
+    """The fastest of ours counts; a peer that only one of the results has is left out."""
+    before, now = saved(ours=2.0, eager=8.0, gone=1.0), saved(ours=4.0, ours_fast=1.0, eager=6.0, new=9.0)
+    text = kernels["summarize"].compared(now, before)
+    assert "| g | eager | 4.00 | 6.00 | 1.50 |" in text
+    assert "gone" not in text and "new" not in text
+
+
+def test_a_kept_result_is_read(kernels):
+    kept = sorted((ROOT / "benchmarks" / "results").glob("kernels_cpu_*.json.gz"))[-1]
+    assert ("entropy [50000, 10]", "eager") in kernels["summarize"].ratios(
+        kernels["summarize"].read_result(kept)
+    )
