@@ -144,7 +144,7 @@ def test_inject_trigger(cuda, which_table, side):
             assert torch.equal(dense, y)
 
 
-@pytest.mark.parametrize(("side", "count"), [(8, 3), (33, 2), (70, 1)])
+@pytest.mark.parametrize(("side", "count"), [(8, 3), (33, 2), (70, 1), (100, 1)])
 def test_high_pass_residual_and_window_hashes(cuda, side, count):
     g = torch.Generator().manual_seed(side)
     images = torch.randint(0, 256, (count, side, side + 3, 3), dtype=torch.uint8, generator=g)
