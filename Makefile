@@ -1,6 +1,7 @@
 # make demo  environment, build, and the whole method on the embedded data set
 # make test  environment, build, and the tests
-# make bench     every kernel, loader and step beside its peers; JSON and a table with ratios into benchmarks/results/
+# make bench     every kernel, loader and step beside its peers; JSON and a table with ratios into benchmarks/results/,
+#                and what became of the ratios of the last result that is kept (a report)
 # make gpu       everything that needs a GPU, on a machine that has one
 # make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests
 # make reliability  every promise of hard days put to the test (hours); SAMPLE=1: a few trials of each
@@ -80,7 +81,8 @@ bench: build
 	result=$(RESULTS)/kernels_$${device}_$(DATE).json && \
 	$(BIN)/python -m pytest benchmarks/kernels -o addopts=-q --benchmark-only --benchmark-json=$$result \
 	  --benchmark-columns=median,min,iqr,rounds --benchmark-sort=name $(BENCH) && \
-	$(BIN)/python -m benchmarks.kernels.summarize $$result --write
+	$(BIN)/python -m benchmarks.kernels.summarize $$result --write \
+	  $(addprefix --against ,$(lastword $(sort $(wildcard $(RESULTS)/kernels_cpu_*.json.gz))))
 
 reliability: build
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.system.reliability $(if $(SAMPLE),--sample) --out $(RESULTS)/reliability_$(DATE).json

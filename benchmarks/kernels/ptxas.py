@@ -118,8 +118,8 @@ def compiled(source: Path, csrc: Path, nvcc: str, architecture: str) -> list[Ker
 def table(kernels: list[Kernel], architecture: str) -> str:
     on = PROCESSORS[architecture]
     lines = [
-        "| kernel | threads | registers | stack, bytes | spilled, bytes | static shared, bytes | blocks an SM | occupancy "
-        "| bound by |",
+        "| kernel | threads | registers | stack, bytes | spilled, bytes | static shared, bytes | blocks an SM | "
+        "occupancy | bound by |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for k in sorted(kernels, key=lambda k: k.name):

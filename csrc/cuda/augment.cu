@@ -116,7 +116,10 @@ struct Block {
     if (back_is_far) {
       const uint4* from = reinterpret_cast<const uint4*>(back);
       uint4* to = reinterpret_cast<uint4*>(front);
-      for (int i = threadIdx.x; i < (values() + 15) / 16; i += blockDim.x) to[i] = from[i];
+      const int words = 3 * groups();
+      for (int i = threadIdx.x; i < words / 4; i += blockDim.x) to[i] = from[i];
+      for (int w = words / 4 * 4 + threadIdx.x; w < words; w += blockDim.x)
+        reinterpret_cast<uint32_t*>(front)[w] = reinterpret_cast<const uint32_t*>(back)[w];
       __syncthreads();
       return;
     }

@@ -24,13 +24,21 @@ __global__ void __launch_bounds__(kThreads)
   const uint8_t* pixels = images + int64_t{blockIdx.x} * size;
   float* values = out + int64_t{blockIdx.x} * size;
   float sum = 0.0f;
+  // where this thread's first value of a strip lies, and how far the next one is: no division in the loop
+  const int first_line = lane / row, first_column = lane - first_line * row;
+  const int next_line = kThreads / row, next_column = kThreads - next_line * row;
   for (int y0 = 0; y0 < height; y0 += kStrip) {
     const int y1 = min(y0 + kStrip, height);
-    for (int e = lane; e < (y1 - y0 + 2 * kRadius) * row; e += kThreads) {
-      const int line = e / row, column = e - line * row, x = column / kChannels, c = column - x * kChannels;
+    int line = first_line, column = first_column;
+    while (line < y1 - y0 + 2 * kRadius) {
+      const int x = column / kChannels, c = column - x * kChannels;
       const uint8_t* from = pixels + min(max(y0 + line - kRadius, 0), height - 1) * row + c;
       const auto at = [&](int dx) -> uint32_t { return from[min(max(x + dx, 0), width - 1) * kChannels]; };
-      blurred[e] = static_cast<uint16_t>(blur(at(0), at(-1) + at(1), at(-2) + at(2), at(-3) + at(3)));
+      blurred[line * row + column] =
+          static_cast<uint16_t>(blur(at(0), at(-1) + at(1), at(-2) + at(2), at(-3) + at(3)));
+      line += next_line;
+      column += next_column;
+      if (column >= row) column -= row, ++line;
     }
     __syncthreads();
     // the values of this thread's lane, in their order

@@ -47,6 +47,7 @@ def test_row_entropy(cuda, classes, dtype):
     wide = torch.randn(n, classes + 1, generator=g) * 4
     wide[0], wide[1] = wide[0].round(), 0
     wide[2, 1:] += 60 * torch.rand(classes, generator=g)
+    wide[6] = torch.finfo(torch.float32).min if dtype == torch.float32 else torch.finfo(dtype).min
     wide[3, 1], wide[4, classes], wide[5, classes // 2 + 1] = float("nan"), float("inf"), -float("inf")
     for x in (wide.to(dtype)[:, :classes].contiguous(), wide.to(dtype)[:, 1:]):
         entropy, top = row_entropy(cuda, x)
@@ -143,7 +144,7 @@ def test_inject_trigger(cuda, which_table, side):
             assert torch.equal(dense, y)
 
 
-@pytest.mark.parametrize(("side", "count"), [(8, 3), (33, 2), (70, 1)])
+@pytest.mark.parametrize(("side", "count"), [(8, 3), (33, 2), (70, 1), (100, 1)])
 def test_high_pass_residual_and_window_hashes(cuda, side, count):
     g = torch.Generator().manual_seed(side)
     images = torch.randint(0, 256, (count, side, side + 3, 3), dtype=torch.uint8, generator=g)

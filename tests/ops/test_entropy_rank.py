@@ -236,6 +236,24 @@ def test_a_hundred_repetitions_are_bit_equal():
         assert all(torch.equal(a, b) for a, b in zip(entropy_rank(x, 200, 20), first))
 
 
+@native
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("n", [2000, 300_000])  # few rows: one launch for both choices; many: by digits
+def test_a_captured_graph_ranks_new_logits(n):
+    x = saturated(n, 10, 10).cuda()
+    entropy_rank(x, n // 100, 20)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = entropy_rank(x, n // 100, 20)
+    x.copy_(saturated(n, 10, 7, seed=5))
+    graph.replay()
+    torch.cuda.synchronize()
+    want = entropy_rank(x.cpu(), n // 100, 20)
+    for got, wanted in zip(captured, want, strict=True):
+        assert torch.equal(got.cpu()[: len(wanted)], wanted)
+
+
 LEVEL_SCRIPT = """
 import hashlib, torch
 from dlp_fast.ops import entropy_rank

@@ -1,0 +1,83 @@
+"""What the CUDA kernels are compared with: what a person writes in torch, and published forms of the same."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+
+CHUNK = 128  # rows at a time, as TRL's entropy_from_logits takes them
+
+
+def eager_entropy(x: torch.Tensor) -> torch.Tensor:
+    """As the paper's formula is written down, bits."""
+    p = torch.softmax(x.float(), 1)
+    return -(p * torch.log2(p + 1e-8)).sum(1)
+
+
+def chunked_entropy(x: torch.Tensor) -> torch.Tensor:
+    """By log-softmax, some rows at a time, which bounds the memory (as in TRL), nats."""
+    parts = []
+    for rows in x.split(CHUNK):
+        logs = torch.log_softmax(rows, 1)
+        parts.append(-(logs.exp() * logs).sum(1))
+    return torch.cat(parts)
+
+
+def triton_entropy() -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """One pass over registers in Triton, see triton_entropy.py; None where Triton is not installed."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from benchmarks.kernels.triton_entropy import entropy
+
+    return entropy
+
+
+def eager_rank(x: torch.Tensor, lowest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    h = eager_entropy(x)
+    return torch.topk(h, lowest, largest=False).indices, x.argmax(1)
+
+
+def highest_by_loop(scores: torch.Tensor, classes: torch.Tensor, number: int, per_class: int) -> torch.Tensor:
+    """The highest of each class, class by class."""
+    found = []
+    for c in range(number):
+        ids = (classes == c).nonzero().flatten()
+        found.append(ids[torch.topk(scores[ids], min(per_class, len(ids))).indices])
+    return torch.cat(found)
+
+
+def eager_rank_both(
+    x: torch.Tensor,
+    lowest: int,
+    per_class: int,
+    entropy: Callable[[torch.Tensor], torch.Tensor] = eager_entropy,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    h = entropy(x)
+    low = torch.topk(h, lowest, largest=False, sorted=False).indices
+    return low, highest_by_loop(h, x.argmax(1), x.shape[1], per_class)
+
+
+def blended(images: torch.Tensor, overlay: torch.Tensor, alpha: float) -> torch.Tensor:
+    return torch.floor((1 - alpha) * images.float() + alpha * overlay.float() + 0.5).to(torch.uint8)
+
+
+def blended_where(
+    images: torch.Tensor, overlay: torch.Tensor, which: torch.Tensor, alpha: float
+) -> torch.Tensor:
+    """The whole batch, and a mask: one kernel once it is compiled."""
+    return torch.where((which >= 0).view(-1, 1, 1, 1), blended(images, overlay, alpha), images)
+
+
+def residual_by_convolution(images: torch.Tensor, mean: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """fp32 [b, H * W * 3], high-pass residuals of length 1, by two depthwise convolutions with edges repeated. weights:
+    fp32 [7], of sum 1.
+    """
+    x = images.permute(0, 3, 1, 2).float()
+    kernel = weights.expand(3, 1, 1, -1)
+    wide = torch.nn.functional.pad(x, (3, 3, 3, 3), mode="replicate")
+    blur = torch.nn.functional.conv2d(wide, kernel, groups=3)
+    blur = torch.nn.functional.conv2d(blur, kernel.transpose(2, 3), groups=3)
+    found = (x - blur).permute(0, 2, 3, 1) - mean
+    return torch.nn.functional.normalize(found.flatten(1), dim=1)
