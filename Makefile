@@ -99,15 +99,7 @@ sanitize: build
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	  $(abspath $(BIN))/python -m pytest tests/ops --ignore=tests/ops/test_static_runtime.py -p no:cacheprovider -o addopts="-q -m 'not slow'"
 
-PTXAS := $(RESULTS)/ptxas_sm90_$(DATE).txt
-NVCC ?= $(shell command -v nvcc || echo /usr/local/cuda/bin/nvcc)
-ptxas:
-	@mkdir -p $(RESULTS) build
-	@$(NVCC) --version | tail -2 | head -1 > $(PTXAS)
-	@for op in $$(tr '\n' ' ' < CMakeLists.txt | sed 's/.*set(DLP_OPS\([^)]*\)).*/\1/'); do \
-	  echo "== $$op" >> $(PTXAS); \
-	  $(NVCC) -arch=sm_90 -std=c++20 -O3 --expt-relaxed-constexpr -lineinfo -Icsrc -Xptxas -v -c csrc/cuda/$$op.cu \
-	    -o build/ptxas.o > build/ptxas.log 2>&1 || { cat build/ptxas.log; exit 1; }; \
-	  c++filt < build/ptxas.log | grep -E 'Compiling entry|Function properties|registers|stack frame' >> $(PTXAS); \
-	done
-	@cat $(PTXAS)
+# ARCHITECTURE=80, 86, 89, 90, 100 or 120
+ARCHITECTURE ?= 90
+ptxas: env
+	@$(BIN)/python -m benchmarks.kernels.ptxas --architecture $(ARCHITECTURE) --out $(RESULTS)/ptxas_sm$(ARCHITECTURE)_$(DATE).md

@@ -4,7 +4,7 @@ A wheel is for every Python: its libraries are of torch's stable ABI. In a tree 
 --inplace`) the build facts come as a pybind11 module too, where pybind11 is installed.
 
 Metadata lives in pyproject.toml. Environment variables read here:
-  TORCH_CUDA_ARCH_LIST   CUDA architectures, "9.0" or "8.0;9.0" (default: native with a GPU, else 80, 86, 89, 90)
+  TORCH_CUDA_ARCH_LIST   CUDA architectures, "9.0" or "8.0;9.0+PTX" (default: native with a GPU, else RELEASE below)
   DLP_FAST_CUDA          auto (default) | 0 (CPU kernels only) | 1 (fail where CUDA code cannot be built)
   DLP_FAST_NATIVE        auto (default: where the compiler fails, the package works without) | 1 (fail there)
   DLP_FAST_SANITIZE      1: AddressSanitizer and UBSan in the CPU kernels (see `make sanitize`)
@@ -37,16 +37,43 @@ def torch_root() -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def cuda_architectures() -> str:
+# What a build for other machines holds: machine code for each, and PTX of the last for those to come.
+RELEASE = ("80-real", "86-real", "89-real", "90-real", "100-real", "120")
+BLACKWELL = (12, 8)  # the first CUDA toolkit that knows 100 and 120
+
+
+def cuda_architectures(nvcc: str) -> str:
+    """In CMake's words: "90-real" is machine code alone, "90" has PTX too."""
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(",", ";").replace(" ", ";")
     if listed:
-        # "8.9+PTX" -> "89": PTX of the last architecture is left out, SASS is what is measured
-        return ";".join(a.split("+")[0].replace(".", "") for a in listed.split(";") if a)
+        return ";".join(_architecture(a) for a in listed.split(";") if a)
     has_gpu = (
         shutil.which("nvidia-smi")
         and subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0
     )
-    return "native" if has_gpu else "80;86;89;90"
+    if has_gpu:
+        return "native"
+    if toolkit_version(nvcc) >= BLACKWELL:
+        return ";".join(RELEASE)
+    return ";".join((*RELEASE[:3], "90"))
+
+
+def _architecture(name: str) -> str:
+    number, plus, rest = name.partition("+")
+    digits = number.replace(".", "")
+    if not digits.rstrip("af").isdecimal() or (plus and rest != "PTX"):
+        raise SystemExit(
+            f"dlp_fast build: TORCH_CUDA_ARCH_LIST names {name!r}; give numbers such as 9.0 or 9.0+PTX, "
+            "separated by semicolons."
+        )
+    return digits if plus else f"{digits}-real"
+
+
+def toolkit_version(nvcc: str) -> tuple[int, int]:
+    """Of the CUDA toolkit that nvcc belongs to; (0, 0) where nvcc does not say."""
+    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"release (\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def find_nvcc(torch_dir: Path) -> str | None:
@@ -142,7 +169,7 @@ class CMakeBuild(build_ext):
         if nvcc:
             configure += [
                 f"-DCMAKE_CUDA_COMPILER={nvcc}",
-                f"-DCMAKE_CUDA_ARCHITECTURES={cuda_architectures()}",
+                f"-DCMAKE_CUDA_ARCHITECTURES={cuda_architectures(nvcc)}",
             ]
         else:
             (target / "_native_cuda.so").unlink(missing_ok=True)  # of a build before, for other CPU kernels

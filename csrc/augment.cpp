@@ -121,14 +121,14 @@ Views augment_on_cuda(const Tensor& images, const Tensor& ids, const Tensor& tab
       checked_settings(images, ids, table, epoch, seed, flip, pad, operations, magnitude, cutout);
   const torch::stable::accelerator::DeviceGuard guard(images.get_device_index());
   Views views = empty_views(images, table, strong);
-  int missing = 0;
-  check_cuda(augment::scratch_canvases(settings, strong ? 2 : 1, &missing));
-  const Tensor scratch = torch::stable::new_empty(images, {missing * images.numel()}, ScalarType::Byte);
+  augment::Scratch scratch{};
+  check_cuda(augment::plan_scratch(settings, images.size(0), strong ? 2 : 1, &scratch));
+  const Tensor memory = torch::stable::new_empty(images, {scratch.bytes}, ScalarType::Byte);
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(images.get_device_index(), &stream));
   const auto run = [&](const auto& p) {
     check_cuda(augment::augment_cuda(p.images, p.ids, images.size(0), settings, p.table, p.weak, p.strong,
-                                     static_cast<uint8_t*>(scratch.data_ptr()), missing,
+                                     static_cast<uint8_t*>(memory.data_ptr()), scratch,
                                      static_cast<cudaStream_t>(stream)));
   };
   if (table.scalar_type() == ScalarType::Float) {

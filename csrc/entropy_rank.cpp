@@ -250,7 +250,7 @@ Chosen choose_cuda(const Tensor& like, const cpu::Scores& scores, int64_t count,
                                        : zeros_on(like, scores.groups * plan.bins, ScalarType::Int);
   const Tensor prefix = empty_on(like, scores.groups, ScalarType::Long);
   const Tensor wanted = empty_on(like, scores.groups, ScalarType::Long);
-  const Tensor progress = zeros_on(like, 2, ScalarType::Int);
+  const Tensor progress = zeros_on(like, 3, ScalarType::Int);
   const Tensor composite = empty_on(like, size, ScalarType::Long), group = empty_on(like, size, ScalarType::Int);
   Chosen out{empty_on(like, size, ScalarType::Long), zeros_on(like, scores.groups, ScalarType::Long),
              empty_on(like, 2, ScalarType::Long)};

@@ -19,6 +19,7 @@ from benchmarks.kernels.reference_loader import CIFAR, FileViews
 from dlp_fast.data import dali
 from dlp_fast.data.dali import DaliImages
 from dlp_fast.data.index import index_folder
+from dlp_fast.data.pixel_cache import CachedImages
 from dlp_fast.data.storage import FileImages
 from dlp_fast.engine.batches import TrainingData
 
@@ -64,8 +65,12 @@ def an_epoch(data: TrainingData, epoch: int) -> int:
     return len(data)
 
 
-@pytest.mark.parametrize("reader", [FileImages, DaliImages], ids=["torchvision", "dali"])
-def test_bench_ours(benchmark, folder, reader):
+@pytest.mark.parametrize("kind", ["torchvision", "dali", "cached"])
+def test_bench_ours(benchmark, folder, kind, tmp_path):
+    def cached(*of):
+        return CachedImages(FileImages(*of), tmp_path)
+
+    reader = {"torchvision": FileImages, "dali": DaliImages, "cached": cached}[kind]
     if reader is DaliImages and dali.available():
         pytest.skip(str(dali.available()))
     benchmark.group = GROUP

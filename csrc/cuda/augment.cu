@@ -1,23 +1,40 @@
-// One block an image, both views in one launch. The image lives in two buffers ("canvases") in shared memory,
+// One block an image at a time, both views in one launch. The image lives in two buffers ("canvases") in shared memory,
 // and operations go over it in place or from one to the other; only the views are written to global memory.
 //
-// Bytes at 32 px, fp32, per image: 3 KiB read (the strong view's read hits a cache), 24 KiB written. 64
-// registers allow 4 blocks of 256 threads on an SM, whose 13 KiB of shared memory each are no limit:
-// FixMatch's 448 images are one wave on 132 SMs. At 224 px one canvas (147 KiB) is in shared memory and the
-// other in global scratch, of which L2 holds what the images in flight (one an SM) need; 256 px is the same
-// on sm_90, and takes two canvases of scratch on sm_80.
+// Canvases are read and written by words: a thread has 4 values of one word where channels do not meet, else the 12
+// values of 4 pixels. What a block has to draw (fp64 for rotations) is drawn by one thread each and shared. Bytes at
+// 32 px, fp32, per image: 3 KiB read, 24 KiB written, in stores of 16 bytes (8 for 16-bit outputs) next to each other.
+//
+// At 224 px one canvas (147 KiB) is in shared memory and the other in global scratch, of which L2 holds what the images
+// in flight (one an SM) need: scratch is kept for those, not for the batch. What an operation wrote there is fetched
+// back, so that the next one finds it in shared memory. 256 px is the same on sm_90, and takes two canvases of scratch
+// on sm_80.
 #include "cuda/augment.h"
+
+#include <algorithm>
 
 namespace dlp::augment {
 namespace {
 
 constexpr unsigned kFullWarp = 0xFFFFFFFFu;
 constexpr int kWarp = 32;
-constexpr int kMaxThreads = 1024;
+constexpr int kMinThreads = 256, kMaxThreads = 1024;
 constexpr int kBinsPerLane = kBins / kWarp;
 
 // Left to the block's own variables; the rest of shared memory is for canvases.
 constexpr int kStaticBytes = 8192;
+
+constexpr int kMostOperations = 16;
+constexpr int kGroup = 4;                        // pixels of a thread at a time
+constexpr int kGroupValues = kGroup * kChannels;  // 3 words
+
+// What is drawn for an image.
+struct Program {
+  View weak, strong;
+  Box cutout;
+  Draw draws[kMostOperations];
+  Affine maps[kMostOperations];
+};
 
 template <typename Value>
 struct Shared {
@@ -25,8 +42,32 @@ struct Shared {
   int histogram[kChannels * kBins];
   uint8_t lut[kChannels * kBins];
   int luma_sum;
+  Program program;
 };
 static_assert(sizeof(Shared<uint32_t>) <= kStaticBytes);
+
+// The values of a word or of a group of pixels, in registers: every index is known when compiling.
+struct Word {
+  uint32_t bits;
+  __device__ __forceinline__ uint8_t at(int i) const { return static_cast<uint8_t>(bits >> (8 * i)); }
+};
+struct Group {
+  uint32_t word[3] = {0, 0, 0};
+  __device__ __forceinline__ uint8_t at(int i) const { return static_cast<uint8_t>(word[i / 4] >> (i % 4 * 8)); }
+  __device__ __forceinline__ void put(int i, uint8_t value) { word[i / 4] |= uint32_t{value} << (i % 4 * 8); }
+};
+
+// Four output values next to each other.
+__device__ __forceinline__ void write_four(uint16_t* to, const uint16_t (&v)[4]) {
+  *reinterpret_cast<uint2*>(to) = make_uint2(v[0] | uint32_t{v[1]} << 16, v[2] | uint32_t{v[3]} << 16);
+}
+__device__ __forceinline__ void write_four(uint32_t* to, const uint32_t (&v)[4]) {
+  *reinterpret_cast<uint4*>(to) = make_uint4(v[0], v[1], v[2], v[3]);
+}
+
+__device__ __forceinline__ bool aligned(const void* pointer, unsigned to) {
+  return reinterpret_cast<uintptr_t>(pointer) % to == 0;
+}
 
 // What a block knows of its image. Every function below is called by all threads of the block, starts with
 // the canvases settled and leaves them settled (__syncthreads before it returns).
@@ -34,36 +75,105 @@ template <typename Value>
 struct Block {
   const Settings& settings;
   Shared<Value>& shared;
-  uint8_t* front;
+  uint8_t* front;  // canvases are of whole groups and of 16 bytes: what is behind the image is written, never used
   uint8_t* back;
   int pixels;
+  bool back_is_far;  // in global memory while the front is in shared memory
 
-  __device__ void swap() {
+  __device__ int groups() const { return (pixels + kGroup - 1) / kGroup; }
+  __device__ int values() const { return kChannels * pixels; }
+
+  __device__ __forceinline__ Group group(const uint8_t* canvas, int q) const {
+    const uint32_t* from = reinterpret_cast<const uint32_t*>(canvas) + 3 * q;
+    Group g;
+    for (int w = 0; w < 3; ++w) g.word[w] = from[w];
+    return g;
+  }
+  __device__ __forceinline__ void put_group(uint8_t* canvas, int q, const Group& g) const {
+    uint32_t* to = reinterpret_cast<uint32_t*>(canvas) + 3 * q;
+    for (int w = 0; w < 3; ++w) to[w] = g.word[w];
+  }
+
+  // Calls visit(k, x, y) for the pixels k = 0..3 of group q; those behind the image are the last one again.
+  template <class Visit>
+  __device__ __forceinline__ void each_pixel(int q, const Visit& visit) const {
+    int y = q * kGroup / settings.width, x = q * kGroup - y * settings.width;
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) {
+      visit(k, x, y);
+      if (++x < settings.width) continue;
+      if (y + 1 < settings.height) {
+        x = 0;
+        ++y;
+      } else {
+        --x;
+      }
+    }
+  }
+
+  // The back becomes the front.
+  __device__ void turn() {
+    if (back_is_far) {
+      const uint4* from = reinterpret_cast<const uint4*>(back);
+      uint4* to = reinterpret_cast<uint4*>(front);
+      for (int i = threadIdx.x; i < (values() + 15) / 16; i += blockDim.x) to[i] = from[i];
+      __syncthreads();
+      return;
+    }
     uint8_t* other = back;
     back = front;
     front = other;
   }
 
+  // The image as it is, to where views are cropped from.
+  __device__ void stage(const uint8_t* image) {
+    const bool whole = aligned(image, 16) && values() % 16 == 0;
+    if (whole) {
+      for (int i = threadIdx.x; i < values() / 16; i += blockDim.x)
+        reinterpret_cast<uint4*>(back)[i] = reinterpret_cast<const uint4*>(image)[i];
+    } else {
+      for (int i = threadIdx.x; i < values(); i += blockDim.x) back[i] = image[i];
+    }
+    __syncthreads();
+  }
+
   __device__ void load(const uint8_t* image, const View& view) {
-    for (int p = threadIdx.x; p < pixels; p += blockDim.x) {
-      const int y = p / settings.width, x = p - y * settings.width;
-      const int row = source_row(view, settings, y), column = source_column(view, settings, x);
-      const uint8_t* from = image + kChannels * (row * settings.width + column);
-      for (int c = 0; c < kChannels; ++c) front[kChannels * p + c] = from[c];
+    for (int q = threadIdx.x; q < groups(); q += blockDim.x) {
+      Group g;
+      each_pixel(q, [&](int k, int x, int y) {
+        const int row = source_row(view, settings, y), column = source_column(view, settings, x);
+        const uint8_t* from = image + kChannels * (row * settings.width + column);
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) g.put(kChannels * k + c, from[c]);
+      });
+      put_group(front, q, g);
     }
     __syncthreads();
   }
 
   __device__ void store(Value* out) {
-    for (int i = threadIdx.x; i < kChannels * pixels; i += blockDim.x) {
-      out[i] = shared.table[(i % kChannels) * kBins + front[i]];
+    const bool wide = aligned(out, 4 * sizeof(Value));
+    const int whole = wide ? values() / 4 : 0;
+    for (int q = threadIdx.x; q < whole; q += blockDim.x) {
+      const Word word{reinterpret_cast<const uint32_t*>(front)[q]};
+      Value v[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) v[i] = shared.table[(q + i) % kChannels * kBins + word.at(i)];  // 4 q = q (mod 3)
+      write_four(out + 4 * q, v);
     }
+    for (int i = 4 * whole + threadIdx.x; i < values(); i += blockDim.x)
+      out[i] = shared.table[i % kChannels * kBins + front[i]];
     __syncthreads();
   }
 
   __device__ void look_up() {
-    for (int i = threadIdx.x; i < kChannels * pixels; i += blockDim.x) {
-      front[i] = shared.lut[(i % kChannels) * kBins + front[i]];
+    uint32_t* words = reinterpret_cast<uint32_t*>(front);
+    for (int q = threadIdx.x; q < (values() + 3) / 4; q += blockDim.x) {
+      const Word word{words[q]};
+      uint32_t bits = 0;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) bits |= uint32_t{shared.lut[(q + i) % kChannels * kBins + word.at(i)]} << (8 * i);
+      words[q] = bits;
     }
     __syncthreads();
   }
@@ -72,9 +182,11 @@ struct Block {
     if (threadIdx.x == 0) shared.luma_sum = 0;
     __syncthreads();
     int sum = 0;  // at most 255 * 65536 for the whole image
-    for (int p = threadIdx.x; p < pixels; p += blockDim.x) {
-      const uint8_t* pixel = front + kChannels * p;
-      sum += luma(pixel[0], pixel[1], pixel[2]);
+    for (int q = threadIdx.x; q < groups(); q += blockDim.x) {
+      const Group g = group(front, q);
+#pragma unroll
+      for (int k = 0; k < kGroup; ++k)
+        if (q * kGroup + k < pixels) sum += luma(g.at(3 * k), g.at(3 * k + 1), g.at(3 * k + 2));
     }
     for (int step = kWarp / 2; step > 0; step /= 2) sum += __shfl_down_sync(kFullWarp, sum, step);
     if (threadIdx.x % kWarp == 0) atomicAdd(&shared.luma_sum, sum);
@@ -94,8 +206,11 @@ struct Block {
   __device__ void histogram_operation(int operation) {
     for (int i = threadIdx.x; i < kChannels * kBins; i += blockDim.x) shared.histogram[i] = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < kChannels * pixels; i += blockDim.x) {
-      atomicAdd(&shared.histogram[(i % kChannels) * kBins + front[i]], 1);
+    for (int q = threadIdx.x; q < (values() + 3) / 4; q += blockDim.x) {
+      const Word word{reinterpret_cast<const uint32_t*>(front)[q]};
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (4 * q + i < values()) atomicAdd(&shared.histogram[(q + i) % kChannels * kBins + word.at(i)], 1);
     }
     __syncthreads();
     // a warp a channel, eight neighbouring bins a lane
@@ -132,10 +247,16 @@ struct Block {
   }
 
   __device__ void color(float factor) {
-    for (int p = threadIdx.x; p < pixels; p += blockDim.x) {
-      uint8_t* pixel = front + kChannels * p;
-      const int grey = luma(pixel[0], pixel[1], pixel[2]);
-      for (int c = 0; c < kChannels; ++c) pixel[c] = blend(grey, pixel[c], factor);
+    for (int q = threadIdx.x; q < groups(); q += blockDim.x) {
+      const Group g = group(front, q);
+      Group y;
+#pragma unroll
+      for (int k = 0; k < kGroup; ++k) {
+        const int grey = luma(g.at(3 * k), g.at(3 * k + 1), g.at(3 * k + 2));
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) y.put(3 * k + c, blend(grey, g.at(3 * k + c), factor));
+      }
+      put_group(front, q, y);
     }
     __syncthreads();
   }
@@ -143,41 +264,48 @@ struct Block {
   // The border is its own smoothed value, so it stays as it is.
   __device__ void sharpness(float factor) {
     const int row = kChannels * settings.width;
-    for (int p = threadIdx.x; p < pixels; p += blockDim.x) {
-      const int y = p / settings.width, x = p - y * settings.width;
-      const bool border = x == 0 || y == 0 || x == settings.width - 1 || y == settings.height - 1;
-      for (int c = 0; c < kChannels; ++c) {
-        const uint8_t* here = front + kChannels * p + c;
-        uint8_t value = *here;
-        if (!border) {
-          int sum = 4 * value;
-          for (int dy = -1; dy <= 1; ++dy) {
-            for (int dx = -1; dx <= 1; ++dx) sum += here[dy * row + dx * kChannels];
+    for (int q = threadIdx.x; q < groups(); q += blockDim.x) {
+      Group g;
+      each_pixel(q, [&](int k, int x, int y) {
+        const bool border = x == 0 || y == 0 || x == settings.width - 1 || y == settings.height - 1;
+        const uint8_t* here = front + kChannels * (y * settings.width + x);
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+          uint8_t value = here[c];
+          if (!border) {
+            int sum = 4 * value;
+            for (int dy = -1; dy <= 1; ++dy) {
+              for (int dx = -1; dx <= 1; ++dx) sum += here[c + dy * row + dx * kChannels];
+            }
+            value = blend(smooth(sum), value, factor);
           }
-          value = blend(smooth(sum), value, factor);
+          g.put(kChannels * k + c, value);
         }
-        back[kChannels * p + c] = value;
-      }
+      });
+      put_group(back, q, g);
     }
     __syncthreads();
-    swap();
+    turn();
   }
 
   __device__ void geometric(const Affine& map) {
-    for (int p = threadIdx.x; p < pixels; p += blockDim.x) {
-      const int y = p / settings.width, x = p - y * settings.width;
-      const int column = (map.xx + x * map.a + y * map.b) >> 16;
-      const int line = (map.yy + x * map.d + y * map.e) >> 16;
-      const bool inside = column >= 0 && column < settings.width && line >= 0 && line < settings.height;
-      for (int c = 0; c < kChannels; ++c) {
-        back[kChannels * p + c] = inside ? front[kChannels * (line * settings.width + column) + c] : 0;
-      }
+    for (int q = threadIdx.x; q < groups(); q += blockDim.x) {
+      Group g;
+      each_pixel(q, [&](int k, int x, int y) {
+        const int column = (map.xx + x * map.a + y * map.b) >> 16;
+        const int line = (map.yy + x * map.d + y * map.e) >> 16;
+        const bool inside = column >= 0 && column < settings.width && line >= 0 && line < settings.height;
+        const uint8_t* from = front + kChannels * (inside ? line * settings.width + column : 0);
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) g.put(kChannels * k + c, inside ? from[c] : uint8_t{0});
+      });
+      put_group(back, q, g);
     }
     __syncthreads();
-    swap();
+    turn();
   }
 
-  __device__ void apply(const Draw& draw) {
+  __device__ void apply(const Draw& draw, const Affine& map) {
     switch (draw.operation) {
       case kIdentity:
         return;
@@ -194,7 +322,7 @@ struct Block {
       case kSolarize:
         return pointwise_operation(draw);
       default:
-        return geometric(affine_of(draw, settings.height, settings.width));
+        return geometric(map);
     }
   }
 
@@ -206,38 +334,62 @@ struct Block {
     }
     __syncthreads();
   }
+
+  // A thread for each thing to draw; a fp64 rotation by every thread would cost more than the rotation itself.
+  __device__ void draw_all(int64_t id) {
+    Program& program = shared.program;
+    const int t = threadIdx.x;
+    if (t < settings.operations) {
+      const Draw draw = draw_operation(settings, id, t);
+      program.draws[t] = draw;
+      if (is_geometric(draw.operation)) program.maps[t] = affine_of(draw, settings.height, settings.width);
+    }
+    if (t == kWarp) program.weak = draw_view(settings, id, kBlockWeak);
+    if (t == 2 * kWarp) program.strong = draw_view(settings, id, kBlockStrong);
+    if (t == 3 * kWarp) program.cutout = draw_cutout(settings, id);
+    __syncthreads();
+  }
 };
 
-template <typename Value>
-__global__ void __launch_bounds__(kMaxThreads)
-    augment_kernel(const uint8_t* __restrict__ images, const int64_t* __restrict__ ids,
+template <typename Value, int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    augment_kernel(const uint8_t* __restrict__ images, const int64_t* __restrict__ ids, int64_t batch,
                    const __grid_constant__ Settings settings, const Value* __restrict__ table,
-                   Value* __restrict__ weak, Value* __restrict__ strong, uint8_t* scratch, int missing) {
-  extern __shared__ uint8_t canvases[];
+                   Value* __restrict__ weak, Value* __restrict__ strong, uint8_t* scratch, int missing,
+                   int64_t canvas) {
+  extern __shared__ uint4 dynamic[];
   __shared__ Shared<Value> shared;
+  uint8_t* canvases = reinterpret_cast<uint8_t*>(dynamic);
   const int pixels = settings.height * settings.width;
-  const int64_t size = int64_t{kChannels} * pixels, image = blockIdx.x;
-  // shared memory first, then scratch
-  uint8_t* own_scratch = scratch + image * missing * size;
+  const int64_t size = int64_t{kChannels} * pixels;
+  for (int i = threadIdx.x; i < kChannels * kBins; i += blockDim.x) shared.table[i] = table[i];
+  // shared memory first, then this block's scratch
+  uint8_t* own_scratch = scratch + int64_t{blockIdx.x} * missing * canvas;
   const int wanted = strong == nullptr ? 1 : 2;
   uint8_t* front = missing < wanted ? canvases : own_scratch;
-  uint8_t* back = missing == 0 ? canvases + size : own_scratch + (missing - 1) * size;
-  Block<Value> block{settings, shared, front, back, pixels};
-
-  for (int i = threadIdx.x; i < kChannels * kBins; i += blockDim.x) shared.table[i] = table[i];
-  // every thread draws the parameters for itself: cheaper than to pass them on
-  const int64_t id = ids[image];
-  block.load(images + image * size, draw_view(settings, id, kBlockWeak));
-  block.store(weak + image * size);
-  if (strong == nullptr) return;
-  block.load(images + image * size, draw_view(settings, id, kBlockStrong));
-  for (int k = 0; k < settings.operations; ++k) block.apply(draw_operation(settings, id, k));
-  block.cut_out(draw_cutout(settings, id));
-  block.store(strong + image * size);
+  uint8_t* back = missing == 0 ? canvases + canvas : own_scratch + (missing - 1) * canvas;
+  for (int64_t image = blockIdx.x; image < batch; image += gridDim.x) {
+    Block<Value> block{settings, shared, front, back, pixels, missing == 1 && wanted == 2};
+    block.draw_all(ids[image]);
+    const uint8_t* source = images + image * size;
+    if (wanted == 2 && missing == 0) {  // a canvas is free until the first operation
+      block.stage(source);
+      source = back;
+    }
+    block.load(source, shared.program.weak);
+    block.store(weak + image * size);
+    if (strong == nullptr) continue;
+    block.load(source, shared.program.strong);
+    for (int k = 0; k < settings.operations; ++k) block.apply(shared.program.draws[k], shared.program.maps[k]);
+    block.cut_out(shared.program.cutout);
+    block.store(strong + image * size);
+  }
 }
 
+// A canvas of whole groups and of whole 16 bytes.
 int64_t canvas_bytes(const Settings& settings) {
-  return int64_t{kChannels} * settings.height * settings.width;
+  const int64_t pixels = int64_t{settings.height} * settings.width;
+  return (pixels + kGroup - 1) / kGroup * kGroupValues / 16 * 16 + 16;
 }
 
 // Shared memory that the current device can give to the canvases of a block.
@@ -252,40 +404,58 @@ cudaError_t canvas_room(int* room) {
 
 }  // namespace
 
-cudaError_t scratch_canvases(const Settings& settings, int wanted, int* missing) {
-  int room = 0;
-  const cudaError_t status = canvas_room(&room);
+cudaError_t plan_scratch(const Settings& settings, int64_t batch, int wanted, Scratch* scratch) {
+  int room = 0, device = 0, processors = 0;
+  cudaError_t status = canvas_room(&room);
+  if (status == cudaSuccess) status = cudaGetDevice(&device);
+  if (status == cudaSuccess)
+    status = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   if (status != cudaSuccess) return status;
   const int64_t fitting = room / canvas_bytes(settings);
-  *missing = fitting >= wanted ? 0 : wanted - static_cast<int>(fitting);
+  scratch->missing = fitting >= wanted ? 0 : wanted - static_cast<int>(fitting);
+  // with scratch, as many blocks as run at once: shared memory, or 1024 threads, leave room for two an SM at most
+  scratch->blocks = scratch->missing == 0 ? batch : std::min<int64_t>(batch, int64_t{processors} * 2);
+  scratch->bytes = scratch->blocks * scratch->missing * canvas_bytes(settings);
   return cudaSuccess;
 }
 
-template <typename Value>
-cudaError_t augment_cuda(const uint8_t* images, const int64_t* ids, int64_t batch, const Settings& settings,
-                         const Value* table, Value* weak, Value* strong, uint8_t* scratch, int missing,
-                         cudaStream_t stream) {
-  if (batch == 0) return cudaSuccess;
-  const int in_shared = (strong == nullptr ? 1 : 2) - missing;
-  const size_t bytes = static_cast<size_t>(in_shared * canvas_bytes(settings));
+namespace {
+
+template <typename Value, int kThreads>
+cudaError_t launch(const uint8_t* images, const int64_t* ids, int64_t batch, const Settings& settings,
+                   const Value* table, Value* weak, Value* strong, uint8_t* memory, const Scratch& scratch,
+                   cudaStream_t stream) {
+  const int64_t canvas = canvas_bytes(settings);
+  const size_t bytes = static_cast<size_t>(((strong == nullptr ? 1 : 2) - scratch.missing) * canvas);
   int room = 0;
   cudaError_t status = canvas_room(&room);
   if (status != cudaSuccess) return status;
   // always the same limit, so that calls from two threads cannot take it from each other
-  status = cudaFuncSetAttribute(augment_kernel<Value>, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
+  status = cudaFuncSetAttribute(augment_kernel<Value, kThreads>, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
   if (status != cudaSuccess) return status;
-  // a small image has no work for more threads; a large one is alone on its SM and needs them all
-  const int threads = settings.height * settings.width <= 64 * 64 ? 256 : kMaxThreads;
-  augment_kernel<Value><<<static_cast<unsigned>(batch), threads, bytes, stream>>>(
-      images, ids, settings, table, weak, strong, scratch, missing);
+  augment_kernel<Value, kThreads><<<static_cast<unsigned>(scratch.blocks), kThreads, bytes, stream>>>(
+      images, ids, batch, settings, table, weak, strong, memory, scratch.missing, canvas);
   return cudaGetLastError();
 }
 
+}  // namespace
+
+template <typename Value>
+cudaError_t augment_cuda(const uint8_t* images, const int64_t* ids, int64_t batch, const Settings& settings,
+                         const Value* table, Value* weak, Value* strong, uint8_t* memory, const Scratch& scratch,
+                         cudaStream_t stream) {
+  if (batch == 0) return cudaSuccess;
+  // a small image has no work for more threads; a large one is alone on its SM and needs them all
+  const bool small = settings.height * settings.width <= 64 * 64;
+  const auto run = small ? launch<Value, kMinThreads> : launch<Value, kMaxThreads>;
+  return run(images, ids, batch, settings, table, weak, strong, memory, scratch, stream);
+}
+
 template cudaError_t augment_cuda<uint16_t>(const uint8_t*, const int64_t*, int64_t, const Settings&,
-                                            const uint16_t*, uint16_t*, uint16_t*, uint8_t*, int,
+                                            const uint16_t*, uint16_t*, uint16_t*, uint8_t*, const Scratch&,
                                             cudaStream_t);
 template cudaError_t augment_cuda<uint32_t>(const uint8_t*, const int64_t*, int64_t, const Settings&,
-                                            const uint32_t*, uint32_t*, uint32_t*, uint8_t*, int,
+                                            const uint32_t*, uint32_t*, uint32_t*, uint8_t*, const Scratch&,
                                             cudaStream_t);
 
 }  // namespace dlp::augment

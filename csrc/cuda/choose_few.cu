@@ -10,39 +10,12 @@
 namespace dlp::cuda {
 namespace {
 
-constexpr int kThreads = 1024, kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffffu;
+constexpr int kThreads = 1024;
 constexpr int kCapacity = 2048;                     // candidates in shared memory
 constexpr int64_t kMaxRows = int64_t{1} << 17;      // above, one block walks too long
 constexpr int64_t kMaxWalks = int64_t{1} << 21;     // rows times classes
 constexpr int kDigitBits = 11;
 static_assert(kBins == 1 << kDigitBits && kBins == 2 * kThreads, "a thread adds up two counters");
-
-// Sum of `value` over the threads before this one; `total`: over all. Called by the whole block.
-__device__ uint32_t sum_before(uint32_t value, uint32_t& total) {
-  __shared__ uint32_t of_warp[kWarps];
-  const int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
-  uint32_t through = value;
-  for (int step = 1; step < 32; step *= 2) {
-    const uint32_t earlier = __shfl_up_sync(kAll, through, step);
-    if (lane >= step) through += earlier;
-  }
-  __syncthreads();  // whoever still reads of_warp of the call before
-  if (lane == 31) of_warp[warp] = through;
-  __syncthreads();
-  if (warp == 0) {
-    uint32_t sum = of_warp[lane];
-    for (int step = 1; step < 32; step *= 2) {
-      const uint32_t earlier = __shfl_up_sync(kAll, sum, step);
-      if (lane >= step) sum += earlier;
-    }
-    of_warp[lane] = sum;
-  }
-  __syncthreads();
-  total = of_warp[kWarps - 1];
-  return through - value + (warp == 0 ? 0 : of_warp[warp - 1]);
-}
-static_assert(kWarps == 32, "one warp adds up the sums of the warps");
 
 // Ascending; `size` is a power of two.
 __device__ void sort_shared(uint64_t* values, int size) {
@@ -100,7 +73,7 @@ __device__ uint32_t choose(const Scores& scores, const Labels& labels, int64_t g
     __syncthreads();
     const uint32_t first = hist[2 * threadIdx.x], own = first + hist[2 * threadIdx.x + 1];
     uint32_t total;
-    const uint32_t before = sum_before(own, total);
+    const uint32_t before = sum_before<kThreads>(own, total);
     if (pass == 0) left = wanted = min(wanted, total);
     if (wanted == 0) return 0;
     if (before < left && left <= before + own) {
@@ -152,7 +125,7 @@ __device__ void join_classes(const FewChoices& of, int64_t most) {
   const int classes = static_cast<int>(of.scores.groups);
   uint32_t total;
   const uint32_t own = static_cast<int>(threadIdx.x) < classes ? static_cast<uint32_t>(counts[threadIdx.x]) : 0u;
-  start[threadIdx.x] = sum_before(own, total);
+  start[threadIdx.x] = sum_before<kThreads>(own, total);
   __syncthreads();
   for (int64_t i = threadIdx.x; i < classes * most; i += kThreads) {
     const int64_t c = i / most, place = i - c * most;

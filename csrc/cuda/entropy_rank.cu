@@ -21,6 +21,8 @@ constexpr int kShortClasses = 16;
 // Counters of all groups together: 2 Mi of 4 bytes, 8 MB, which stay in the second-level cache (40 MB and
 // more).
 constexpr int64_t kMaxCounters = int64_t{1} << 21;
+// As many as one block narrows in passing: 16 groups of 2048.
+constexpr int64_t kFewCounters = int64_t{1} << 15;
 constexpr float kInfinity = __builtin_huge_valf();
 
 __device__ float to_float(float x) { return x; }
@@ -317,12 +319,46 @@ cudaError_t launch_entropy(const Logits& logits, const Epilogue& to, cudaStream_
   return cudaGetLastError();
 }
 
+// Finds the bin of a group in which the wanted number is reached, and clears the counters for the next digit; called by
+// a whole block. A group is settled when its whole bin is wanted; then `prefix` becomes the largest composite to take.
+__device__ void narrow_group(const Plan& plan, const State& state, int64_t g, int64_t count, int pass, int shift,
+                             int width) {
+  __syncthreads();  // all have done with the group before
+  if (pass > 0 && state.wanted[g] == 0) return;
+  volatile uint32_t* hist = state.hist + g * plan.bins;  // other blocks have counted: not from this one's cache
+  const int64_t each = (plan.bins + kThreads - 1) / kThreads;
+  const int64_t begin = threadIdx.x * each, end = begin + each < plan.bins ? begin + each : plan.bins;
+  uint32_t sum = 0, total;  // rows are below 2^31
+  for (int64_t b = begin; b < end; ++b) sum += hist[b];
+  const int64_t before = sum_before<kThreads>(sum, total);
+  const int64_t wanted = pass > 0 ? state.wanted[g] : (count < total ? count : int64_t{total});
+  __syncthreads();  // everyone has read `wanted` before one thread changes it
+  if (pass == 0 && threadIdx.x == 0) {
+    state.counts[g] = wanted;
+    if (wanted == 0) state.wanted[g] = 0, state.prefix[g] = 0;
+  }
+  if (wanted > 0 && before < wanted && wanted <= before + sum) {
+    int64_t left = wanted - before, bin = begin;
+    while (static_cast<int64_t>(hist[bin]) < left) left -= hist[bin++];
+    const bool settled = static_cast<int64_t>(hist[bin]) == left;
+    const uint64_t prefix = pass > 0 ? state.prefix[g] << width | static_cast<uint64_t>(bin) : static_cast<uint64_t>(bin);
+    state.prefix[g] = settled ? (prefix << shift) | ((uint64_t{1} << shift) - 1) : prefix;
+    state.wanted[g] = settled ? 0 : left;
+    if (pass == 0 && !settled) atomicAdd(state.progress, 1u);
+    if (pass > 0 && settled) atomicSub(state.progress, 1u);
+  }
+  __syncthreads();
+  for (int64_t b = begin; b < end; ++b) hist[b] = 0;
+}
+
 // One digit. 4 bytes (12 with int64 labels) a row; nothing at all once every group is settled. One group
-// counts in shared memory, several in the second-level cache.
-__global__ void __launch_bounds__(kThreads) count_digit(Scores scores, Plan plan, State state, int pass, int shift,
-                                                        int width) {
+// counts in shared memory, several in the second-level cache. With `narrows` the last block to finish narrows as well:
+// a launch less, where the counters are few enough for one block.
+__global__ void __launch_bounds__(kThreads) count_digit(Scores scores, Plan plan, State state, int64_t wanted, int pass,
+                                                        int shift, int width, bool narrows) {
   if (pass > 0 && state.progress[0] == 0) return;
   __shared__ uint32_t hist[kBins];
+  __shared__ bool last;
   const bool one = scores.groups == 1;
   if (one) clear_hist(hist);
   const uint64_t mask = (uint64_t{1} << width) - 1;
@@ -335,48 +371,21 @@ __global__ void __launch_bounds__(kThreads) count_digit(Scores scores, Plan plan
     count(one ? hist + digit : state.hist + group * plan.bins + digit);
   }
   if (one) flush_hist(hist, state.hist);
+  if (!narrows) return;
+  __threadfence();  // what this block has counted, before it says so
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(state.progress + 2, 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  if (threadIdx.x == 0) state.progress[2] = 0;  // for the next digit
+  for (int64_t g = 0; g < scores.groups; ++g) narrow_group(plan, state, g, wanted, pass, shift, width);
 }
 
-// A block a group: finds the bin in which the wanted number is reached, and clears the counters for the next
-// digit. A group is settled when its whole bin is wanted; then `prefix` becomes the largest composite to
-// take.
-__global__ void __launch_bounds__(kThreads) narrow(Plan plan, State state, int64_t groups, int64_t count, int pass,
-                                                   int shift) {
-  __shared__ int64_t before[kThreads + 1];
-  const int64_t g = blockIdx.x;
-  if (pass > 0 && state.wanted[g] == 0) return;
-  uint32_t* hist = state.hist + g * plan.bins;
-  const int64_t each = (plan.bins + kThreads - 1) / kThreads;
-  const int64_t begin = threadIdx.x * each, end = begin + each < plan.bins ? begin + each : plan.bins;
-  int64_t sum = 0;
-  for (int64_t b = begin; b < end; ++b) sum += hist[b];
-  before[threadIdx.x + 1] = sum;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    before[0] = 0;
-    for (int t = 0; t < kThreads; ++t) before[t + 1] += before[t];
-  }
-  __syncthreads();
-  const int64_t total = before[kThreads];
-  const int64_t wanted = pass > 0 ? state.wanted[g] : (count < total ? count : total);
-  __syncthreads();  // everyone has read `wanted` before one thread changes it
-  if (pass == 0 && threadIdx.x == 0) {
-    state.counts[g] = wanted;
-    if (wanted == 0) state.wanted[g] = 0, state.prefix[g] = 0;
-  }
-  if (wanted > 0 && before[threadIdx.x] < wanted && wanted <= before[threadIdx.x + 1]) {
-    int64_t left = wanted - before[threadIdx.x], bin = begin;
-    while (static_cast<int64_t>(hist[bin]) < left) left -= hist[bin++];
-    const bool settled = static_cast<int64_t>(hist[bin]) == left;
-    const int width = plan.bits < 32 + plan.id_bits - pass * plan.bits ? plan.bits : 32 + plan.id_bits - pass * plan.bits;
-    const uint64_t prefix = pass > 0 ? state.prefix[g] << width | static_cast<uint64_t>(bin) : static_cast<uint64_t>(bin);
-    state.prefix[g] = settled ? (prefix << shift) | ((uint64_t{1} << shift) - 1) : prefix;
-    state.wanted[g] = settled ? 0 : left;
-    if (pass == 0 && !settled) atomicAdd(state.progress, 1u);
-    if (pass > 0 && settled) atomicSub(state.progress, 1u);
-  }
-  __syncthreads();
-  for (int64_t b = begin; b < end; ++b) hist[b] = 0;
+// The same for many groups, or where the first digit was counted before: a block a group.
+__global__ void __launch_bounds__(kThreads) narrow(Plan plan, State state, int64_t count, int pass, int shift,
+                                                   int width) {
+  narrow_group(plan, state, blockIdx.x, count, pass, shift, width);
 }
 
 __global__ void __launch_bounds__(kThreads) clear_winners(State state, int64_t rows, int64_t groups) {
@@ -456,12 +465,14 @@ cudaError_t select_rows(const Scores& scores, int64_t count, const Plan& plan, c
                         cudaStream_t stream) {
   clear_winners<<<blocks_for(state.size, kThreads), kThreads, 0, stream>>>(state, scores.rows, scores.groups);
   const int total_bits = 32 + plan.id_bits, blocks = blocks_for(scores.rows, kThreads * 4);
+  const bool few = scores.groups * plan.bins <= kFewCounters;
   for (int pass = 0; pass < plan.passes; ++pass) {
     const int shift = std::max(total_bits - (pass + 1) * plan.bits, 0);
     const int width = std::min(plan.bits, total_bits - pass * plan.bits);
-    if (pass > 0 || !first_counted)
-      count_digit<<<blocks, kThreads, 0, stream>>>(scores, plan, state, pass, shift, width);
-    narrow<<<static_cast<unsigned>(scores.groups), kThreads, 0, stream>>>(plan, state, scores.groups, count, pass, shift);
+    const bool counts = pass > 0 || !first_counted;
+    if (counts) count_digit<<<blocks, kThreads, 0, stream>>>(scores, plan, state, count, pass, shift, width, few);
+    if (!counts || !few)
+      narrow<<<static_cast<unsigned>(scores.groups), kThreads, 0, stream>>>(plan, state, count, pass, shift, width);
   }
   emit<<<blocks, kThreads, 0, stream>>>(scores, plan, state);
   return cudaGetLastError();

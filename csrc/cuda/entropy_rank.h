@@ -30,7 +30,7 @@ struct State {
   uint64_t* prefix;     // [groups], the digits so far; at the end the largest composite that is chosen
   int64_t* wanted;      // [groups], still to be taken from the rows with this prefix; 0 once it is settled
   int64_t* counts;      // [groups], rows to choose: min(count, rows of the group)
-  uint32_t* progress;   // [2]: groups not settled, winners written; starts as zeros
+  uint32_t* progress;   // [3]: groups not settled, winners written, blocks that have counted; starts as zeros
   int64_t* composite;   // [size], winners in no order, then the largest int64
   int32_t* group;       // [size], their groups, then the number of groups
   int64_t size;

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +16,7 @@ from dlp_fast.engine.inference import caught_features
 from dlp_fast.errors import ResourceError
 from dlp_fast.models.registry import classifier_of
 from dlp_fast.ops import TriggerTable
+from dlp_fast.runs.cache_folder import cache_folder
 from dlp_fast.runs.files import write_atomic
 
 VERSION = 1  # part of the key: a change of the recipe makes new files
@@ -27,11 +26,6 @@ TROJAN_STEPS, TROJAN_BATCH, TROJAN_RATE = 300, 64, 0.1
 LCA_EPSILON, LCA_STEP, LCA_STEPS = 16 / 255, 2 / 255, 30  # Turner et al. 2019: L-infinity, 16 of 255
 
 Progress = Callable[[str, int, int], None]
-
-
-def cache_folder() -> Path:
-    """DLP_FAST_CACHE, else ~/.cache/dlp_fast."""
-    return Path(os.environ.get("DLP_FAST_CACHE") or Path.home() / ".cache" / "dlp_fast")
 
 
 def key_of(name: str, images, labels: Tensor, facts: dict[str, object]) -> str:

@@ -42,9 +42,10 @@ class RunConfig(Section):
     labels | FILE.zip or FILE.tar of such a DIR | tar shards | a folder that Hugging Face's save_to_disk wrote."""
     out: Path | None = None
     """Run folder; unset: runs/<date>-<data>. The same command again goes on where it stopped."""
-    loader: Literal["auto", "resident", "dali", "torchvision"] = "auto"
-    """resident: images in memory; dali, torchvision: files decoded as needed, by DALI or by Pillow. auto: resident up
-    to `dataset.resident_megabytes`, else dali where it is installed. All show the same images."""
+    loader: Literal["auto", "resident", "cached", "dali", "torchvision"] = "auto"
+    """resident: images in memory; cached: files decoded once, by Pillow, and their pixels kept on the disk, for later
+    runs too; dali, torchvision: decoded in every pass, by DALI or by Pillow. auto: resident up to
+    `dataset.resident_megabytes`, else dali where it is installed. All show the same images."""
     model: str = "wrn-16-1"
     """wrn-D-K, torchvision:NAME (resnet18, vgg16_bn, ...), or timm:NAME, with the extra timm."""
     weights: Path | None = None

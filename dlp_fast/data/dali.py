@@ -105,7 +105,7 @@ class DaliImages(FileImages):
         ours = [k for k, i in enumerate(wanted) if not self._is_dalis(i)]
         if ours:
             rest = np.empty((len(ours), self.height, self.width, 3), dtype=np.uint8)
-            self._decode_into(rest, [wanted[k] for k in ours])
+            self.decode_into(rest, [wanted[k] for k in ours])
             batch[torch.tensor(ours, device=self.device)] = torch.from_numpy(rest).to(self.device)
         return batch
 

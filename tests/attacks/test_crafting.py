@@ -12,6 +12,7 @@ from dlp_fast.attacks.poisoning import plan
 from dlp_fast.attacks.surrogate import Normalised, as_unit, pgd, train_surrogate
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.registry import build_model, classifier_of
+from dlp_fast.runs.cache_folder import cache_folder
 
 CLASSES = ("cat", "dog", "emu")
 N = 240
@@ -128,11 +129,11 @@ class TestKept:
     def test_another_seed_is_another_file(self):
         planned("trojannn")
         planned("trojannn", seed=4)
-        assert len(list((crafting.cache_folder() / "attacks").glob("*.safetensors"))) == 2
+        assert len(list((cache_folder() / "attacks").glob("*.safetensors"))) == 2
 
     def test_a_damaged_file_is_made_anew(self):
         first = cached("key", lambda: {"x": torch.arange(3)})
-        file = crafting.cache_folder() / "attacks" / "key.safetensors"
+        file = cache_folder() / "attacks" / "key.safetensors"
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         again = cached("key", lambda: {"x": torch.arange(4)})
         assert len(first["x"]) == 3 and len(again["x"]) == 4

@@ -73,7 +73,12 @@ def keys(kind: str, n: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["random", "equal", "two", "signed zero", "denormal", "close"])
 def test_choose_few(cuda, kind, n):
     scores = keys(kind, n)
-    for classes, wide, k, m in ((1, True, n // 100, 3), (7, False, min(n, 2048), 40), (3, True, 0, 10**9), (9, True, 1, 0)):
+    for classes, wide, k, m in (
+        (1, True, n // 100, 3),
+        (7, False, min(n, 2048), 40),
+        (3, True, 0, 10**9),
+        (9, True, 1, 0),
+    ):
         if min(m, n) > 2048:
             m = 2048
         labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(classes))
@@ -151,3 +156,63 @@ def test_high_pass_residual_and_window_hashes(cuda, side, count):
     hashes = torch.zeros(count, side - 2, side + 1, dtype=torch.int64)
     cuda.hashes(at(images), ctypes.c_int64(count), side, side + 3, 16, at(hashes))
     assert torch.equal(hashes.view(-1), torch.ops.dlp_fast.window_hashes(images, 16).view(-1))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shared", "missing"),
+    [(32, 32, 99, 0), (17, 13, 99, 0), (9, 31, 99, 0), (20, 22, 10, 1), (20, 22, 8, 2)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_augment(cuda, height, width, shared, missing, dtype):
+    """With both canvases in shared memory (in KiB here), one, and none."""
+    n = 40 if missing == 0 else 24
+    g = torch.Generator().manual_seed(height)
+    images = torch.randint(0, 256, (n, height, width, 3), dtype=torch.uint8, generator=g)
+    images[::3] //= 4
+    ids, table = torch.arange(n) * 7, torch.randn(3, 256, generator=g).to(dtype)
+    numbers = [11, 3, height, width, 1, height // 8, 3, 10, height // 2]
+    options = torch.tensor(numbers)
+    weak, strong = (
+        torch.zeros(n, height, width, 3, dtype=dtype),
+        torch.zeros(n, height, width, 3, dtype=dtype),
+    )
+    cuda.set_device(2, shared * 1024)
+    try:
+        for second in (strong, None):
+            found = cuda.augment_views(
+                at(images), at(ids), ctypes.c_int64(n), at(options), at(table), table.element_size(),
+                at(weak), None if second is None else at(second),
+            )  # fmt: skip
+            assert found == (missing if second is not None else max(missing - 1, 0))
+            want = torch.ops.dlp_fast.augment(
+                images, ids, table, 3, 11, True, *numbers[5:], second is not None
+            )
+            assert torch.equal(weak, want[0])
+            assert second is None or torch.equal(second, want[1])
+            weak.zero_()
+    finally:
+        cuda.set_device(2, 99 * 1024)
+
+
+@pytest.mark.parametrize("classes", [1, 5, 20])  # one block narrows the counters of up to 16 groups
+@pytest.mark.parametrize("kind", ["random", "equal", "two", "signed zero", "close"])
+def test_select_rows(cuda, kind, classes):
+    n = 3000
+    scores = keys(kind, n)
+    labels = torch.randint(classes, (n,), generator=torch.Generator().manual_seed(classes))
+    labels[labels == 3] = 2  # a class without rows
+    for largest, count in ((0, 30), (1, 700), (1, n)):
+        size = min(n, classes * count)
+        composite, group = torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.int32)
+        counts, faults = torch.zeros(classes, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+        bits = ctypes.c_int64()
+        cuda.select_rows(
+            at(scores), ctypes.c_int64(n), at(labels), 2, ctypes.c_int64(classes), largest, ctypes.c_int64(count),
+            at(composite), at(group), ctypes.c_int64(size), at(counts), at(faults), ctypes.byref(bits),
+        )  # fmt: skip
+        given = scores if largest else -scores
+        _, high, want_counts, want_faults = select_reference(given, 0, count, labels, classes)
+        assert torch.equal(counts, want_counts) and torch.equal(faults, want_faults)
+        order = composite.argsort()
+        order = order[torch.sort(group[order], stable=True).indices][: int(counts.sum())]
+        assert torch.equal(composite[order] & ((1 << bits.value) - 1), high[: int(counts.sum())])

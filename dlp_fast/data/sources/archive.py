@@ -20,6 +20,7 @@ from dlp_fast.data.sources.unpacking import Unpacking
 from dlp_fast.data.split_names import is_split_name
 from dlp_fast.data.walk import look
 from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.runs.cache_folder import cache_folder
 from dlp_fast.runs.names import listing, printable
 
 _VERSION = 2
@@ -98,15 +99,6 @@ def _place(archives: list[Path]) -> Path:
         identity.append([os.path.realpath(archive), status.st_size, status.st_mtime_ns])
     digest = hashlib.sha256(json.dumps(identity).encode("ascii")).hexdigest()[:24]
     return cache_folder() / "archives" / digest
-
-
-def cache_folder() -> Path:
-    """Where archives are unpacked: $DLP_FAST_CACHE, else dlp_fast in the cache folder of the user."""
-    own = os.environ.get("DLP_FAST_CACHE")
-    if own:
-        return Path(own).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "dlp_fast"
 
 
 def _unpack_all(archives: list[Path], place: Path, options: DataConfig, progress: Progress | None) -> None:

@@ -12,11 +12,13 @@ from dlp_fast.config import DataConfig
 from dlp_fast.data import appearance, dali
 from dlp_fast.data.image_index import ImageIndex
 from dlp_fast.data.index import find_conflicts
+from dlp_fast.data.pixel_cache import CachedImages
 from dlp_fast.data.quarantine import is_loss, losses_told
 from dlp_fast.data.scan import Progress, Quarantined
 from dlp_fast.data.shards import ShardImages, ShardIndex
 from dlp_fast.data.sources.dataset import Dataset, Images, ImageSet, target_size, tell_twins
 from dlp_fast.data.storage import FileImages, ResidentImages
+from dlp_fast.runs.cache_folder import cache_folder
 
 ClassOf = Callable[[str], tuple[str, str] | None]
 """(split, class) that a path belongs to; None where it is outside of all."""
@@ -84,16 +86,17 @@ def what_is_told(
 
 
 def choose_loader(loader: str, pixels: int, limit_mb: float) -> tuple[str, str]:
-    """(resident | dali | torchvision, why) for `pixels` bytes of decoded images."""
+    """(resident | cached | dali | torchvision, why) for `pixels` bytes of decoded images."""
+    if loader == "cached":
+        return loader, f"each file is decoded once, and its pixels are kept in {cache_folder() / 'pixels'}"
     if loader != "auto":
         return loader, "as asked for"
     size, limit = f"{pixels / (1 << 20):,.0f} MiB of pixels", f"{limit_mb:,.0f} MiB"
     if pixels <= limit_mb * (1 << 20):
         return "resident", f"{size} fit in {limit} (--dataset.resident-megabytes)"
+    again = f"{size} do not fit in {limit}: files are decoded in every pass, with --loader cached once"
     missing = dali.available()
-    if missing:
-        return "torchvision", f"{size} do not fit in {limit}, and {missing}"
-    return "dali", f"{size} do not fit in {limit}"
+    return ("torchvision", f"{again}; {missing}") if missing else ("dali", again)
 
 
 def image_set(
@@ -112,6 +115,8 @@ def image_set(
     )
     if kind == "resident":
         images = _read_all(images, progress)
+    if kind == "cached":
+        images = CachedImages(images, cache_folder() / "pixels")
     return ImageSet(
         images=images,
         labels=torch.from_numpy(index.labels.copy()),

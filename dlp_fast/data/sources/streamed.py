@@ -29,7 +29,6 @@ from dlp_fast.data.shards import (
     image_bytes,
     open_parquet,
 )
-from dlp_fast.data.sources.archive import cache_folder
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.indexed import data_set
 from dlp_fast.data.sources.items import LABEL_KEYS
@@ -37,6 +36,7 @@ from dlp_fast.data.sources.labels import refuse_unusable_names
 from dlp_fast.data.sources.unpacking import Unpacking, label_key
 from dlp_fast.data.split_names import is_split_name, role
 from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.runs.cache_folder import cache_folder
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.names import listing, printable
 

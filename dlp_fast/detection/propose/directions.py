@@ -114,8 +114,7 @@ def skewest(
         return []
     whitening = found.directions.double() / found.variances.sqrt()
     white = vectors @ whitening.float() - found.centre @ whitening.float()
-    pairs = (white[:, :, None] * white[:, None, :]).flatten(1)
-    moments = (pairs.T @ white / len(white)).double()  # [k * k, k]
+    moments = _third_moments(white).flatten(0, 1)  # [k * k, k]
     generator = torch.Generator().manual_seed(seed)
     before = moments.new_zeros(k, 0)
     directions = []
@@ -136,6 +135,17 @@ def skewest(
         if direction is not None:
             directions.append(direction)
     return directions
+
+
+def _third_moments(white: Tensor) -> Tensor:
+    """fp64 [k, k, k]: means of the products of three of the k columns of fp32 `white`, [n, k]."""
+    k = white.shape[1]
+    moments = white.new_empty(k, k, k, dtype=torch.float64)
+    for j in range(k):
+        half = ((white[:, j:] * white[:, j, None]).T @ white / len(white)).double()
+        moments[j, j:] = half
+        moments[j:, j] = half
+    return moments
 
 
 def bimodal(vectors: Tensor, found: Principal, count: int) -> list[Direction]:

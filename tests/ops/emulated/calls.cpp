@@ -50,6 +50,39 @@ int inject(const uint8_t* images, void* out, int out_type, const int64_t* which,
   return inject_trigger_cuda(args, nullptr);
 }
 
+// Winners of select_rows in the order of arrival: composite numbers, then the largest int64.
+void select_rows(const float* scores, int64_t rows, const void* labels, int label_type, int64_t groups, int largest,
+                 int64_t count, int64_t* composite, int32_t* group, int64_t size, int64_t* counts, int64_t* faults,
+                 int64_t* id_bits) {
+  cuda::Plan plan = cuda::make_plan(rows, groups);
+  std::vector<uint32_t> hist(static_cast<size_t>(groups * plan.bins), 0), progress(3, 0);
+  std::vector<uint64_t> prefix(static_cast<size_t>(groups), 77);
+  std::vector<int64_t> wanted(static_cast<size_t>(groups), 77);
+  *id_bits = plan.id_bits;
+  cuda::select_rows({scores, rows, {labels, static_cast<cpu::LabelType>(label_type)}, groups, largest != 0}, count, plan,
+                    {hist.data(), prefix.data(), wanted.data(), counts, progress.data(), composite, group, size, faults},
+                    false, nullptr);
+}
+
+int augment_views(const uint8_t* images, const int64_t* ids, int64_t batch, const int64_t* numbers,
+                  const void* table, int value_bytes, void* weak, void* strong) {
+  const auto n = [&](int i) { return static_cast<int>(numbers[i]); };
+  const augment::Settings settings{static_cast<uint64_t>(numbers[0]), static_cast<uint32_t>(numbers[1]), n(2), n(3),
+                                   numbers[4] != 0, n(5), n(6), n(7), n(8)};
+  augment::Scratch scratch{};
+  augment::plan_scratch(settings, batch, strong == nullptr ? 1 : 2, &scratch);
+  std::vector<uint4> memory(static_cast<size_t>(scratch.bytes / 16 + 1));
+  auto* bytes = reinterpret_cast<uint8_t*>(memory.data());
+  if (value_bytes == 4) {
+    augment::augment_cuda(images, ids, batch, settings, static_cast<const uint32_t*>(table),
+                          static_cast<uint32_t*>(weak), static_cast<uint32_t*>(strong), bytes, scratch, nullptr);
+  } else {
+    augment::augment_cuda(images, ids, batch, settings, static_cast<const uint16_t*>(table),
+                          static_cast<uint16_t*>(weak), static_cast<uint16_t*>(strong), bytes, scratch, nullptr);
+  }
+  return scratch.missing;
+}
+
 void high_pass(const uint8_t* images, const float* mean, int64_t batch, int height, int width, float* out) {
   residual_scan::high_pass_residual_cuda(images, mean, batch, height, width, out, nullptr);
 }
