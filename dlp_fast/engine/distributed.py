@@ -231,9 +231,13 @@ def joined(sync: bool = False) -> Iterator[Ranks]:
 def _end(ranks: Ranks, watch: Watch, error: BaseException) -> None:
     """Tell the other ranks; raises instead of `error` where another rank ended the run, or the rank has to be named."""
     code = getattr(error, "exit_code", LOST if isinstance(error, ResourceError) else 1)
-    if watch.post(code, str(error)):
+    first = watch.post(code, str(error))
+    over = watch.ended()
+    watch.linger()
+    if first:
         if isinstance(error, DlpError) and not ranks.leads:
             raise RankFailed(f"rank {ranks.rank}: {error}", code) from error
         return
-    over = watch.ended() or {"code": LOST, "rank": 0, "text": "it is gone"}
+    if over is None:  # rank 0 is gone without a word: what this one noticed is all that anybody can say
+        raise RankFailed(f"rank {ranks.rank}: {error}", code) from error
     raise EndedElsewhere(f"rank {over['rank']} ended the run: {over['text']}", over["code"]) from error

@@ -25,6 +25,7 @@ ENDED = "ended"
 STOP = "stop"
 TICK = 1.0  # seconds between looks
 GRACE = 5.0  # seconds in which a process may still end by itself
+HEARD = 10.0  # seconds that rank 0 waits for the others to hear of the end
 PATIENCE = 30.0  # seconds after which a rank that says nothing is taken for dead
 LOST = 5  # exit code where another process or the connection is gone, as for other missing resources
 
@@ -41,6 +42,7 @@ class Watch:
         self.stop = 0
         self.slow: str | None = None
         self._straggler = Straggler()
+        self._over: dict[str, Any] | None = None
         self._wanted = 0  # a signal that this rank got, to be passed on
         self._done = threading.Event()
         self._heard = {other: (b"", time.monotonic()) for other in self._others()}
@@ -64,11 +66,25 @@ class Watch:
             return self.rank == 0
 
     def ended(self) -> dict[str, Any] | None:
-        """{"rank", "code", "text"} of the process that ended the run, None while it goes on."""
+        """{"rank", "code", "text"} of the process that ended the run, None while it goes on, or where it is not known:
+        the store went with its process before this one had looked.
+        """
         try:
-            return json.loads(self.store.get(ENDED)) if self.store.check([ENDED]) else None
+            if self._over is None and self.store.check([ENDED]):
+                self._over = json.loads(self.store.get(ENDED))
+                self.store.set(f"heard {self.rank}", "1")
         except RuntimeError:
-            return None
+            pass
+        return self._over
+
+    def linger(self) -> None:
+        """Rank 0, whose process has the store, stays until the others have heard how the run ended, or for HEARD."""
+        self._done.set()  # the thread has nothing more to do, and is not to end the process meanwhile
+        wanted = [f"heard {other}" for other in self._others()] if self.rank == 0 else []
+        until = time.monotonic() + HEARD
+        with contextlib.suppress(RuntimeError):
+            while wanted and not self.store.check(wanted) and time.monotonic() < until:
+                time.sleep(self.tick / 10)
 
     def close(self) -> None:
         """The run is done: nobody is missed any more."""

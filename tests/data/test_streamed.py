@@ -57,7 +57,7 @@ def everything(images) -> torch.Tensor:
     return images.get(torch.arange(len(images)))
 
 
-@pytest.mark.parametrize("loader", ["auto", "torchvision"])
+@pytest.mark.parametrize("loader", ["auto", "torchvision", "cached"])
 def test_is_the_folder_of_the_same_files(tmp_path, loader):
     for name, content in IMAGES.items():
         (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,9 @@ def test_is_the_folder_of_the_same_files(tmp_path, loader):
     order = [folder.sha256.index(digest) for digest in found.sha256]
     assert torch.equal(everything(found.images), everything(folder.images)[order])
     assert found.classes == folder.classes and torch.equal(found.labels, folder.labels[order])
+    fsspec.filesystem("memory").store.clear()
+    if loader == "cached":  # each image is fetched once
+        assert torch.equal(everything(found.images), everything(folder.images)[order])
 
 
 def test_ids_are_those_of_any_listing():
