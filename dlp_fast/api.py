@@ -133,6 +133,7 @@ def _execute(
         go_back(session, config.decisions, overrides, folder, log)
         with session, out_of_memory_told(config):
             found = run_stages(session, data, config, overrides)
+            log.say("what the model says of all images, and the report")
             after = replace(prepared, data=replace(data, labels=overrides.relabeled(data.labels)))
             scores = score(session, found.model, after.data)
             tried = power(session, data, found, config)

@@ -17,7 +17,7 @@ from tiny import CONFIG, ROOT, command, options, session, threads_kept, training
 
 import dlp_fast
 from dlp_fast.api import execute
-from dlp_fast.commands import doctor
+from dlp_fast.commands import checks
 from dlp_fast.commands.__main__ import COMMANDS
 from dlp_fast.commands.dry_run import estimate
 from dlp_fast.config import RunConfig
@@ -86,8 +86,8 @@ class TestDoctor:
         assert "passed in" in done.text
 
     def test_what_is_missing_is_told(self, monkeypatch):
-        monkeypatch.setattr(doctor.ops, "build_info", lambda: {"native": False})
-        assert any("native ops are not built" in line for line in doctor.advice())
+        monkeypatch.setattr(checks.ops, "build_info", lambda: {"native": False})
+        assert any("native ops are not built" in line for line in checks.advice())
 
 
 @pytest.mark.parametrize(
@@ -338,4 +338,4 @@ def test_a_driver_that_does_not_answer(monkeypatch):
 
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-smi")
     monkeypatch.setattr("subprocess.run", hang)
-    assert "does not answer" in doctor.driver()
+    assert "does not answer" in checks.driver()

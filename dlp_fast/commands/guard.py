@@ -111,6 +111,11 @@ def _leave(code: int) -> None:
         sys.exit(code)
 
 
+def begin(what: str) -> None:
+    """Say at once what a command begins with; what it needs for that, such as torch, takes seconds to load."""
+    Terminal(stderr=True).print(what, highlight=False, markup=False, soft_wrap=True)
+
+
 def tell(what: str | Table) -> None:
     """Print a result as it is: names of files and classes are never markup."""
     Terminal().print(what, highlight=False, markup=False, soft_wrap=isinstance(what, str))

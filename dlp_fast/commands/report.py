@@ -9,7 +9,6 @@ import tyro
 
 from dlp_fast.commands.options import parse, tell
 from dlp_fast.config import Section
-from dlp_fast.report.render import write_report
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.sums import samples_changed
 
@@ -25,6 +24,9 @@ class ReportConfig(Section):
 
 def main() -> None:
     config = parse(ReportConfig, "report", __doc__)
+    # what follows loads torch: not before the options are known to be right
+    from dlp_fast.report.render import write_report
+
     path = write_report(config.run, config.out)
     if told := samples_changed(config.run):
         RunLog(None).warn(told)

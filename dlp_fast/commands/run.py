@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dlp_fast import __version__
+from dlp_fast.commands.guard import begin
 from dlp_fast.commands.options import read_options, tell
 from dlp_fast.config import RunConfig, at_real_places, refuse_overlaps, resolve
 from dlp_fast.preparation.place import default_out
 from dlp_fast.report.text import notes, percent, results_table, verdict_lines
 from dlp_fast.runs.contents import CLEAN, holds_of, title
 from dlp_fast.runs.launched import launched
+from dlp_fast.runs.names import printable
 from dlp_fast.runs.schema import samples_name
 from dlp_fast.runs.time_left import duration
 
@@ -20,6 +23,13 @@ def main() -> None:
     config = at_real_places(read_options(sys.argv[1:]))
     out = config.out or default_out(resolve(config))
     refuse_overlaps(config, out)  # also where nothing is written yet: the run itself would be refused
+    if not launched().rank:
+        aim = (
+            "a dry run, which writes nothing"
+            if config.dry_run
+            else f"the run folder is {printable(str(out))}"
+        )
+        begin(f"dlp_fast {__version__}: images of {printable(config.data)}; {aim}")
     # what follows loads torch: not before the options are known to be right
     from dlp_fast.api import execute
     from dlp_fast.runs.writer import RunFolder

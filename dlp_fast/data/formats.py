@@ -76,6 +76,19 @@ _JPEG_2000_STARTS = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _GIF_STARTS = (b"GIF87a", b"GIF89a")
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_VIDEO_BRANDS = (
+    b"qt  ",
+    b"isom",
+    b"iso2",
+    b"mp41",
+    b"mp42",
+    b"avc1",
+    b"M4V ",
+    b"M4A ",
+    b"3gp4",
+    b"3gp5",
+    b"dash",
+)
 _HEIF_ADVICE = "install pillow-heif (pip install pillow-heif) or convert it"
 # Of a PNG's chunks, what may say how the picture stands; all other text can be as long as it likes, unread.
 _ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
@@ -187,6 +200,8 @@ def _unidentified(data: bytes) -> ImageRejected:
             return _damaged() if missing is None else _unsupported_heif(missing)
         if data[8:12] in _AVIF_BRANDS:
             return _damaged() if features.check("avif") else unsupported("AVIF")
+        if data[8:12] in _VIDEO_BRANDS:
+            return ImageRejected("not_an_image", "a video")
         return unsupported("a video, or HEIF of an unknown kind")
     if data.startswith(_JPEG_2000_STARTS) and not features.check("jpg_2000"):
         return unsupported("JPEG 2000")

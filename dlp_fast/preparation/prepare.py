@@ -27,6 +27,7 @@ from dlp_fast.runs.names import counted
 from dlp_fast.runs.writer import RunFolder, fingerprint
 
 SCANS = ("scan.jsonl", "scan_test.jsonl")  # what the scans of the image set and of another test folder found
+GENTLE = 0.05  # step size of stage 3 from which on starting weights are lost (studies/pretrained)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ def told_start(config: RunConfig, data: TrainingData, log: RunLog) -> dict[str, 
         return {}
     filled, told = how_it_starts(config.model, data)
     log.say(told)
+    rate = config.finetuning.learning_rate
+    if config.finetuning.start == "fresh" and rate > GENTLE:
+        log.warn(
+            f"at finetuning.learning_rate {rate:g} stage 3 loses what starting weights know; --preset pretrained has a "
+            "smaller one"
+        )
     return {"source": data.start.source, "sha256": data.start.sha256} | filled.as_json()
 
 

@@ -49,7 +49,7 @@ def time_left(
 
 
 def _trials(config: RunConfig, steps: int, step: float) -> Work:
-    """The rounds of `detection.power`: in each, stage 1 and its further networks; networks that trials ask for because
+    """The rounds of `detection.power`: in each, stage 1 and its further networks. Networks that a round asks for since
     a planted trigger is in doubt are not foreseen.
     """
     rounds, networks = config.detection.power, config.detection.networks

@@ -77,6 +77,8 @@ def entropy_histogram(entropy: np.ndarray, decision: np.ndarray, title: str, nam
             cut = float(end(of))
             axis.axvline(cut, color=colour, linestyle="--", linewidth=1.2, label=f"cut at {cut:.3g} bits")
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")  # counts, and no powers of ten
+    axis.yaxis.set_minor_formatter(lambda count, _: f"{count:,.0f}" if f"{count:.0e}"[0] in "25" else "")
     axis.set_ylim(bottom=0.7)
     axis.set_xlabel("entropy after stage 1 (bits)")
     axis.set_ylabel("images")

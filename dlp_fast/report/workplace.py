@@ -85,6 +85,8 @@ def as_script_data(values: dict[str, Any]) -> Markup:
 def sentence(shown: int, suspects_shown: int, suspects: int) -> str:
     """Which images the gallery has, and where the others are."""
     others = f"{shown - suspects_shown:,} others to compare: both sides of the cut, suspected clean ones, a sample."
+    if not suspects:
+        return f"No image is suspected poisoned. {shown:,} are here to look at: by their ranks, and a sample."
     if suspects_shown == suspects:
         return f"All {suspects:,} suspected images are here, and {others}"
     return (

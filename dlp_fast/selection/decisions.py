@@ -22,8 +22,8 @@ def given_overrides(
     if decisions is None:
         return no_overrides()
     overrides = read_decisions(decisions, paths, labels, classes)
-    counted = ", ".join(f"{count} {label}" for label, count in overrides.counts.items())
-    log.say(f"decisions from {decisions}: {counted}")
+    counted = ", ".join(f"{count} {label}" for label, count in overrides.counts.items() if count)
+    log.say(f"decisions from {decisions}: {counted or 'none'}")
     return overrides
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -96,18 +97,7 @@ def read_decisions(
         where = f"decisions file {file}" + ("" if row is None else f", row {row}")
         return DataError(f"{where}: {what}")
 
-    try:
-        names, rows = read_table(file)
-    except (OSError, ValueError) as error:
-        raise wrong(None, f"cannot be read ({error}); expected samples.csv with a column override") from None
-    missing = [] if "override" in names else ["override"]
-    missing += [] if {"sample_id", "path"} & set(names) else ["sample_id or path"]
-    if missing:
-        raise wrong(
-            None,
-            f"no column {' and no column '.join(missing)}; add a column override (keep, drop, suspect, relabel) to the "
-            "samples.csv of the run",
-        )
+    names, rows = _table(file, wrong)
     images, naming = _Images(paths), _Labels(labels, classes)
     found: dict[int, str] = {}
     new: dict[int, int] = {}
@@ -144,6 +134,23 @@ def read_decisions(
 
     relabeled = torch.tensor([new[i] for i in sorted(new)], dtype=torch.int64)
     return Overrides(*(ids(word) for word in OVERRIDES), relabeled)
+
+
+def _table(file: Path, wrong: Callable[[int | None, str], DataError]) -> tuple[list[str], list[list[str]]]:
+    """(names of columns, rows) of `file`; `wrong` makes the error where it cannot be read or has not the columns."""
+    try:
+        names, rows = read_table(file)
+    except (OSError, ValueError) as error:
+        raise wrong(None, f"cannot be read ({error}); expected samples.csv with a column override") from None
+    missing = [] if "override" in names else ["override"]
+    missing += [] if {"sample_id", "path"} & set(names) else ["sample_id or path"]
+    if missing:
+        raise wrong(
+            None,
+            f"no column {' and no column '.join(missing)}; add a column override (keep, drop, suspect, relabel) to the "
+            "samples.csv of the run",
+        )
+    return names, rows
 
 
 class _Labels:

@@ -162,6 +162,11 @@ def test_other_cut_files(file_format, percent):
     assert rejected(data[: len(data) * percent // 100]).reason == "truncated"
 
 
+def test_a_video_beside_the_pictures_is_no_lost_picture():
+    with pytest.raises(ImageRejected, match="not_an_image: a video"):
+        decode(b"\0\0\0\x14ftypqt  " + bytes(100))
+
+
 @pytest.mark.parametrize("tags", [{50706: b"\1\4\0\0"}, {254: 1, 330: 8}])
 def test_raw_files_of_cameras_are_no_tiff(tags):
     data = encoded(noise(16, 16), "TIFF", tiffinfo=tags)
@@ -215,7 +220,7 @@ def test_lab_is_converted():
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0\0\0\x18ftypqt  " + bytes(100), "a video"),
+        (b"\0\0\0\x18ftyp????" + bytes(100), "a video"),
         (encoded(Image.fromarray(np.full((4, 4), -5, np.int32)), "TIFF"), "negative"),
         (b"qoif" + bytes(100), "QOI"),
         (encoded(noise(), "ICO"), "ICO"),

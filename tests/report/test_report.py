@@ -226,6 +226,9 @@ class TestFigures:
             named = plots.entropy_histogram(entropy, decision, title, "n")
             assert f">{html.escape(title)}</text>" in named
         assert "cut" not in plots.entropy_histogram(entropy[2:4], decision[2:4], "t", "n")
+        assert (
+            ">2</text>" in svg and "10^" not in svg and "mathdefault" not in svg
+        )  # counts, and no powers of ten
 
     def test_near_duplicates_of_a_class(self):
         def shown(i, group, label="a"):
