@@ -86,7 +86,7 @@ def known_without(
     """
     digest = hashlib.sha256(ids.tobytes()).hexdigest()
     earlier = session.completed(WITHOUT_LABELS[0])
-    name = WITHOUT_LABELS[0] if earlier is None or earlier["of"] == digest else WITHOUT_LABELS[1]
+    name = WITHOUT_LABELS[0] if earlier is None or earlier.get("of") == digest else WITHOUT_LABELS[1]
     own = replace(data, seed=data.seed + HELD_OUT_SEED)
     model = new_model(config.model, own, own.seed)
 
