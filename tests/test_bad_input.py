@@ -277,6 +277,6 @@ class TestRealProcess:
         done = self.run("--data", tmp_path / "none", "--out", tmp_path / "run")
         assert done.returncode == 3
         assert done.stdout == ""
-        assert done.stderr.startswith("error: ")
-        assert "no such folder" in done.stderr
+        assert "no such folder" in done.stderr.splitlines()[-1]
+        assert done.stderr.splitlines()[-1].startswith("error: ")
         assert "Traceback" not in done.stderr

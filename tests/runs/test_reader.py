@@ -123,7 +123,8 @@ def test_a_run_of_an_older_version(run, tmp_path, name):
     before = (run / "results.json").read_bytes()
     done = command(name, *arguments[name])
     assert done.code == 3
-    (line,) = done.text.strip().splitlines()
+    *begun, line = done.text.strip().splitlines()
+    assert len(begun) == (name == "run")  # which says what it begins with
     assert line == (
         f"error: {run / 'results.json'} is of another version of dlp_fast (schema 1, this one reads 2): read it with "
         "the version that wrote it, or run again into another folder."
