@@ -35,7 +35,7 @@ class Finding:
     that of the class's controls; copies: share of the images that show one and the same picture, where these are most
     of them; sides: mean entropy, bits, of a network that was given no label of the class, of these images, of the rest
     of the class, and of held-out images of other classes, where the group could be the class itself; None where not
-    asked.
+    asked; foreign: whether these say that the images are taken for other classes, and the rest is not.
     """
 
     stage: Stage
@@ -57,6 +57,7 @@ class Finding:
     unmarked_support: float | None = None
     copies: float | None = None
     sides: tuple[float, float, float] | None = None
+    foreign: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

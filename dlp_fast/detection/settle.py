@@ -31,7 +31,7 @@ def settled(
     """`decision`, with the other half of a class in place of a group that turns out to be the class itself.
 
     One more network is trained, without any label of the classes in question, where there are some. Marks that are
-    shown are asked about too; a mark of half a class is suspected where it, or the rest, is taken for other classes.
+    shown are asked about too: one is suspected where it, or the rest of its class, is taken for other classes.
     """
     labels = seen.labels.numpy()
     entries = [
@@ -40,10 +40,11 @@ def settled(
     ]
     disputed = [k for k, entry in enumerate(entries) if _may_be_the_class(*entry, labels, config)]
     disputed = _no_clear_triggers(disputed, entries, decision, seen, predict, config)
+    disputed = _as_leave_classes(disputed, entries, labels)
     held = np.isin(labels, [entries[k][1].label for k in disputed])
-    if not disputed or len(np.unique(labels[~held])) < FEWEST_CLASSES:
-        return decision
     controls = draw_controls(labels, held, CONTROLS, SEED)
+    if not disputed or not controls.any():
+        return decision
     network = train(np.flatnonzero(~held & ~controls))
     unsuspicious = _unsuspicious(decision, seen)
     suspected, shown = [], []
@@ -52,13 +53,11 @@ def settled(
         if k in disputed:
             sides = sides_of(group, labels, network.entropy, controls)
             told = (round(sides.group, 4), round(sides.rest, 4), round(sides.controls, 4))
-            finding = replace(finding, sides=told)
+            finding = replace(finding, sides=told, foreign=_is_foreign(sides.foreign, sides, config))
             if _is_foreign(-sides.foreign, sides, config):
                 group = other_side(group, labels)
                 finding = _of_other_side(finding, group, seen, unsuspicious, predict)
-                was_found = True
-            elif finding.purity is not None:
-                was_found = _is_foreign(sides.foreign, sides, config)
+            was_found |= finding.foreign
         (suspected if was_found else shown).append((finding, group))
     classes = {finding.label for finding, _ in suspected}
     shown = [entry for entry in shown if entry[0].label not in classes]
@@ -75,6 +74,19 @@ def _may_be_the_class(
         return False
     share = len(group.core) / max(int((labels == group.label).sum()), 1)
     return config.half_from <= share <= 1 - config.half_from
+
+
+def _as_leave_classes(
+    disputed: list[int], entries: list[tuple[Finding, Group]], labels: np.ndarray
+) -> list[int]:
+    """The clearest of `disputed`, as many as leave FEWEST_CLASSES classes that are not."""
+    most = len(np.unique(labels)) - FEWEST_CLASSES
+    classes: list[int] = []
+    for k in sorted(disputed, key=lambda k: -entries[k][0].score):
+        label = entries[k][1].label
+        if label not in classes and len(classes) < most:
+            classes.append(label)
+    return [k for k in disputed if entries[k][1].label in classes]
 
 
 def _no_clear_triggers(
@@ -135,4 +147,5 @@ def _of_other_side(
         label_support=None,
         unmarked_support=None,
         sides=sides,
+        foreign=True,
     )

@@ -101,7 +101,7 @@ def _doubts(
 
 def _reason(finding: Finding, name: str) -> str:
     """What a finding rests on, as a sentence; of its trigger too, where that was tried."""
-    if finding.sides is not None and finding.sides[0] < finding.sides[1]:
+    if finding.foreign:
         own, rest, controls = finding.sides
         return (
             f"{finding.images} images of class {name} are taken for other classes by a network that was given no label "
@@ -156,5 +156,5 @@ def _reason_of_curves(finding: Finding, name: str) -> str:
         f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "
         f"them (of the class's other images, whose labels it was given, to {heard.others:.0%}): likely harmless, "
         "typical pictures of their class or near-duplicates. Stage 3 does not use their labels; look at "
-        "them, and write keep in samples.csv where they are right."
+        "them, and write keep in the table of images where they are right."
     )

@@ -52,14 +52,17 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
     """results.json of a run of `config`: verdict, what stages and detection are worth, where it was made."""
     found, dataset, data = run.found, run.prepared.dataset, run.prepared.data
     attack, classes = run.prepared.attack, run.prepared.dataset.train.classes
+    labels = (
+        attack.labels if attack else dataset.train.labels
+    )  # as detection saw them, before a person's decisions
     said = verdict(
         found.findings,
         found.max_subthreshold_score,
-        torch.bincount(data.labels, minlength=len(classes)).tolist(),
+        torch.bincount(labels, minlength=len(classes)).tolist(),
         classes,
         len(found.first.entropy),
         config.detection,
-        _flat(found, data.labels, config),
+        _flat(found, labels, config),
     )
     test = make_test_set(dataset, attack, run.compute.device)
     metrics = stage_metrics(found, test, data, config)

@@ -85,8 +85,9 @@ def known_without(
     probability and entropy: the geometric and the plain mean over its last epochs.
     """
     digest = hashlib.sha256(ids.tobytes()).hexdigest()
-    earlier = session.completed(WITHOUT_LABELS[0])
-    name = WITHOUT_LABELS[0] if earlier is None or earlier.get("of") == digest else WITHOUT_LABELS[1]
+    earlier = {name: session.completed(name) for name in WITHOUT_LABELS}
+    name = next((name for name, of in earlier.items() if of and of.get("of") == digest), None)
+    name = name or next((name for name, of in earlier.items() if of is None), WITHOUT_LABELS[-1])
     own = replace(data, seed=data.seed + HELD_OUT_SEED)
     model = new_model(config.model, own, own.seed)
 
@@ -99,6 +100,8 @@ def known_without(
         outcome = {"of": digest, "loss": loss, "entropy": entropy, "seconds": seen.seconds}
         return outcome | {"weights": model.state_dict()}
 
+    if earlier[name] is not None and earlier[name].get("of") != digest:
+        session.complete(name, train())  # of other labels
     kept = session.cached(name, train)
     model.load_state_dict(kept["weights"])
     return HeldOutNetwork(

@@ -88,11 +88,22 @@ def test_the_suspect_stays_where_it_is_the_foreign_half():
     assert found.findings[0].sides == pytest.approx((0.3, 1.2, 0.2), abs=0.02)
 
 
-def test_where_neither_half_is_foreign_curves_count_and_a_mark_is_shown():
-    alike = Network(entropies(half=1.1, rest=1.2))
-    assert after(alike).found[0].core.tolist() == HALF.tolist()
-    found = after(alike, purity=0.9, proposal="static_patterns.principal")
-    assert not found.findings and not found.found and [mark.label for mark in found.marks] == [0]
+@pytest.mark.parametrize("numbers", [{}, {"purity": 0.9, "proposal": "static_patterns.principal"}])
+def test_where_neither_half_is_foreign_all_stays_as_it_was(numbers):
+    found = after(Network(entropies(half=1.1, rest=1.2)), **numbers)
+    assert found.found[0].core.tolist() == HALF.tolist() and not found.marks
+    assert found.findings[0].sides and not found.findings[0].foreign
+
+
+def test_of_many_classes_the_clearest_are_asked():
+    groups = [group(np.arange(40) + label * EACH, label) for label in range(3)]
+    findings = tuple(
+        replace(finding_of(Scored(of, score), "supervised"), score=score)
+        for of, score in zip(groups, (2.0, 4.0, 3.0), strict=True)
+    )
+    network = Network(np.full(N, 0.2))
+    settled(Decision((), findings, tuple(groups)), seen(), never, network.train, DetectionConfig())
+    assert set(LABELS[network.given].tolist()) == {0, 3}  # two classes are left to tell apart
 
 
 @pytest.mark.parametrize(

@@ -316,3 +316,16 @@ def test_all_to_all_and_clean_photographs():
     assert best(groups, poisoned.nonzero().flatten(), None)[0] >= 0.98
     clean = [g for g in static_patterns(images, labels, 10) if not g.proposal.endswith("windows")]
     assert all(group.statistics["purity"] < 0.6 for group in clean) and len(clean) <= 8
+
+
+def test_smooth_parts_stay_where_the_images_are():
+    """On a device that this machine need not have: no tensor is made elsewhere."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from dlp_fast.detection.propose.smooth import SmoothParts
+    from dlp_fast.detection.propose.views import View
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        pixels = torch.empty(400, 32, 32, 3, dtype=torch.uint8, device="cuda")
+        view = SmoothParts(View(0, 0, 32, 32), pixels, labels_of(400)).beside_all()
+        assert view.vectors(pixels).device.type == "cuda"

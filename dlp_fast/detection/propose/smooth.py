@@ -61,18 +61,18 @@ class SmoothParts:
 
     def beside_all(self) -> SmoothView:
         """As seen beside all images: rare patterns stand out."""
-        return self._beside(torch.ones(len(self.terms), dtype=torch.bool))
+        return self._beside(torch.arange(len(self.terms)))
 
     def beside_others(self, label: int) -> SmoothView | None:
         """As seen beside the other classes: a pattern that much of class `label` has is not what is usual. None for a
         small class, which `beside_all` does for, and for the only one.
         """
-        others = self.labels != label
-        share = 1 - float(others.float().mean())
+        others = (self.labels != label).nonzero().flatten()
+        share = 1 - len(others) / max(len(self.labels), 1)
         return self._beside(others) if SEEN_APART <= share < 1 else None
 
     def _beside(self, chosen: Tensor) -> SmoothView:
-        terms = self.terms[chosen].double()
+        terms = self.terms[chosen.to(self.terms.device)].double()
         mean = terms.mean(0)
         covariance = (terms - mean).T @ (terms - mean) / len(terms)
         deviations = covariance.diag().sqrt().clamp_min(ROUNDING)
@@ -80,7 +80,7 @@ class SmoothParts:
         correlations.fill_diagonal_(1.0)
         shrunk = min(MOST_SHRUNK, len(correlations) / len(terms))
         correlations = (1 - shrunk) * correlations + shrunk * torch.eye(
-            len(correlations), dtype=torch.float64
+            len(correlations), dtype=torch.float64, device=correlations.device
         )
         values, vectors = torch.linalg.eigh(correlations)
         root = vectors / values.clamp_min(LEAST_EIGENVALUE).sqrt() @ vectors.T
