@@ -92,7 +92,8 @@ def known_without(
     model = new_model(config.model, own, own.seed)
 
     def train() -> dict[str, Any]:
-        session.log.say("one more network is trained, without the labels in question")
+        more = "one more network is trained, without the labels in question"
+        session.log.say(more if name == WITHOUT_LABELS[0] else f"{more}, which are those of whole classes")
         as_long = {"augment": "weak", "epochs": len(first.loss), "min_steps": first.steps}
         options = config.supervised.model_copy(update=as_long)
         seen = supervised(session, model, own, options, only=torch.from_numpy(ids))
