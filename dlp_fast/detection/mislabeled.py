@@ -20,9 +20,9 @@ FEWEST = 8  # epochs: of fewer, chance decides which right labels are known as l
 
 
 def probably_mislabeled(seen: Observed, config: DetectionConfig) -> np.ndarray:
-    """bool [n]: the mean loss of its label, over the epochs before labels are known by heart, is as high as those of the
-    other labels are, all but the `config.mislabeled_quantile` lowest; both in relation to what is usual for the class
-    of the label.
+    """bool [n]: the mean loss of its label, over the epochs before labels are known by heart, is as high as those of
+    the other labels are, all but the `config.mislabeled_quantile` lowest; both in relation to what is usual for the
+    class of the label.
     """
     n = len(seen.labels)
     if seen.other_loss is None or seen.other_labels is None or seen.classes < 2 or len(seen.loss) < 2:
