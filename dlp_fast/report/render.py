@@ -160,6 +160,7 @@ def _gallery(of: _Run, room: int) -> dict[str, Any]:
         "of_findings": of.exhibits.members[:, :shown].sum(1).tolist(),
         "names": names_of(of.samples, of.classes),
         "sentence": sentence(shown, suspects_shown, suspects, samples_name(of.folder)),
+        "table": samples_name(of.folder),
         "left_out": left_out(of.samples),
         "data": as_script_data(data),
     }

@@ -67,7 +67,8 @@ def test_makes_the_same_report(both):
     hashes = [hashlib.sha256((run / samples_name(run)).read_bytes()).hexdigest()[:32] for run in both]
     for page, run, own in zip(pages, both, hashes, strict=True):
         assert own in page and run.name in page
-    assert abs(len(pages[0]) - len(pages[1])) < 10
+    assert all("of the table.</p></noscript>" in page for page in pages)
+    assert abs(len(pages[0]) - len(pages[1])) < 40  # last digits of places in its figures
 
 
 def test_decisions_are_seen_and_read(both):

@@ -39,9 +39,8 @@ def load(
         data: the source. A folder that is itself called digits or cifar10 is given as `./digits`.
         options: size of the images and limits, see DataConfig; None: its defaults. Every image is brought to a
             square of `image_size` pixels by `fit`.
-        loader: resident (all pixels in memory), cached (decoded once, by the first pass, and kept on the disk), dali or
-            torchvision (files are decoded when they are needed, by DALI or by Pillow), or auto: resident up to
-            `options.resident_megabytes`, else dali where it is installed.
+        loader: resident (pixels in memory), cached (on the disk), dali or torchvision (decoded when needed, by DALI or
+            Pillow), or auto: resident up to `options.resident_megabytes`, else dali where it is installed.
         cache: a file that remembers what was checked, see `scan_files`.
         progress: called as `progress(what, done, total)`.
 
