@@ -243,7 +243,10 @@ class TestRefused:
             (("--dataset.image-size", "3"), "--dataset.image-size: expected 8 to 256, got 3."),
             (("--supervised.epochs", "0"), "--supervised.epochs: expected at least 1, got 0."),
             (("--poison-rate", "2"), "--poison-rate: expected more than 0 and at most 1, got 2.0."),
-            (("--data", "https://host/x"), "https://host/x is an address, and dlp_fast fetches nothing."),
+            (
+                ("--data", "https://host/x"),
+                "https://host/x is an address, and dlp_fast fetches only .tar and .parquet",
+            ),
         ],
     )
     def test_command_line_in_our_words(self, words, message):

@@ -111,7 +111,7 @@ OPTIONS = {
     ),
     "preset unknown": bad("--preset papers", "perhaps you meant paper"),
     "data address": Row(
-        "run --data https://a.b/c --out {t}/run", 2, "is an address, and dlp_fast fetches nothing"
+        "run --data https://a.b/c --out {t}/run", 2, "fetches only .tar and .parquet shards from s3://"
     ),
     "data bucket": Row("run --data s3://bucket/x --out {t}/run", 2, "is an address"),
     "out address": bad("--out=ftp://host/x", "is an address"),

@@ -25,8 +25,8 @@ class ExportConfig(Section):
     torchvision: weights under torchvision's own names, for networks that are torchvision's."""
     out: Path
     """Folder to write; must not exist, or be empty."""
-    data: Path | None = None
-    """Where the images are now, if not where the run found them."""
+    data: str | None = None
+    """Where the images are now, if not where the run found them; of shards at an address, another one."""
     copies: bool = False
     """imagefolder, fiftyone: copy files, even where hard links are possible."""
     resize: bool = False

@@ -17,7 +17,7 @@ from PIL import Image
 from dlp_fast.commands.export import ExportConfig
 from dlp_fast.commands.export_model import as_onnx, as_torchvision
 from dlp_fast.commands.guard import tell
-from dlp_fast.config import build, is_folder, read_yaml, refuse_overlap
+from dlp_fast.config import build, is_folder, is_streamed, read_yaml, refuse_overlap
 from dlp_fast.data import sources
 from dlp_fast.data.sources.archive import shards
 from dlp_fast.errors import DataError
@@ -44,7 +44,8 @@ def kept(samples: dict[str, list[str]]) -> list[int]:
     unknown = {word for word in words if word and word not in OVERRIDES}
     if unknown:
         raise DataError(
-            f"samples.csv: override {shorten(min(unknown))} is unknown; write keep, drop, suspect, relabel or nothing"
+            f"the table of images: override {shorten(min(unknown))} is unknown; write keep, drop, suspect, relabel or "
+            "nothing"
         )
     return [
         i
@@ -63,7 +64,8 @@ def labels_of(samples: dict[str, list[str]], classes: tuple[str, ...], labels: t
         if word.strip().lower() == "relabel":
             if samples["label"][i] not in place:
                 raise DataError(
-                    f"samples.csv: image {i} is to be relabeled {shorten(samples['label'][i])}, which is no class of it"
+                    f"the table of images: image {i} is to be relabeled {shorten(samples['label'][i])}, which is no "
+                    "class of it"
                 )
             new[i] = place[samples["label"][i]]
     return new
@@ -112,9 +114,12 @@ class Originals:
             )
         log = RunLog(None)
         # absolute, so that a folder called digits is not taken for the embedded set
-        place = str(config.data.absolute()) if config.data else settings["data"]
+        place = config.data or settings["data"]
+        if config.data and not is_streamed(place):
+            place = str(Path(place).absolute())
         options = build(settings, str(run / "config.resolved.yaml")).dataset
-        if not config.data and is_folder(place) and not (Path(place).exists() or shards(place)):
+        local = is_folder(place) and not is_streamed(place)  # of shards, load says what is missing
+        if not config.data and local and not (Path(place).exists() or shards(place)):
             raise DataError(
                 f"{printable(place)}, where the run found its images, is no longer there; say where they are now: "
                 "--data DIR"

@@ -53,6 +53,10 @@ def parse(
             raise ConfigError(
                 f"{argument} is an address; only --data takes those of .tar and .parquet shards"
             )
+        if is_streamed(argument) and not _takes_addresses(options):
+            raise ConfigError(
+                f"{argument} is an address, and {command} reads files of this machine alone; copy the shards to it"
+            )
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
             named = argument.strip().rstrip("=") or (before if before.startswith("-") else "an argument")
             raise ConfigError(f"{named}: empty; a variable of the shell that is not set may have been meant")
@@ -65,6 +69,11 @@ def parse(
         at = _place_of(error.section, options)
         told = "; ".join(f"--{at}{name.replace('_', '-')}: {what}" for name, what in error.problems)
         raise ConfigError(f"{told}. See {prog} --help.") from None
+
+
+def _takes_addresses(options: type[BaseModel]) -> bool:
+    """Whether `data` may be one: where it is a Path, an address would lose a slash."""
+    return "data" in options.model_fields and options.model_fields["data"].annotation in (str, str | None)
 
 
 def _refuse_places(options: type[BaseModel], arguments: list[str]) -> None:

@@ -101,12 +101,14 @@ def build(values: dict[str, Any], origin: str) -> RunConfig:
         raise ConfigError(f"{origin}: " + "; ".join(lines)) from None
 
 
+STREAMED = ("s3", "gs", "gcs", "file", "memory")
+_SHARDS = re.compile(rf"(--[\w.-]+=)?({'|'.join(STREAMED)})://.*\.(tar|parquet)", re.DOTALL)
 _ADDRESS = re.compile(r"(--[\w.-]+=)?[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_streamed(data: str) -> bool:
     """Whether `data` is the address of shards that are read where they lie: s3://bucket/train-*.tar, for example."""
-    return bool(_ADDRESS.match(data)) and data.endswith((".tar", ".parquet"))
+    return bool(_SHARDS.fullmatch(data))
 
 
 def refuse_address(text: str) -> None:
@@ -115,7 +117,8 @@ def refuse_address(text: str) -> None:
     """
     if _ADDRESS.match(text) and not is_streamed(text):
         raise ConfigError(
-            f"{text} is an address, and dlp_fast fetches nothing. Copy the files to this machine and give their folder."
+            f"{text} is an address, and dlp_fast fetches only .tar and .parquet shards from "
+            f"{', '.join(f'{scheme}://' for scheme in STREAMED)}. Copy the files to this machine and give their folder."
         )
 
 

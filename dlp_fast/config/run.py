@@ -85,8 +85,8 @@ class RunConfig(Section):
     ] = "supervised-unlearning-finetuning"
     """Stages and their order; the paper's SL, AU and ASSFT (DLP Fig. 4)."""
     decisions: Path | None = None
-    """The run's samples.csv with a column `override` (keep, drop, suspect, relabel) that overrules the detection; the
-    run goes on from there."""
+    """The run's table of images (samples.csv or samples.parquet) with a column `override` (keep, drop, suspect,
+    relabel) that overrules the detection; the run goes on from there."""
     dry_run: bool = False
     """Only try two batches of every stage, and say what the run would take; nothing is written."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()

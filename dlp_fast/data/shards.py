@@ -127,10 +127,11 @@ class ShardImages(FileImages):
             data = self._shards.read(
                 int(self.index.shard[i]), int(self.index.offsets[i]), int(self.index.byte_sizes[i])
             )
-        except (OSError, IndexError) as error:
+        # the others are pyarrow's, and ours, of a Parquet file that another has taken the place of
+        except (OSError, ValueError, LookupError, StopIteration) as error:
             raise DataError(
-                f"{where}: cannot be read any more ({error}); see whether the shard is there, and run the same "
-                "command again"
+                f"{where}: cannot be read any more ({type(error).__name__}: {error}); see whether the shard is "
+                "there, and run the same command again"
             ) from None
         if hashlib.sha256(data).hexdigest() != self.index.sha256[i]:
             raise DataError(f"{where}: the shard has changed since it was checked; start a new run with it")

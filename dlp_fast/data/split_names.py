@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from dlp_fast.runs.names import counted
+
 ROLES = {
     "train": ("train", "training", "trn"),
     "test": ("test", "testing", "tst", "eval", "evaluation", "holdout"),
@@ -24,6 +26,17 @@ def role(name: str) -> str | None:
     """train, test or validation where exactly one word of the name says so, else None."""
     found = [one for one in map(_role_of_word, _words(name)) if one]
     return found[0] if len(found) == 1 else None
+
+
+def tell_validation(where: str, validation: int, test: int, what: str) -> tuple[str, ...]:
+    """What is to be said of `validation` rows, files or images (`what`) of a set that has `test` ones to test with."""
+    if not validation:
+        return ()
+    if test:
+        return (
+            f"{where}: {counted(validation, f'validation {what}')} not read, since there are test {what}s",
+        )
+    return (f"{where}: no test {what}s; the validation {what}s are the test set",)
 
 
 def rest(name: str) -> tuple[str, ...]:

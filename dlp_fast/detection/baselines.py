@@ -23,12 +23,12 @@ LEAST = 8  # images; smaller classes are not split
 
 def last_entropy(entropy: Tensor) -> Suspicion:
     """As published: the entropy after the last epoch of stage 1, [epochs, n] bits, decides both ends (DLP Eq. 5)."""
-    return by_score(entropy[-1])
+    return by_score(entropy[-1].float())  # columns of large sets are fp16
 
 
 def training_loss(loss: Tensor) -> Suspicion:
     """The loss after the last epoch of stage 1, [epochs, n] nats: the lowest are suspected (Li et al. 2021, ABL)."""
-    return by_score(loss[-1])
+    return by_score(loss[-1].float())
 
 
 def _classes(features: Tensor, labels: Tensor, classes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -25,7 +25,7 @@ from dlp_fast.runs.contents import holds_of, title
 from dlp_fast.runs.files import refuse_unwritable, write_atomic
 from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_quarantine, read_results, read_samples
-from dlp_fast.runs.schema import DECISIONS
+from dlp_fast.runs.schema import DECISIONS, samples_name
 from dlp_fast.runs.time_left import duration
 
 MOST_BYTES = 15_000_000
@@ -154,11 +154,13 @@ def _gallery(of: _Run, room: int) -> dict[str, Any]:
     benign = [finding["likely_benign"] for finding in of.findings]
     data = gallery_data(of.folder, shown, of.exhibits, of.samples, of.classes, benign) | {"final": of.final}
     suspects_shown = data["decision"].count(DECISIONS.index("suspected_poisoned"))
+    suspects = of.samples["decision"].count("suspected_poisoned")
     return {
         "sheets": joined,
         "of_findings": of.exhibits.members[:, :shown].sum(1).tolist(),
         "names": names_of(of.samples, of.classes),
-        "sentence": sentence(shown, suspects_shown, of.samples["decision"].count("suspected_poisoned")),
+        "sentence": sentence(shown, suspects_shown, suspects, samples_name(of.folder)),
+        "table": samples_name(of.folder),
         "left_out": left_out(of.samples),
         "data": as_script_data(data),
     }

@@ -82,8 +82,8 @@ def as_script_data(values: dict[str, Any]) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def sentence(shown: int, suspects_shown: int, suspects: int) -> str:
-    """Which images the gallery has, and where the others are."""
+def sentence(shown: int, suspects_shown: int, suspects: int, table: str) -> str:
+    """Which images the gallery has, and where the others are: in the file `table`."""
     others = f"{shown - suspects_shown:,} others to compare: both sides of the cut, suspected clean ones, a sample."
     if not suspects:
         return f"No image is suspected poisoned. {shown:,} are here to look at: by their ranks, and a sample."
@@ -91,7 +91,7 @@ def sentence(shown: int, suspects_shown: int, suspects: int) -> str:
         return f"All {suspects:,} suspected images are here, and {others}"
     return (
         f"The {suspects_shown:,} most suspicious of the {suspects:,} suspected images are here, and {others} The rest "
-        "is in samples.csv, where the column decision says suspected_poisoned."
+        f"is in {table}, where the column decision says suspected_poisoned."
     )
 
 
@@ -104,7 +104,7 @@ def file_name(run: Path) -> str:
 def command(run: Path, config: dict[str, Any]) -> dict[str, str]:
     """The command that takes the decisions, with a sentence that says what it does."""
     out = printable(str(config.get("out") or run.resolve().name))
-    went_on = "The run goes on from detection with them, and keeps them in its new samples.csv."
+    went_on = f"The run goes on from detection with them, and keeps them in its new {samples_name(run)}."
     if config.get("data") in FROM_PYTHON:
         return {
             "sentence": f"Call defend with the same arguments as before, and with the downloaded file. {went_on}",

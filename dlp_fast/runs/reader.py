@@ -26,7 +26,7 @@ from dlp_fast.runs.schema import (
     samples_name,
 )
 from dlp_fast.runs.sums import check_sum
-from dlp_fast.runs.tables import read_columns, read_table
+from dlp_fast.runs.tables import as_texts, read_columns, read_table
 
 AGAIN = "Run again into another folder."
 
@@ -93,7 +93,7 @@ def _read_large(file: Path) -> dict[str, Sequence[Any]]:
     columns = read_columns(file, (*COLUMNS, "override"))
     order = np.argsort(columns["sample_id"], kind="stable")
     n = len(order)
-    table = {name: columns[name] for name in COLUMNS} | {"override": columns.get("override", [])}
+    table = {name: columns[name] for name in COLUMNS} | {"override": as_texts(columns.get("override", []))}
     if not np.array_equal(order, np.arange(n)):  # somebody has sorted them otherwise
         table = {name: _in_order(column, order) for name, column in table.items()}
     if not np.array_equal(table["sample_id"], np.arange(n)):
@@ -130,7 +130,7 @@ def read_predictions(run: Path, images: int, classes: int) -> tuple[torch.Tensor
         raise DataError(f"{run / PREDICTIONS} is missing or damaged ({error}). {AGAIN}") from None
     if prediction.shape != (images,) or probability.shape != (images,):
         raise DataError(
-            f"{run / PREDICTIONS} has {len(prediction)} images, samples.csv has {images}. {AGAIN}"
+            f"{run / PREDICTIONS} has {len(prediction)} images, {samples_name(run)} has {images}. {AGAIN}"
         )
     if bool((prediction < 0).any()) or bool((prediction >= classes).any()):
         raise DataError(f"{run / PREDICTIONS} names classes that classes.json does not. {AGAIN}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def read_table(file: Path) -> tuple[list[str], list[list[str]]]:
 def column_of(file: Path, name: str) -> list[str]:
     """The text cells of one column of `file`, none where it has none of that name. Errors as in `read_table`."""
     if is_parquet(file):
-        return [str(cell) for cell in read_columns(file, (name,)).get(name, []) if cell is not None]
+        return as_texts(read_columns(file, (name,)).get(name, []))
     names, rows = read_table(file)
     place = names.index(name) if name in names else None
     return [] if place is None else [row[place] for row in rows if len(row) > place]
@@ -75,6 +75,11 @@ def read_columns(file: Path, names: Sequence[str]) -> dict[str, Any]:
     return columns
 
 
+def as_texts(column: Iterable[Any]) -> list[str]:
+    """The cells of a column as texts; "" for what is missing, which pandas writes as null or NaN."""
+    return ["" if cell is None or cell != cell else str(cell) for cell in column]
+
+
 def _arrow() -> tuple[Any, Any]:
     try:
         import pyarrow
@@ -90,5 +95,5 @@ def _parquet(content: bytes) -> tuple[list[str], list[list[str]]]:
         table = parquet.read_table(io.BytesIO(content))
     except pyarrow.ArrowException as error:
         raise ValueError(str(error)) from None
-    columns = [["" if v is None else str(v) for v in column.to_pylist()] for column in table.columns]
+    columns = [as_texts(column.to_pylist()) for column in table.columns]
     return [name.strip().lower() for name in table.column_names], [list(row) for row in zip(*columns)]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import fcntl
 import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +107,25 @@ class RunFolder:
         """samples.csv (and samples.parquet where pyarrow is there): one line an image, in the order of the ids. Of more
         than CSV_ROWS images, samples.parquet alone where it can be; `export --format csv` makes lists of it.
         """
-        if len(columns["sample_id"]) <= CSV_ROWS or find_spec("pyarrow") is None:
-            self._write_csv(columns)
-        else:
+        parquet = self._write_parquet(columns)
+        if parquet and len(columns["sample_id"]) > CSV_ROWS:
+            # only now: until the new table is there, it may be all that holds a person's decisions
             (self.path / SAMPLES).unlink(missing_ok=True)
-        with contextlib.suppress(ModuleNotFoundError):  # the extra `parquet`
+        else:
+            self._write_csv(columns)
+
+    def _write_parquet(self, columns: Mapping[str, Sequence[Any]]) -> bool:
+        """False where pyarrow, the extra `parquet`, cannot be imported."""
+        try:
             import pyarrow
             from pyarrow import parquet
-
-            table = pyarrow.table(dict(columns))
-            write_atomic_by(
-                self.path / SAMPLES_PARQUET, lambda file: parquet.write_table(table, file), table.nbytes
-            )
+        except ImportError:
+            return False
+        table = pyarrow.table(dict(columns))
+        write_atomic_by(
+            self.path / SAMPLES_PARQUET, lambda file: parquet.write_table(table, file), table.nbytes
+        )
+        return True
 
     def _write_csv(self, columns: Mapping[str, Sequence[Any]]) -> None:
         text = io.StringIO()

@@ -129,6 +129,17 @@ class TestParquet:
         file("default/train/0000.parquet")
         data = self.load(file("default/validation/0000.parquet", 2).parents[2])
         assert (len(data.train), len(data.test)) == (6, 2)
+        assert "no test files; the validation files are the test set" in data.warnings[0]
+
+    def test_validation_beside_test(self, file):
+        file("train-0.parquet"), file("val-0.parquet")
+        data = self.load(file("test-0.parquet", 2).parent)
+        assert len(data.test) == 2 and "1 validation file not read" in data.warnings[0]
+
+    def test_a_file_of_no_split(self, file):
+        file("train-0.parquet")
+        with pytest.raises(DataError, match=r"more\.parquet beside files of split train"):
+            self.load(file("more.parquet").parent)
 
     def test_two_data_sets(self, file):
         file("a/train/0000.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -14,12 +15,18 @@ import time
 import fsspec
 import pytest
 import torch
+import yaml
 from corpus import png
 
-from dlp_fast.config import DataConfig
+from dlp_fast.commands.export import ExportConfig
+from dlp_fast.commands.exported import Originals
+from dlp_fast.commands.options import parse
+from dlp_fast.commands.predict import PredictConfig
+from dlp_fast.config import DataConfig, build, is_streamed, refuse_address, resolve
 from dlp_fast.data import sources
-from dlp_fast.data.shards import ShardImages
-from dlp_fast.errors import DataError
+from dlp_fast.data.shards import ShardImages, Shards
+from dlp_fast.errors import ConfigError, DataError, DlpError, ResourceError
+from dlp_fast.runs.writer import fingerprint
 
 IMAGES = {f"{name}/{i}.png": png(seed=10 * k + i) for k, name in enumerate(("cat", "dog")) for i in range(6)}
 FROM_FILES = {"loader": "torchvision"}
@@ -89,6 +96,91 @@ def test_samples_with_their_labels_beside_them_and_splits_by_shard():
     made = sources.load("memory://w/*.tar")
     assert made.train.classes == ("cat", "dog") and len(made.train) == 8 and len(made.test) == 2
     assert made.root is None
+    assert "no test images; the validation images are the test set" in made.warnings[0]
+    put("w/web-test-00.tar", tarred(dict(list(samples.items())[:8])))
+    made = sources.load("memory://w/*.tar")
+    assert len(made.test) == 4 and "2 validation images not read" in made.warnings[0]
+
+
+@pytest.mark.parametrize("option", [{"test": "elsewhere"}, {"test_split": "x"}, {"splits": "none"}])
+def test_options_of_a_folder_are_refused(option):
+    with pytest.raises(ConfigError, match=f"dataset.{next(iter(option))}"):
+        sources.load(in_shards(IMAGES), DataConfig(**option))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ECONNRESET])
+def test_a_shard_that_cannot_be_fetched(monkeypatch, code):
+    address = in_shards(IMAGES, 1)
+
+    def fails(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", fails)
+    with pytest.raises(DlpError) as told:
+        sources.load(address)
+    full = code == errno.ENOSPC
+    assert isinstance(told.value, ResourceError if full else DataError)
+    assert ("free some space" in str(told.value)) == full and "train-0000.tar" in str(told.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), StopIteration()])
+def test_a_shard_that_is_another_now(monkeypatch, error):
+    images = sources.load(in_shards(IMAGES), **FROM_FILES).train.images
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(Shards, "read", fails)
+    with pytest.raises(DataError, match=f"cannot be read any more .{type(error).__name__}"):
+        images.get(torch.tensor([0]))
+
+
+def exported(address, run, data=None):
+    """What export finds of a run on the shards at `address`."""
+    run.mkdir()
+    values = resolve(build({"data": address, "attack": "none"}, "a test"))
+    (run / "config.resolved.yaml").write_text(yaml.safe_dump(values))
+    train = sources.load(data or address).train
+    (run / "data.sha256").write_text(fingerprint(train.paths, train.labels, train.sha256))
+    return Originals(run, ExportConfig(run=run, format="imagefolder", out=run / "out", data=data))
+
+
+def test_images_of_a_run_are_exported(tmp_path):
+    address = in_shards(IMAGES)
+    of = exported(address, tmp_path / "run")
+    assert of.place(0, tmp_path / "0").read_bytes().startswith(b"\x89PNG")
+    fsspec.filesystem("memory").store.clear()
+    other = in_shards(IMAGES, stem="moved/train")
+    assert len(exported(address, tmp_path / "moved", other).images) == len(IMAGES)
+    fsspec.filesystem("memory").store.clear()
+    with pytest.raises(DataError, match="no shard of this name"):
+        Originals(tmp_path / "run", ExportConfig(run=tmp_path, format="imagefolder", out=tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("options", "form", "said"),
+    [
+        (PredictConfig, ["run", "--data={}", "--out", "x"], "predict reads files of this machine alone"),
+        (ExportConfig, ["run", "--format", "csv", "--out", "x", "--data", "{}"], None),
+        (ExportConfig, ["run", "--format", "csv", "--out", "{}"], "only --data takes those"),
+    ],
+)
+def test_where_an_address_may_stand(options, form, said):
+    arguments = [argument.format("s3://b/x.tar") for argument in form]
+    if said is None:
+        assert parse(options, "export", "", arguments).data == "s3://b/x.tar"
+        return
+    with pytest.raises(ConfigError, match=said):
+        parse(options, options.__name__.removesuffix("Config").lower(), "", arguments)
+
+
+def test_addresses_by_protocol():
+    good = ["s3://b/x-*.tar", "gs://b/x.parquet", "gcs://b/x.tar", "file:///x.tar", "--data=s3://b/x.tar"]
+    assert all(map(is_streamed, good))
+    for address in ("https://host/x.tar", "nosuch://x/a.tar", "s3://b/x.zip", "--data=ftp://b/x.tar"):
+        assert not is_streamed(address)
+        with pytest.raises(ConfigError, match=r"fetches only \.tar and \.parquet shards from s3://"):
+            refuse_address(address)
 
 
 def test_parquet(monkeypatch):
@@ -148,7 +240,11 @@ def test_bad_files_are_left_out_and_told():
         (lambda: "memory://x/none.tar", "cannot be read"),
         (lambda: "memory://x/none-*.tar", "no shard of this name"),
         (lambda: put("x/a.tar", tarred({"cat/1.png": png()})), r"one class \(cat\)"),
-        (lambda: "nosuch://x/a.tar", "Protocol not known"),
+        (lambda: "nosuch://x/a.tar", "an address; download"),
+        (lambda: put("x/a.tar", tarred(IMAGES)[:1500]), r"^memory://x/a\.tar: damaged"),
+        (lambda: put("x/a.tar", tarred(IMAGES)[:1024]), r"^memory://x/a\.tar: damaged"),
+        (lambda: "memory://x/a-{000000..999999}.tar", "are 1,000,000 shards; expected 1 to 100,000"),
+        (lambda: "memory://x/a-{3..1}.tar", "from the lower number to the higher"),
     ],
 )
 def test_what_cannot_be_used(make, said):

@@ -81,6 +81,13 @@ def test_loss_ranks_by_the_last_epoch():
     assert training_loss(loss).score.argsort().tolist() == [1, 0, 2]
 
 
+@pytest.mark.parametrize("method", [last_entropy, training_loss])
+def test_columns_of_large_sets(method):
+    """Theirs are fp16; the choice is that of the same values in fp32."""
+    column, labels = torch.rand(2, N).half(), torch.arange(N) % CLASSES
+    assert torch.equal(top(method(column), labels), top(method(column.float()), labels))
+
+
 def test_small_classes_are_not_split():
     x, labels, _ = planted()
     labels = labels.clone()

@@ -67,7 +67,9 @@ class TestGallery:
         suspected = data["decisions"].index("suspected_poisoned")
         assert data["decision"].count(suspected) == 80
         assert "All 80 suspected images are here" in text
-        assert workplace.sentence(47, 0, 0).startswith("No image is suspected poisoned. 47 are here")
+        assert workplace.sentence(47, 0, 0, "samples.csv").startswith(
+            "No image is suspected poisoned. 47 are here"
+        )
         assert data["rank"] == sorted(data["rank"])
         assert {
             len(data[name]) for name in ("id", "path", "label", "prediction", "entropy", "findings_of")

@@ -39,8 +39,8 @@ def load(
         data: the source. A folder that is itself called digits or cifar10 is given as `./digits`.
         options: size of the images and limits, see DataConfig; None: its defaults. Every image is brought to a
             square of `image_size` pixels by `fit`.
-        loader: resident (all pixels in memory), dali or torchvision (files are decoded when they are needed, by DALI
-            or by Pillow), or auto: resident up to `options.resident_megabytes`, else dali where it is installed.
+        loader: resident (pixels in memory), cached (on the disk), dali or torchvision (decoded when needed, by DALI or
+            Pillow), or auto: resident up to `options.resident_megabytes`, else dali where it is installed.
         cache: a file that remembers what was checked, see `scan_files`.
         progress: called as `progress(what, done, total)`.
 
@@ -54,7 +54,7 @@ def load(
     name = str(data)
     table = name.lower().endswith(TABLES) and Path(name).is_file()
     pictures = picture_files(name) if is_folder(name) else []
-    if not is_folder(name) or table or pictures or is_saved(name):
+    if not is_folder(name) or is_streamed(name) or table or pictures or is_saved(name):
         refuse_test_options(name, options)
     if is_streamed(name):
         return load_streamed(name, options, loader=loader, progress=progress)

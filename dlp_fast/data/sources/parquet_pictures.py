@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dlp_fast.data.quarantine import IMAGE_SUFFIXES
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.items import IMAGE_KEYS, LABEL_KEYS, from_torchvision
 from dlp_fast.data.sources.labels import refuse_unusable_names
-from dlp_fast.data.split_names import ROLE_OF
+from dlp_fast.data.split_names import ROLE_OF, tell_validation
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import listing, printable
 
@@ -40,7 +41,7 @@ def load_pictures(data: str, files: list[Path], options: DataConfig) -> Dataset:
     Raises DataError: a damaged file, files of several data sets, no training file; else as `from_torchvision`.
     """
     where = printable(data)
-    splits = _splits(data, files, where)
+    splits, told = _splits(data, files, where)
     sets = {split: _Pictures(of, where) for split, of in splits.items()}
     made = from_torchvision(
         sets["train"],
@@ -49,7 +50,7 @@ def load_pictures(data: str, files: list[Path], options: DataConfig) -> Dataset:
         name=printable(Path(data).resolve().stem) or "parquet",
     )
     refuse_unusable_names(made.train.classes, where)
-    return made
+    return replace(made, warnings=(*told, *made.warnings))
 
 
 def _below(folder: str) -> list[Path]:
@@ -88,8 +89,8 @@ def _has_pictures(file: Path) -> bool:
     return any(field.name in IMAGE_KEYS and bytes_in(field.type) for field in schema)
 
 
-def _splits(data: str, files: list[Path], where: str) -> dict[str, list[Path]]:
-    """Files by split: train, and test where there is one (validation where there is no other)."""
+def _splits(data: str, files: list[Path], where: str) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Files by split: train, and test where there is one (validation where there is no other); what is said of it."""
     parts: dict[str, list[Path]] = {}
     sets = set()
     for file in files:
@@ -108,8 +109,15 @@ def _splits(data: str, files: list[Path], where: str) -> dict[str, list[Path]]:
         train, parts = files, {}  # that one file was asked for
     if not train:
         raise DataError(f"{where}: no Parquet file of split train; there are {', '.join(sorted(parts))}")
-    test = parts.get("test") or parts.get("validation")
-    return {"train": train} | ({"test": test} if test else {})
+    if parts.get("train") and parts.get(""):
+        raise DataError(
+            f"{where}: {listing([printable(file.name) for file in parts['']], 4)} beside files of split train: none of "
+            "its words says which split it is of; rename it (train-…, test-…), or take it out"
+        )
+    validation, test = parts.get("validation", []), parts.get("test", [])
+    told = tell_validation(where, len(validation), len(test), "file")
+    test = test or validation
+    return {"train": train} | ({"test": test} if test else {}), told
 
 
 class _Pictures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -34,7 +35,7 @@ from dlp_fast.data.sources.indexed import data_set
 from dlp_fast.data.sources.items import LABEL_KEYS
 from dlp_fast.data.sources.labels import refuse_unusable_names
 from dlp_fast.data.sources.unpacking import Unpacking, label_key
-from dlp_fast.data.split_names import is_split_name, role
+from dlp_fast.data.split_names import is_split_name, role, tell_validation
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.runs.cache_folder import cache_folder
 from dlp_fast.runs.files import write_atomic
@@ -85,9 +86,10 @@ def load_streamed(
     if "train" not in entries:  # validation images alone are somebody's whole set
         entries = {"train": [one for part in entries.values() for one in part]}
     splits = {"train": entries["train"]}
-    test = next((entries[name] for name in ("test", "validation") if name in entries), None)
-    if test:
-        splits["test"] = test
+    validation, test = entries.get("validation", []), entries.get("test", [])
+    told = tell_validation(printable(address), len(validation), len(test), "image")
+    if test or validation:
+        splits["test"] = test or validation
     indices: dict[str, ShardIndex] = {}
     for split, part in splits.items():
         known = indices["train"].classes if indices else None
@@ -99,7 +101,7 @@ def load_streamed(
     made = data_set(
         printable(name), indices, quarantine, options, class_of=label_of.get, loader=loader, progress=progress
     )
-    return dataclasses.replace(made, root=None)
+    return dataclasses.replace(made, root=None, warnings=(*told, *made.warnings))
 
 
 def _expand(address: str) -> tuple[str, ...]:
@@ -107,7 +109,12 @@ def _expand(address: str) -> tuple[str, ...]:
     span = _SPAN.fullmatch(address)
     if span:
         before, first, last, after = span.groups()
-        numbers = range(int(first), min(int(last), int(first) + MOST_SHARDS) + 1)
+        numbers = range(int(first), int(last) + 1)
+        if not 0 < len(numbers) <= MOST_SHARDS:
+            raise DataError(
+                f"{printable(address)}: {{{first}..{last}}} are {len(numbers):,} shards; expected 1 to "
+                f"{MOST_SHARDS:,}, from the lower number to the higher"
+            )
         return tuple(f"{before}{i:0{len(first)}d}{after}" for i in numbers)
     fs, path = file_system(address)
     if "*" not in path and "?" not in path:
@@ -140,13 +147,25 @@ def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Quarant
         pass  # not there, or of another form: made anew
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="part-", dir=file.parent) as folder:
-            scan = _scan_parquet if shard.endswith(".parquet") else scan_tar
-            entries, refused = scan(shard, Path(folder), options)
+        place = tempfile.TemporaryDirectory(prefix="part-", dir=file.parent)
     except OSError as error:
         raise ResourceError(
-            f"{printable(shard)} cannot be indexed in {file.parent} ({error.strerror or error}); free some space, or "
-            "set DLP_FAST_CACHE to another folder"
+            f"{file.parent}: shards are indexed there, and it cannot be written ({error.strerror}); set DLP_FAST_CACHE "
+            "to another folder"
+        ) from None
+    scan = _scan_parquet if shard.endswith(".parquet") else scan_tar
+    try:
+        with place as folder:
+            entries, refused = scan(shard, Path(folder), options)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"{printable(shard)}: no room for it in {file.parent}; free some space, or set DLP_FAST_CACHE to "
+                "another folder"
+            ) from None
+        raise DataError(
+            f"{printable(shard)}: cannot be fetched ({error}); see whether it can be reached, and run the same command "
+            "again"
         ) from None
     kept = {
         "entries": [[*dataclasses.astuple(e.record), e.split, e.label, e.offset] for e in entries],
@@ -167,7 +186,7 @@ def scan_tar(shard: str, folder: Path, options: DataConfig) -> tuple[list[Entry]
     name = path.rpartition("/")[2]
     local = folder / name
     fs.get_file(path, str(local))
-    pack = Unpacking(local, folder / "files", options)
+    pack = Unpacking(local, folder / "files", options, printable(shard))  # tells of a damaged one
     try:
         with tarfile.open(local, "r:") as tar:
             places = {info.name: info for info in reversed(tar.getmembers()) if info.isreg()}

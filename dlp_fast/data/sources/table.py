@@ -19,6 +19,7 @@ from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.indexed import data_set
 from dlp_fast.data.sources.labels import by_bytes, refuse_unusable_names
 from dlp_fast.data.sources.table_text import Row, read_rows, western
+from dlp_fast.data.split_names import tell_validation
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import counted, listing, printable
 
@@ -210,14 +211,11 @@ def _by_split(rows: list[Row], where: str, needed: str = "train") -> tuple[dict[
                 f"{where}: row {row.number} is of split {printable(row.split)!r}; expected train, test or validation"
             )
         parts.setdefault(kind, []).append(row)
-    seen, warnings = ", ".join(sorted(parts)), []
-    if "val" in parts and "test" in parts:
-        warnings.append(
-            f"{where}: {counted(len(parts.pop('val')), 'validation row')} not read, since there are test rows"
-        )
-    elif "val" in parts:
-        parts["test"] = parts.pop("val")
-        warnings.append(f"{where}: no test rows; the validation rows are the test set")
+    seen = ", ".join(sorted(parts))
+    validation, test = parts.pop("val", []), parts.get("test", [])
+    warnings = list(tell_validation(where, len(validation), len(test), "row"))
+    if validation and not test:
+        parts["test"] = validation
     if needed not in parts:
         raise DataError(f"{where}: no row is of split {needed}; there are {seen}")
     return {split: parts[split] for split in ("train", "test") if split in parts}, warnings

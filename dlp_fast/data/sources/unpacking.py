@@ -51,12 +51,12 @@ class Unpacking:
     """One archive on its way into a folder; its entries are read when it is made.
 
     members: safe path -> name in the archive; labels: of WebDataset, None elsewhere; refused: what is left out.
-    Raises DataError: damaged, no archive, packed with a password.
+    where: what errors call it; None: the archive's path. Raises DataError: damaged, no archive, packed with a password.
     """
 
-    def __init__(self, archive: Path, folder: Path, options: DataConfig):
+    def __init__(self, archive: Path, folder: Path, options: DataConfig, where: str | None = None):
         self.archive, self.folder = archive, folder
-        self.where = printable(str(archive))
+        self.where = where or printable(str(archive))
         self.most = int(options.max_megabytes * 1e6)
         self.left = GROWTH * archive.stat().st_size + ROOM
         self.refused: list[Quarantined] = []
