@@ -247,7 +247,7 @@ THRESHOLDS = {
     "unclear_score", "near_score", "clear_score", "late_max_share", "late_beside", "membership", "ensemble_from",
     "ensemble_to", "main_share", "min_window_nats", "min_distinct", "min_attack_success", "min_lead", "verify_from",
     "max_label_support", "max_support_p", "min_gap", "max_gap_support", "false_alarm_rate", "clear_purity",
-    "max_marked_classes", "min_outlasting", "max_copies", "mislabeled_quantile", "mislabeled_until",
+    "max_marked_classes", "min_outlasting", "max_copies", "mislabeled_quantile",
     "half_from", "min_foreign", "min_abounding",
 }  # fmt: skip
 

@@ -217,9 +217,6 @@ class DetectionConfig(Section):
     """Images whose label is known as little, over stage 1, as random wrong labels are, but for this share of them, the
     best known, are probably mislabeled; 1: none is. Measured (docs/decisions/018): with 10 % wrong labels F1 is best
     from 0.1 to 0.2, and of right ones 1 % is listed."""
-    mislabeled_until: float = Field(0.8, gt=0, le=1)
-    """Epochs count for this until more of all labels are known (probability over ½), where that is after the eighth.
-    Measured on small sets that are learnt by heart: docs/decisions/018."""
     power: int = Field(0, ge=0, le=200)
     """Rounds that tell what would have been found: each plants own triggers (patch, blend, warp; 0.3 to 2 % of all
     images) in a copy of the set, one in every third class, and takes one more stage 1."""

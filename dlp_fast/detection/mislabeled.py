@@ -8,39 +8,23 @@ label as well, drawn by its id, and almost all of these are wrong.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.learning_curves import by_class
 
-FEWEST = 8  # epochs: of fewer, chance decides which right labels are known as little
-
 
 def probably_mislabeled(seen: Observed, config: DetectionConfig) -> np.ndarray:
-    """bool [n]: the mean loss of its label, over the epochs before labels are known by heart, is as high as those of
-    the other labels are, all but the `config.mislabeled_quantile` lowest; both in relation to what is usual for the
-    class of the label.
+    """bool [n]: the mean loss of its label over the epochs is as high as those of the other labels are, all but the
+    `config.mislabeled_quantile` lowest; both in relation to what is usual for the class of the label.
     """
     n = len(seen.labels)
     if seen.other_loss is None or seen.other_labels is None or seen.classes < 2 or len(seen.loss) < 2:
         return np.zeros(n, dtype=bool)
     labels = seen.labels.numpy()
-    count = epochs_before_memory(seen, config)
-    own, other = (of[:count].numpy().mean(0, dtype=np.float64) for of in (seen.loss, seen.other_loss))
+    own, other = (of.numpy().mean(0, dtype=np.float64) for of in (seen.loss, seen.other_loss))
     usual = np.array([np.median(own[ids]) if len(ids) else 0.0 for ids in by_class(labels, seen.classes)])
     placebo = np.sort(other - usual[seen.other_labels.numpy()])
     least = placebo[min(int(config.mislabeled_quantile * n), n - 1)]
     return (own - usual[labels] >= least) & (config.mislabeled_quantile < 1)
-
-
-def epochs_before_memory(seen: Observed, config: DetectionConfig) -> int:
-    """How many epochs came before the first one after which more than `config.mislabeled_until` of the labels were
-    likelier than not: a small set is learnt by heart from then on, wrong labels with it. All, where those are fewer
-    than FEWEST.
-    """
-    beyond = ((seen.loss < math.log(2)).double().mean(1) > config.mislabeled_until).nonzero().flatten()
-    count = int(beyond[0]) if len(beyond) else len(seen.loss)
-    return count if count >= FEWEST else len(seen.loss)

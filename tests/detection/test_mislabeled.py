@@ -115,24 +115,3 @@ def test_the_pipeline_lists_them(monkeypatch):
     assert len(listed) and torch.isin(listed, wrong).float().mean() > 0.8
     assert torch.isin(wrong, listed).float().mean() > 0.5
     assert not torch.isin(listed, selection.trusted).any()
-
-
-@pytest.mark.parametrize(("until", "found"), [(0.8, True), (1.0, False)])
-def test_labels_that_are_known_by_heart_in_the_end(until, found):
-    """A small set: from the tenth epoch on wrong labels are known as well, and others less than ever."""
-    wrong = np.sort(np.random.default_rng(1).permutation(N)[:240])
-    seen = observed(wrong)
-    slowly = torch.linspace(3.0, 0.2, EPOCHS)[:, None] + 0.1 * torch.randn(EPOCHS, N)
-    early = torch.where(
-        torch.isin(torch.arange(N), torch.from_numpy(wrong)), seen.loss + 0.6, slowly.clamp_min(0.05)
-    )
-    late = torch.full((20, N), 0.05)
-    seen = replace(
-        seen,
-        loss=torch.cat([early, late]),
-        entropy=torch.cat([early, late]),
-        other_loss=torch.cat([seen.other_loss, torch.full((20, N), 9.0) + torch.randn(20, N)]),
-    )
-    listed = np.flatnonzero(probably_mislabeled(seen, DetectionConfig(mislabeled_until=until)))
-    assert (np.isin(wrong, listed).mean() > 0.5) == found
-    assert np.isin(listed, wrong).all()
