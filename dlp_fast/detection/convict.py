@@ -111,7 +111,7 @@ def with_evidence(
             continue
         if are_copies(told, config):
             _show_copies(shown, finding, told)
-        elif acts_as_trigger(told, config) or not any(_has_most_of(mark, group) for mark in harmless):
+        elif acts_as_trigger(told, config) or not any(mark.has_most_of(group) for mark in harmless):
             kept.append((_with_numbers(finding, told), group))
     for group, told in zip(asked, of_asked, strict=True):
         if taught_by_itself(told, len(asked), config):
@@ -214,11 +214,6 @@ def _by_both(group: Group, evidence: Evidence) -> Group:
     if evidence.membership is None or not (evidence.membership > 0.5).any():
         return group
     return replace(group, membership=evidence.membership)
-
-
-def _has_most_of(mark: Group, group: Group) -> bool:
-    """Whether what is apart in `group` is the mark."""
-    return mark.label == group.label and np.isin(group.core, mark.core).mean() > 0.5
 
 
 def _contradicts(mark: Group, group: Group) -> bool:

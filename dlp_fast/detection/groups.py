@@ -28,3 +28,7 @@ class Group:
     def core(self) -> np.ndarray:
         """int64 ids of the images that more likely belong than not."""
         return self.ids[self.membership > 0.5]
+
+    def has_most_of(self, other: Group) -> bool:
+        """Whether more than half of what belongs to `other`, of the same class, belongs to this one."""
+        return self.label == other.label and bool(np.isin(other.core, self.core).mean() > 0.5)

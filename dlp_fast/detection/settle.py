@@ -39,15 +39,16 @@ def settled(
         *zip(decision.marks, decision.of_marks, strict=True),
     ]
     disputed = [k for k, entry in enumerate(entries) if _may_be_the_class(*entry, labels, config)]
-    disputed = _no_clear_triggers(disputed, entries, decision, seen, predict, config)
+    unsuspicious = _unsuspicious(decision, seen)
+    disputed = _no_clear_triggers(disputed, entries, decision, seen, unsuspicious, predict, config)
     disputed = _as_leave_classes(disputed, entries, labels)
     held = np.isin(labels, [entries[k][1].label for k in disputed])
     controls = draw_controls(labels, held, CONTROLS, SEED)
     if not disputed or not controls.any():
         return decision
     network = train(np.flatnonzero(~held & ~controls))
-    unsuspicious = _unsuspicious(decision, seen)
-    suspected, shown = [], []
+    suspected: list[tuple[Finding, Group]] = []
+    shown: list[tuple[Finding, Group | None]] = []
     for k, (finding, group) in enumerate(entries):
         was_found = k < len(decision.findings)
         if k in disputed:
@@ -58,7 +59,10 @@ def settled(
                 group = other_side(group, labels)
                 finding = _of_other_side(finding, group, seen, unsuspicious, predict)
             was_found |= finding.foreign
-        (suspected if was_found else shown).append((finding, group))
+        if not was_found:
+            shown.append((finding, group))
+        elif not any(other.has_most_of(group) for _, other in suspected):  # two marks may have one other side
+            suspected.append((finding, group))
     classes = {finding.label for finding, _ in suspected}
     shown = [entry for entry in shown if entry[0].label not in classes]
     (findings, found), (marks, of) = (
@@ -94,14 +98,12 @@ def _no_clear_triggers(
     entries: list[tuple[Finding, Group]],
     decision: Decision,
     seen: Observed,
+    unsuspicious: np.ndarray,
     predict: Predict,
     config: DetectionConfig,
 ) -> list[int]:
     """Those of `disputed` whose trigger does not act, or where what classes look like, tried as one, acts too."""
-    if not disputed:
-        return []
     taken = {group.label for group in decision.found}
-    unsuspicious = _unsuspicious(decision, seen)
     left = []
     for k in disputed:
         acts = entries[k][0].attack_success or 0.0
@@ -144,6 +146,7 @@ def _of_other_side(
         finding,
         images=len(group.core),
         attack_success=round(acts, 4),
+        placebo_success=None,
         label_support=None,
         unmarked_support=None,
         sides=sides,

@@ -95,6 +95,21 @@ def test_where_neither_half_is_foreign_all_stays_as_it_was(numbers):
     assert found.findings[0].sides and not found.findings[0].foreign
 
 
+def test_two_marks_with_one_other_side_are_one_finding():
+    marks = [group(), group(np.arange(5, 40))]
+    shown = tuple(
+        replace(finding_of(Scored(of, 2.0), "supervised"), purity=0.9, proposal="static_patterns.principal")
+        for of in marks
+    )
+    network = Network(entropies(half=1.2, rest=0.3))
+    found = settled(
+        Decision((), (), (), shown, tuple(marks)), seen(), never, network.train, DetectionConfig()
+    )
+    assert [finding.images for finding in found.findings] == [40] and found.findings[
+        0
+    ].placebo_success is None
+
+
 def test_of_many_classes_the_clearest_are_asked():
     groups = [group(np.arange(40) + label * EACH, label) for label in range(3)]
     findings = tuple(
