@@ -167,8 +167,8 @@ class DetectionConfig(Section):
     """Share of its class from which a group, and what it leaves of the class, may each be the class itself."""
     min_foreign: float = Field(0.5, gt=0, le=1)
     """Then the half is suspected that a network without any label of the class is surer of, by so much of what it is
-    surer of held-out images of other classes. Measured (docs/decisions/016): relabelled halves 0.84 to 0.94, one under
-    right labels 0.17."""
+    surer of held-out images of other classes. Measured (docs/decisions/016): relabelled halves 0.93 to 0.98, one under
+    right labels 0.27."""
     rare_base: float = Field(1.1, gt=0)
     """A group of k images that a fit from a tail ends in counts from rare_base + rare_each / k times `min_separation`
     on: chance makes small groups too, the fewer images the clearer (measured on clean sets, docs/decisions)."""

@@ -2,7 +2,7 @@
 
 A high-pass residual does not show a pattern that changes slowly over the picture, and the pixels drown it: pictures
 vary most where they are smooth. But how they vary there is known from the other images of the set. In cosine terms of
-low frequency, whitened by the covariance of the others, a pattern of a few levels lies six and more deviations away,
+low frequency, whitened by the covariance of the others, a pattern of 24 levels lies five and more deviations away,
 since no picture has its colours at its places.
 """
 
