@@ -19,7 +19,7 @@ import dlp_fast
 from dlp_fast.api import execute
 from dlp_fast.commands import checks
 from dlp_fast.commands.__main__ import COMMANDS
-from dlp_fast.commands.dry_run import TRIES, _share, dry_runs, estimate, measure
+from dlp_fast.commands.dry_run import TRIES, dry_runs, estimate, measure, share
 from dlp_fast.config import RunConfig
 from dlp_fast.errors import DataError
 from dlp_fast.report.agreement import label_agreement
@@ -194,7 +194,7 @@ class TestDryRun:
 
     def test_a_part_is_that_of_the_ranks(self):
         """Of 33 images, the first of two processes has 17, and of 3 unlabeled ones, one of four has at most one."""
-        assert (_share(33, 1), _share(33, 2), _share(33, 20), _share(3, 4, 0)) == (33, 17, 33, 1)
+        assert (share(33, 1), share(33, 2), share(33, 20), share(3, 4, 0)) == (33, 17, 33, 1)
 
     def test_a_given_mu_is_tried(self, monkeypatch):
         tried = []

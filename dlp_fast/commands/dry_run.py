@@ -153,14 +153,14 @@ def estimate(
         seconds["power"] = config.detection.power * seconds["supervised"]
     if "unlearning" in config.order:
         seconds["unlearning"] = once.unlearning / world
-    images = _share(batch, world)
+    images = share(batch, world)
     if "finetuning" in config.order:
         three = tuning(len(data), data.classes, config, steps)
         passes = _passes(data, config, three)
         seconds["finetuning"] = _finetuning(session, data, config, three, scoring / world * passes, world)
         seconds["finetuning"] += told * three.steps
         read += three.steps * (three.batch + three.unlabeled) + round(passes * len(data))
-        images = max(images, _share(three.batch, world) + 2 * _share(three.unlabeled, world, 0))
+        images = max(images, share(three.batch, world) + 2 * share(three.unlabeled, world, 0))
     return Estimate(
         seconds,
         _memory(session, once.model, data, images),
@@ -170,7 +170,7 @@ def estimate(
     )
 
 
-def _share(batch: int, world: int, least: int = LEAST) -> int:
+def share(batch: int, world: int, least: int = LEAST) -> int:
     """Images of a batch that the first of `world` processes works on, which has one more where it does not come out
     even; `least`: see Ranks.part.
     """
@@ -222,7 +222,7 @@ def _supervised(session: Session, data: TrainingData, config: RunConfig, scoring
     """Seconds that one network trains in stage 1; `scoring`: seconds to score all images."""
     model, one = new_model(config.model, data, data.seed), config.supervised
     epochs, per_epoch, batch = stage1.plan(len(data), one)
-    mine = _share(batch, world)
+    mine = share(batch, world)
     few = _part(data, mine * STEPS)
     trial = one.model_copy(update={"epochs": 1, "min_steps": 0, "batch": min(mine, len(few))})
     spent = _timed(session, lambda: stage1.supervised(session, model, few, trial))
@@ -252,7 +252,7 @@ def _finetuning(
     session: Session, data: TrainingData, config: RunConfig, of: Tuning, alone: float, world: int
 ) -> float:
     """Seconds of stage 3; `alone`: those in which images pass forward alone."""
-    batch, extra = _share(of.batch, world), _share(of.unlabeled, world, 0)
+    batch, extra = share(of.batch, world), share(of.unlabeled, world, 0)
     some = _part(data, batch + extra)
     ids = torch.arange(len(some))
     labels = Labels(ids[:batch], ids[batch:], torch.zeros(len(some), dtype=torch.bool))

@@ -60,7 +60,7 @@ def launched(environment: Mapping[str, str] | None = None) -> Place:
 
 def _tasks_here(given: Mapping[str, str]) -> int:
     """How many tasks srun says that this machine, SLURM_NODEID, has; 1 where it says nothing. A list that ends before
-    this machine goes on as it ends: --ntasks-per-node is one number for all.
+    this machine goes on as it ends: SLURM_NTASKS_PER_NODE is one number for all.
     """
     told = next((given[name] for name in TASKS if name in given), "")
     ahead, tasks = _number(given, "SLURM_NODEID") if "SLURM_NODEID" in given else 0, 1
