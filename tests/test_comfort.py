@@ -19,7 +19,7 @@ import dlp_fast
 from dlp_fast.api import execute
 from dlp_fast.commands import checks
 from dlp_fast.commands.__main__ import COMMANDS
-from dlp_fast.commands.dry_run import estimate
+from dlp_fast.commands.dry_run import TRIES, dry_runs, estimate, measure, share
 from dlp_fast.config import RunConfig
 from dlp_fast.errors import DataError
 from dlp_fast.report.agreement import label_agreement
@@ -132,7 +132,7 @@ class TestDryRun:
                 finetuning={"steps": steps, "batch": 16, "labeled": labeled, "norm_batches": 2},
                 detection={"min_images": 2, "networks": networks},
             )
-            return estimate(session(), training_data(), config)
+            return estimated(config)
 
         short, long = reckon(10, 2), reckon(1000, 200)
         assert set(short.seconds) == {"supervised", "unlearning", "finetuning"}
@@ -154,10 +154,13 @@ class TestDryRun:
             supervised={"epochs": 2, "min_steps": 0, "batch": 32},
             finetuning={"steps": 10, "batch": 32},
         )
-        one, eight, many = (estimate(session(), training_data(), config, world) for world in (1, 8, 64))
+        one, eight, many = (estimated(config, world) for world in (1, 8, 64))
         assert [e.world for e in (one, eight, many)] == [1, 8, 64]
         assert eight.memory < one.memory  # parts of 4 images of 32
         assert many.memory == one.memory  # 32 images are too few to be shared by 64
+        config = config.model_copy(update={"finetuning": config.finetuning.model_copy(update={"mu": 2.0})})
+        several, shared = estimated(config), estimated(config, 64)
+        assert several.memory > shared.memory > many.memory  # unlabeled ones are: each has one of the 64
         assert eight.seconds["unlearning"] == one.seconds["unlearning"] / 8
         assert one.hours[1] > one.hours[0] and one.read == 0  # all are in memory
 
@@ -169,13 +172,13 @@ class TestDryRun:
         )
         data = training_data()
         data.images.index = _Files()
-        assert estimate(session(), data, config).read == 1000 * (3 * 96 + 3 * 96 + 2 * 96)
+        assert estimated(config, data=data).read == 1000 * (3 * 96 + 3 * 96 + 2 * 96)
 
     def test_only_the_stages_of_the_order(self):
         config = RunConfig(
             model="wrn-10-1", order="supervised-unlearning", supervised={"epochs": 1, "min_steps": 0}
         )
-        assert set(estimate(session(), training_data(), config).seconds) == {"supervised", "unlearning"}
+        assert set(estimated(config).seconds) == {"supervised", "unlearning"}
 
     def test_distrusted_labels_take_no_steps(self, monkeypatch):
         counted = []
@@ -185,9 +188,50 @@ class TestDryRun:
         config = RunConfig(
             model="wrn-10-1", supervised={"epochs": 2, "min_steps": 0}, detection={"high_loss_fraction": 0.25}
         )
-        estimate(session(), training_data(), config)
+        estimated(config)
         labeled, in_doubt, _, before = counted[0]
         assert (labeled, in_doubt, before) == (72, 24, 2)  # of 96; stage 1 has one step an epoch
+
+    def test_a_part_is_that_of_the_ranks(self):
+        """Of 33 images, the first of two processes has 17, and of 3 unlabeled ones, one of four has at most one."""
+        assert (share(33, 1), share(33, 2), share(33, 20), share(3, 4, 0)) == (33, 17, 33, 1)
+
+    def test_a_given_mu_is_tried(self, monkeypatch):
+        tried = []
+        monkeypatch.setattr(
+            "dlp_fast.commands.dry_run.stage3.finetuning",
+            lambda session, model, data, labels, config: tried.append((len(labels.unlabeled), config.mu)),
+        )
+        config = RunConfig(
+            model="wrn-10-1",
+            order="supervised-finetuning",
+            supervised={"epochs": 1, "min_steps": 0},
+            finetuning={"steps": 10, "batch": 16, "mu": 2},
+        )
+        estimated(config)
+        assert set(tried) == {(32, 2.0)}
+
+    def test_what_processes_do_not_change_is_timed_once(self, monkeypatch):
+        ran = []
+        monkeypatch.setattr("dlp_fast.commands.dry_run.unlearning", lambda *_: ran.append("unlearning"))
+        monkeypatch.setattr("dlp_fast.commands.dry_run.score", lambda *_: ran.append("score"))
+        data = types.SimpleNamespace(data=training_data())
+        monkeypatch.setattr("dlp_fast.commands.dry_run.prepare", lambda *_: data)
+        config = RunConfig(
+            model="wrn-10-1",
+            device="cpu",
+            order="supervised-unlearning",
+            supervised={"epochs": 1, "min_steps": 0, "batch": 32},
+        )
+        told = dry_runs(config, quiet=True)
+        assert [of.world for of in told] == [1, 8, 64]
+        assert (ran.count("unlearning"), ran.count("score")) == (TRIES + 1, TRIES + 1)
+
+
+def estimated(config, world=1, data=None):
+    """The Estimate of `config` on a few small images."""
+    data, of = data or training_data(), session()
+    return estimate(of, data, config, measure(of, data, config), world)
 
 
 class _Files:

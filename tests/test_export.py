@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import torchvision
@@ -16,6 +18,8 @@ from safetensors.torch import load_file
 from tiny import command, image_folder, options
 
 import dlp_fast
+from dlp_fast.commands.exported import Originals
+from dlp_fast.errors import DataError
 from dlp_fast.models.classifier import Classifier
 from dlp_fast.models.registry import build_model, difference_from_torchvision
 
@@ -190,6 +194,32 @@ def test_every_stem_that_differs_is_told():
 def test_options_of_another_format(folder_run, tmp_path):
     done = command("export", folder_run[1], "--format", "csv", "--resize", "--out", tmp_path / "out")
     assert done.code == 2 and "--resize and --opset are of --format onnx" in done.text
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchvision"])
+def test_a_model_needs_no_table_of_images(folder_run, tmp_path, monkeypatch, form):
+    """A damaged one does not keep a sound model back."""
+    run = tmp_path / "run"
+    shutil.copytree(folder_run[1], run, ignore=shutil.ignore_patterns("checkpoints", "samples.parquet"))
+    (run / "samples.csv").write_text("of no use")
+    monkeypatch.setattr(f"dlp_fast.commands.exported.as_{form}", lambda *_, **__: "a model")
+    done = command("export", run, "--format", form, "--out", tmp_path / "model")
+    assert done.code == 0 and "a model" in done.text and "not as the run wrote it" not in done.text
+    refused = command("export", run, "--format", "csv", "--out", tmp_path / "lists")
+    assert refused.code == 3 and "damaged" in refused.text and not (tmp_path / "lists").exists()
+
+
+def test_suffixes_are_of_what_is_in_the_files(tmp_path):
+    def placed(form):
+        source = tmp_path / "0.png"
+        PIL.Image.new("RGB", (16, 16)).save(source, form)
+        train = SimpleNamespace(paths=[source.name])
+        of = SimpleNamespace(root=tmp_path, dataset=SimpleNamespace(train=train), copies=True)
+        return Originals.place(of, 0, tmp_path / "out" / form).suffix
+
+    assert placed("JPEG") == ".jpg" and placed("JPEG2000") == ".jp2" and placed("GIF") == ".gif"
+    with pytest.raises(DataError, match="cannot be opened any more"):
+        placed("PCX")  # Pillow has a decoder for it, which a run hands no file to
 
 
 def edited(run, tmp_path, change):

@@ -15,13 +15,14 @@ from dlp_fast.data import sources
 from dlp_fast.detection.verify.replication import ensemble_size
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
-from dlp_fast.engine.distributed import LEAST
+from dlp_fast.engine.distributed import LEAST, Ranks
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.memory import bytes_per_image
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import check_name, new_model
 from dlp_fast.models.starting import check_options
 from dlp_fast.preparation.prepare import prepare
+from dlp_fast.preparation.work import Tuning, tuning
 from dlp_fast.runs.log import RunLog
 from dlp_fast.selection.labels import Labels
 from dlp_fast.stages import finetuning as stage3
@@ -108,49 +109,72 @@ def dry_runs(
     log = RunLog(None, quiet=quiet)
     prepared = prepare(config, resolve(config), compute, dataset, None, log)
     with Session(compute, RunLog(None, quiet=True)) as session:
-        return [estimate(session, prepared.data, config, world) for world in worlds]
+        once = measure(session, prepared.data, config)
+        return [estimate(session, prepared.data, config, once, world) for world in worlds]
 
 
-def estimate(session: Session, data: TrainingData, config: RunConfig, world: int = 1) -> Estimate:
+@dataclass(frozen=True)
+class Measured:
+    """What does not depend on how many processes there are.
+
+    model: the network; scoring: seconds to score all images; unlearning: seconds of stage 2, 0 where it is not run.
+    """
+
+    model: torch.nn.Module
+    scoring: float
+    unlearning: float
+
+
+def measure(session: Session, data: TrainingData, config: RunConfig) -> Measured:
+    """Time scoring and stage 2 on a few batches."""
+    small, model = _part(data, 512), new_model(config.model, data, data.seed)
+    scoring = _timed(session, lambda: score(session, model, small)) / len(small) * len(data)
+    two = _unlearning(session, data, config) if "unlearning" in config.order else 0.0
+    return Measured(model, scoring, two)
+
+
+def estimate(
+    session: Session, data: TrainingData, config: RunConfig, once: Measured, world: int = 1
+) -> Estimate:
     """Time a few batches of each stage of `config.order` and reckon what all of them take.
 
     Looking for components and marks and the report are small beside them, and are done by one process. A second network
     of stage 1 where the first leaves doubt, and rounds of stage 3 that begin anew where poison is found late, come on
     top.
     """
-    small = _part(data, 512)
-    model = new_model(config.model, data, data.seed)
-    score(session, model, small)
-    scoring = _timed(session, lambda: score(session, model, small)) / len(small) * len(data)
-    told = _exchange(model, world)
+    scoring, told = once.scoring, _exchange(once.model, world)
     epochs, per_epoch, batch = stage1.plan(len(data), config.supervised)
     steps = epochs * per_epoch
-    once = _supervised(session, data, config, scoring, world) + scoring / world * epochs + told * steps
+    network = _supervised(session, data, config, scoring, world) + scoring / world * epochs + told * steps
     networks = ensemble_size(steps, config)
-    seconds = {"supervised": once * networks}
+    seconds = {"supervised": network * networks}
     read = networks * (steps * batch + epochs * len(data)) + 2 * len(data)
     if config.detection.power:
         seconds["power"] = config.detection.power * seconds["supervised"]
     if "unlearning" in config.order:
-        seconds["unlearning"] = _unlearning(session, data, config) / world
+        seconds["unlearning"] = once.unlearning / world
+    images = share(batch, world)
     if "finetuning" in config.order:
-        three = _tuning(data, config, steps)
-        seconds["finetuning"] = _finetuning(session, data, config, three, scoring / world, world)
+        three = tuning(len(data), data.classes, config, steps)
+        passes = _passes(data, config, three)
+        seconds["finetuning"] = _finetuning(session, data, config, three, scoring / world * passes, world)
         seconds["finetuning"] += told * three.steps
-        read += three.steps * (three.batch + three.extra) + round(three.passes * len(data))
-        batch = max(batch, three.batch + 2 * three.extra)
+        read += three.steps * (three.batch + three.unlabeled) + round(passes * len(data))
+        images = max(images, share(three.batch, world) + 2 * share(three.unlabeled, world, 0))
     return Estimate(
         seconds,
-        _memory(session, model, data, _share(batch, world)),
+        _memory(session, once.model, data, images),
         world,
-        once,
+        network,
         round(read * _file_bytes(data)),
     )
 
 
-def _share(batch: int, world: int) -> int:
-    """Images of a batch that one of `world` processes works on, as Ranks.part has it."""
-    return max(1, batch // world) if batch >= LEAST * world else batch
+def share(batch: int, world: int, least: int = LEAST) -> int:
+    """Images of a batch that the first of `world` processes works on, which has one more where it does not come out
+    even; `least`: see Ranks.part.
+    """
+    return len(Ranks(0, world).part(torch.arange(batch), least))
 
 
 def _exchange(model: torch.nn.Module, world: int) -> float:
@@ -180,25 +204,27 @@ def _file_bytes(data: TrainingData) -> float:
 
 
 def _timed(session: Session, action: Callable[[], object]) -> float:
-    spent = 0.0
-    for _ in range(TRIES):
+    """Mean seconds of `action`, after one that warms up."""
+
+    def once() -> float:
         session.keep_only(())  # of an earlier trial under the same name
         began = time.monotonic()
         action()
         if session.compute.device.type == "cuda":
             torch.cuda.synchronize()
-        spent += time.monotonic() - began
-    return spent / TRIES
+        return time.monotonic() - began
+
+    once()
+    return sum(once() for _ in range(TRIES)) / TRIES
 
 
 def _supervised(session: Session, data: TrainingData, config: RunConfig, scoring: float, world: int) -> float:
     """Seconds that one network trains in stage 1; `scoring`: seconds to score all images."""
     model, one = new_model(config.model, data, data.seed), config.supervised
     epochs, per_epoch, batch = stage1.plan(len(data), one)
-    mine = _share(batch, world)
+    mine = share(batch, world)
     few = _part(data, mine * STEPS)
     trial = one.model_copy(update={"epochs": 1, "min_steps": 0, "batch": min(mine, len(few))})
-    stage1.supervised(session, model, few, trial)
     spent = _timed(session, lambda: stage1.supervised(session, model, few, trial))
     steps = max(1, len(few) // mine)
     return max(spent - scoring * len(few) / len(data), 1e-3) / steps * per_epoch * epochs
@@ -215,32 +241,18 @@ def _unlearning(session: Session, data: TrainingData, config: RunConfig) -> floa
     return spent * two.epochs * max(1.0, wanted / two.batch)
 
 
-@dataclass(frozen=True)
-class _Tuning:
-    """Stage 3: its steps; labeled and unlabeled images of each; how often all images pass forward alone."""
-
-    steps: int
-    batch: int
-    extra: int
-    passes: float
-
-
-def _tuning(data: TrainingData, config: RunConfig, steps_before: int) -> _Tuning:
-    three, n = config.finetuning, len(data)
-    hardest = three.labeled == "hardest"
-    share = config.detection.rate if hardest else 1 - config.detection.high_loss_fraction
-    labeled = round(share * n)
-    labeled = max(labeled, config.detection.min_images * data.classes) if hardest else labeled
-    steps = stage3.planned_steps(labeled, 0 if hardest else n - labeled, three, steps_before)
-    batch = min(three.batch, labeled)
-    extra = stage3.unlabeled_batch(labeled, n - labeled, three) if hardest else batch // 10
-    return _Tuning(steps, batch, extra, (0 if hardest else SNAPSHOTS) + three.norm_batches * batch / n)
+def _passes(data: TrainingData, config: RunConfig, of: Tuning) -> float:
+    """How often stage 3 has all images pass forward alone: for its learning curves and batch-norm statistics."""
+    three = config.finetuning
+    snapshots = 0 if three.labeled == "hardest" else SNAPSHOTS
+    return snapshots + three.norm_batches * of.batch / len(data)
 
 
 def _finetuning(
-    session: Session, data: TrainingData, config: RunConfig, of: _Tuning, scoring: float, world: int
+    session: Session, data: TrainingData, config: RunConfig, of: Tuning, alone: float, world: int
 ) -> float:
-    batch, extra = _share(of.batch, world), of.extra // world if world > 1 else of.extra
+    """Seconds of stage 3; `alone`: those in which images pass forward alone."""
+    batch, extra = share(of.batch, world), share(of.unlabeled, world, 0)
     some = _part(data, batch + extra)
     ids = torch.arange(len(some))
     labels = Labels(ids[:batch], ids[batch:], torch.zeros(len(some), dtype=torch.bool))
@@ -250,5 +262,4 @@ def _finetuning(
     def step() -> None:
         stage3.finetuning(session, new_model(config.model, data, data.seed), some, labels, trial)
 
-    step()
-    return _timed(session, step) / STEPS * of.steps + scoring * of.passes
+    return _timed(session, step) / STEPS * of.steps + alone

@@ -19,6 +19,7 @@ from dlp_fast.commands.export_model import as_onnx, as_torchvision
 from dlp_fast.commands.guard import tell
 from dlp_fast.config import build, is_folder, is_streamed, read_yaml, refuse_overlap
 from dlp_fast.data import sources
+from dlp_fast.data.formats import ImageRejected, open_image
 from dlp_fast.data.sources.archive import shards
 from dlp_fast.errors import DataError
 from dlp_fast.preparation.prepare import attack_of
@@ -32,7 +33,9 @@ from dlp_fast.runs.writer import fingerprint
 from dlp_fast.selection.overrides import OVERRIDES, shorten
 
 # Pillow's names of formats to suffixes: those of the files themselves are an attacker's text
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
+SUFFIXES = {
+    "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif", "JPEG2000": ".jp2"
+}  # fmt: skip
 
 
 def kept(samples: dict[str, list[str]]) -> list[int]:
@@ -102,6 +105,21 @@ def as_cleanlab(run: Path, out: Path, samples: dict[str, list[str]], _: ExportCo
     return f"label_issues.csv ({len(rows)} images)"
 
 
+def suffix_of(source: Path) -> str:
+    """The suffix of the image file `source` by what is in it; only decoders of formats that are read see it.
+
+    Raises DataError where it is no image any more.
+    """
+    try:
+        name = open_image(source.read_bytes()).format or "img"
+    except ImageRejected as error:
+        raise DataError(
+            f"{printable(str(source))} was an image when it was checked and cannot be opened any more ({error}). Give "
+            "the folder as it was with --data, or run again."
+        ) from None
+    return SUFFIXES.get(name, f".{name.lower()}")
+
+
 class Originals:
     """The images that a run worked on, as files where they are files, and else as pixels."""
 
@@ -149,9 +167,7 @@ class Originals:
             Image.fromarray(self.images.get(torch.tensor([i]))[0].cpu().numpy()).save(target)
             return target
         source = self.root / self.dataset.train.paths[i]
-        with Image.open(source) as picture:
-            suffix = SUFFIXES.get(picture.format or "", f".{(picture.format or 'img').lower()}")
-        target = target.with_name(target.name + suffix)
+        target = target.with_name(target.name + suffix_of(source))
         try:
             if self.copies:
                 raise OSError
@@ -217,13 +233,18 @@ FORMATS = {
 OF_THE_MODEL = ("onnx", "torchvision", "cleanlab")
 
 
+def _samples(run: Path) -> dict[str, list[str]]:
+    """The table of images; tells a person where it is not as the run wrote it."""
+    samples = read_samples(run)
+    if changed := samples_changed(run):
+        RunLog(None).warn(changed)
+    return samples
+
+
 def export(config: ExportConfig) -> None:
     """Write what `config` asks for into its folder, and tell what was written."""
     results = read_results(config.run)
     refuse_overlap(config.data or results["config"]["data"], config.out)
-    samples = read_samples(config.run)
-    if changed := samples_changed(config.run):
-        RunLog(None).warn(changed)
     told = caution(holds_of(results["stages"])) if config.format in OF_THE_MODEL else None
     if told:
         RunLog(None).warn(f"{config.run}: {told}")
@@ -233,5 +254,5 @@ def export(config: ExportConfig) -> None:
         elif config.format == "torchvision":
             written = as_torchvision(config.run, folder)
         else:
-            written = FORMATS[config.format](config.run, folder, samples, config)
+            written = FORMATS[config.format](config.run, folder, _samples(config.run), config)
     tell(f"written to {config.out}: {written}")

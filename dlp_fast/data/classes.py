@@ -32,14 +32,17 @@ def match_names(where: str, names: Iterable[str], known: Sequence[str]) -> tuple
     of an archive from a Mac do. Never where the known name is there itself, or where two would become the same.
     """
     names = list(names)
+    there, trained_on = frozenset(names), frozenset(known)
     form = _FORMS[0][1]
     by_form: dict[str, list[str]] = {}
-    for name in (*known, *(name for name in names if name not in known)):
+    for name in (*known, *(name for name in names if name not in trained_on)):
         by_form.setdefault(form(name), []).append(name)
     matched, warnings = {}, []
     for name in names:
         alike = by_form[form(name)]
-        if name not in known and len(alike) == 2 and alike[0] in known and alike[0] not in names:
+        if name in trained_on or len(alike) != 2:
+            continue
+        if alike[0] in trained_on and alike[0] not in there:
             matched[name] = alike[0]
             warnings.append(
                 f"{where}: class {printable(name)} is taken as class {printable(alike[0])} of the training images; the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,8 @@ from dlp_fast.data.near import no_folder, what_lies_there
 from dlp_fast.data.quarantine import is_text_name, reasons_and_remedy
 from dlp_fast.data.scan import Progress, Quarantined, ScanRecord, scan_files
 from dlp_fast.data.walk import Walk, join, look, under
-from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.errors import DataError
+from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.names import counted, csv_cell, listing, printable
 
 
@@ -177,7 +179,8 @@ def _known_classes(
     """
     names, warnings = match_names(where, by_class, known)
     by_class = {names.get(name, name): records for name, records in by_class.items()}
-    strange = [name for name, records in by_class.items() if name not in known and records]
+    trained_on = frozenset(known)
+    strange = [name for name, records in by_class.items() if name not in trained_on and records]
     if strange:
         raise _error(
             f"{where}: class {listing(strange)} is not among the {len(known)} classes trained on "
@@ -204,18 +207,16 @@ def find_conflicts(sha256: Sequence[str], labels: Sequence[int]) -> tuple[tuple[
 
 
 def write_quarantine(path: str | Path, quarantine: Iterable[Quarantined]) -> None:
-    """Write `path,reason,detail`, whole or not at all; names are escaped by `names.csv_cell`."""
-    path = Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["path", "reason", "detail"])
-            for item in quarantine:
-                writer.writerow([csv_cell(item.path), item.reason, csv_cell(item.detail)])
-        os.replace(draft, path)
-    except OSError as error:
-        raise ResourceError(f"cannot write {printable(str(path))}: {error.strerror}") from error
+    """Write `path,reason,detail`, whole or not at all; names are escaped by `names.csv_cell`.
+
+    Raises ResourceError: the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "reason", "detail"])
+    for item in quarantine:
+        writer.writerow([csv_cell(item.path), item.reason, csv_cell(item.detail)])
+    write_atomic(Path(path), text.getvalue().encode("utf-8"))
 
 
 def _loose_files(root: str, folder: str) -> list[str]:

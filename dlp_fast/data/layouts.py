@@ -19,8 +19,12 @@ def refuse_hidden_splits(root: str, folders: Sequence[str]) -> list[str]:
     """
     if len(folders) < 2:
         return []
+    if any(
+        _holds_pictures(os.path.join(root, name)) for name in folders
+    ):  # first: it ends at the first picture
+        return []
     inside = {name: look(os.path.join(root, name)).folders for name in folders}
-    if not all(inside.values()) or any(_holds_pictures(os.path.join(root, name)) for name in folders):
+    if not all(inside.values()):
         return []
     shared = sorted(set.intersection(*map(set, inside.values())), key=os.fsencode)
     every = set.union(*map(set, inside.values()))
@@ -44,8 +48,11 @@ def refuse_hidden_splits(root: str, folders: Sequence[str]) -> list[str]:
 
 
 def _holds_pictures(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return any(is_picture_name(entry.name) and not entry.name.startswith(".") for entry in entries)
+    try:
+        with os.scandir(folder) as entries:
+            return any(is_picture_name(entry.name) and not entry.name.startswith(".") for entry in entries)
+    except OSError:
+        return False  # `look` tells of it
 
 
 def inner_folder(folder: str, names: Iterable[str]) -> str:

@@ -14,9 +14,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import PIL
 import torch
 
+from dlp_fast.data.formats import readers
 from dlp_fast.data.storage import FileImages
 from dlp_fast.errors import ResourceError
 
@@ -118,7 +118,7 @@ class CachedImages(FileImages):
 
 def _key(files: FileImages) -> str:
     """Of the bytes of the files, in their order, and of all that decides what becomes of them."""
-    how = [VERSION, PIL.__version__, files.height, files.width, files.fit, files.bits]
+    how = [VERSION, readers(), files.height, files.width, files.fit, files.bits]
     digest = hashlib.sha256(json.dumps(how).encode())
     for of in files.index.sha256:
         digest.update(of.encode())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,9 @@ from dlp_fast.runs.install import advice
 from dlp_fast.runs.names import printable
 
 GROUPS_HELD = 2  # row groups of Parquet files
+TABLES_HELD = 16  # Parquet files that are open
 IMAGE_KEYS = ("image", "img", "picture", "jpg", "png")
+"""What columns of pictures are called; the first that is there is taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class Shards:
         self.addresses = addresses
         self._lock = threading.Lock()
         self._groups: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
-        self._tables: dict[int, tuple[Any, list[int], str]] = {}
+        self._tables: OrderedDict[int, tuple[Any, list[int], str]] = OrderedDict()
 
     def read(self, shard: int, offset: int, size: int) -> bytes:
         """`size` bytes of a tar file from `offset` on, or the image in row `offset` of a Parquet file."""
@@ -83,6 +86,9 @@ class Shards:
             table = open_parquet(self.addresses[shard])
             column = next(name for name in table.schema_arrow.names if name in IMAGE_KEYS)
             self._tables[shard] = table, group_starts(table), column
+            while len(self._tables) > TABLES_HELD:
+                self._tables.popitem(last=False)[1][0].close(force=True)  # force: the file was opened here
+        self._tables.move_to_end(shard)
         return self._tables[shard]
 
 
@@ -106,6 +112,15 @@ def group_starts(table: Any) -> list[int]:
     """First row of each row group."""
     sizes = [table.metadata.row_group(k).num_rows for k in range(table.num_row_groups)]
     return [sum(sizes[:k]) for k in range(len(sizes))]
+
+
+def class_names_in(metadata: Mapping[bytes, bytes], label: str) -> list[str] | None:
+    """The names that Hugging Face keeps in a Parquet file's `metadata` for the numbers of its column `label`."""
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
+        return [str(name) for name in names]
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def image_bytes(cell: Any) -> bytes:

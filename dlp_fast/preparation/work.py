@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dlp_fast.config import RunConfig
 from dlp_fast.detection.verify.replication import MOST_MEMBERS
@@ -58,17 +59,38 @@ def _trials(config: RunConfig, steps: int, step: float) -> Work:
     return Work(POWER, steps, step, MOST_MEMBERS, config.supervised.min_steps, whole=True, times=rounds)
 
 
-def _tuning(images: int, classes: int, config: RunConfig, before: int) -> list[Work]:
+@dataclass(frozen=True)
+class Tuning:
+    """Stage 3: labeled: images whose labels are used; steps: of training; batch, unlabeled: images of each step with
+    and without a label.
+    """
+
+    labeled: int
+    steps: int
+    batch: int
+    unlabeled: int
+
+
+def tuning(images: int, classes: int, config: RunConfig, before: int) -> Tuning:
+    """What stage 3 of `config` does, as far as it can be known before detection: on `images` images of `classes`
+    classes, after `before` steps of stage 1.
+    """
     three = config.finetuning
     hardest = three.labeled == "hardest"
     share = config.detection.rate if hardest else 1 - config.detection.high_loss_fraction
     labeled = max(1, round(share * images))
     labeled = min(images, max(labeled, config.detection.min_images * classes)) if hardest else labeled
     steps = stage3.planned_steps(labeled, 0 if hardest else images - labeled, three, before)
-    batch = min(three.batch, labeled)
-    # an unlabeled image passes forward once more, under its weak view
-    unlabeled = stage3.unlabeled_batch(labeled, images - labeled, three)
+    # trusted: how many are mislabeled nobody knows by now; a given mu counts as soon as there is one
+    others = images - labeled if hardest or three.mu is None else max(1, images - labeled)
+    unlabeled = stage3.unlabeled_batch(labeled, others, three)
+    return Tuning(labeled, steps, min(three.batch, labeled), unlabeled)
+
+
+def _tuning(images: int, classes: int, config: RunConfig, before: int) -> list[Work]:
+    of = tuning(images, classes, config, before)
     return [
-        Work(TUNING, steps, TRAINED * (batch + unlabeled) + unlabeled),
-        Work(STATISTICS, three.norm_batches, batch),
+        # an unlabeled image passes forward once more, under its weak view
+        Work(TUNING, of.steps, TRAINED * (of.batch + of.unlabeled) + of.unlabeled),
+        Work(STATISTICS, config.finetuning.norm_batches, of.batch),
     ]

@@ -20,7 +20,7 @@ from dlp_fast.report.exhibits import Exhibits
 from dlp_fast.report.found import findings_shown
 from dlp_fast.report.text import notes
 from dlp_fast.report.thumbnails import ACROSS, sheets, source
-from dlp_fast.report.workplace import as_script_data, command, gallery_data, left_out, names_of, sentence
+from dlp_fast.report.workplace import Facts, as_script_data, command, facts_of, gallery_data, sentence
 from dlp_fast.runs.contents import holds_of, title
 from dlp_fast.runs.files import refuse_unwritable, write_atomic
 from dlp_fast.runs.names import csv_cell, printable
@@ -43,10 +43,10 @@ def write_report(run: Path, target: Path | None = None) -> Path:
     of = _read(run)
     refuse_unwritable(target)
     template = _environment().get_template("report.html.j2")
-    shown = context(of)
+    shown, facts = context(of), facts_of(run, of.samples, of.classes)
 
     def page(room: int) -> bytes:
-        return template.render(**shown, gallery=_gallery(of, room)).encode("utf-8")
+        return template.render(**shown, gallery=_gallery(of, facts, room)).encode("utf-8")
 
     room = MOST_BYTES - len(page(0))
     content = page(room)
@@ -147,21 +147,21 @@ def _own_files() -> dict[str, Any]:
     return {"style": Markup(style), "script": Markup(script), "script_hash": Markup(f"sha256-{digest}")}
 
 
-def _gallery(of: _Run, room: int) -> dict[str, Any]:
+def _gallery(of: _Run, facts: Facts, room: int) -> dict[str, Any]:
     """The contact sheets, of at most `room` bytes, and what the page says of the images on them."""
     joined = sheets(of.exhibits.thumbnails, room)
     shown = min(len(of.exhibits.ids), len(joined) * ACROSS * ACROSS)
     benign = [finding["likely_benign"] for finding in of.findings]
-    data = gallery_data(of.folder, shown, of.exhibits, of.samples, of.classes, benign) | {"final": of.final}
+    data = gallery_data(facts, shown, of.exhibits, of.samples, benign) | {"final": of.final}
     suspects_shown = data["decision"].count(DECISIONS.index("suspected_poisoned"))
     suspects = of.samples["decision"].count("suspected_poisoned")
     return {
         "sheets": joined,
         "of_findings": of.exhibits.members[:, :shown].sum(1).tolist(),
-        "names": names_of(of.samples, of.classes),
+        "names": facts.names,
         "sentence": sentence(shown, suspects_shown, suspects, samples_name(of.folder)),
         "table": samples_name(of.folder),
-        "left_out": left_out(of.samples),
+        "left_out": facts.left_out,
         "data": as_script_data(data),
     }
 

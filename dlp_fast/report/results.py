@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ class Finished:
     overrides: Overrides
     compute: Compute
     power: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def samples(self) -> dict[str, Sequence[Any]]:
+        """The columns of samples.csv: made once, of what may be millions of images."""
+        found, train = self.found, self.prepared.dataset.train
+        entropy, decided = found.first.entropy[-1], self.overrides.labels()
+        labels = self.prepared.data.labels
+        return samples_table(train.paths, labels, train.classes, found.selection, entropy, decided)
 
 
 def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
@@ -112,15 +121,6 @@ def classifier_of(run: Finished, name: str, holds: str) -> Classifier:
     ).to(run.compute.device)
 
 
-def table_of(run: Finished) -> dict[str, Sequence[Any]]:
-    """The columns of samples.csv."""
-    found, train = run.found, run.prepared.dataset.train
-    entropy, labels = found.first.entropy[-1], run.overrides.labels()
-    return samples_table(
-        train.paths, run.prepared.data.labels, train.classes, found.selection, entropy, labels
-    )
-
-
 def result_of(run: Finished, model: Classifier, results: dict[str, Any], out: Path | None) -> Result:
     """What `defend` gives back; `model` in eval mode."""
     chosen = run.found.selection
@@ -132,7 +132,7 @@ def result_of(run: Finished, model: Classifier, results: dict[str, Any], out: Pa
         run.prepared.dataset.train.paths,
         results,
         out,
-        table_of(run),
+        run.samples,
     )
 
 
@@ -141,7 +141,7 @@ def write_run(
 ) -> None:
     """Write everything that a finished run folder holds, results.json last but for the report."""
     found, data = run.found, run.prepared.data
-    folder.write_samples(table_of(run))
+    folder.write_samples(run.samples)
     model.save(folder.path)
     folder.write_predictions(run.scores.prediction, (-run.scores.loss).exp())
     targets = list(dict.fromkeys(target["label"] for target in results["verdict"]["targets"]))

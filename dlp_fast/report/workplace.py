@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from dlp_fast.report.exhibits import Exhibits
 from dlp_fast.report.thumbnails import ACROSS
+from dlp_fast.runs.files import sha256
 from dlp_fast.runs.names import printable
 from dlp_fast.runs.schema import DECISIONS, samples_name
 
@@ -20,21 +21,44 @@ MOST_GIVEN = 20_000  # decisions of images outside of the gallery that a page ca
 FROM_PYTHON = ("array", "dataset")  # data that no command line names
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a page says of a run however many images it shows, so that it is found once.
+
+    run: of the table of images, by which a browser keeps a person's marks apart from those on other runs; names: see
+    `names_of`; classes: how many; left_out: see `left_out`; given: see `given`, none where they are left out.
+    """
+
+    run: str
+    file: str
+    names: list[str]
+    classes: int
+    left_out: int
+    given: list[tuple[int, str, str]]
+
+
+def facts_of(run: Path, samples: dict[str, list[str]], classes: list[str]) -> Facts:
+    """The Facts of the run in folder `run`, whose table is `samples`."""
+    names, without = names_of(samples, classes), left_out(samples)
+    place = {name: k for k, name in enumerate(names)}
+    words = [] if without else given(samples, place)
+    return Facts(sha256(run / samples_name(run))[:32], file_name(run), names, len(classes), without, words)
+
+
 def gallery_data(
-    run: Path, shown: int, of: Exhibits, samples: dict[str, list[str]], classes: list[str], benign: list[bool]
+    facts: Facts, shown: int, of: Exhibits, samples: dict[str, list[str]], benign: list[bool]
 ) -> dict[str, Any]:
     """What the script of the page knows of the first `shown` images, column by column; `benign`: of each finding."""
     ids = of.ids[:shown].tolist()
-    names = names_of(samples, classes)
-    place = {name: k for k, name in enumerate(names)}
+    place = {name: k for k, name in enumerate(facts.names)}
     members = of.members[:, :shown].T.tolist()
     return {
-        "run": hashlib.sha256((run / samples_name(run)).read_bytes()).hexdigest()[:32],
-        "file": file_name(run),
+        "run": facts.run,
+        "file": facts.file,
         "across": ACROSS,
         "width": of.thumbnails.shape[2],
         "height": of.thumbnails.shape[1],
-        "names": names,
+        "names": facts.names,
         "decisions": list(DECISIONS),
         "benign": benign,
         "id": ids,
@@ -48,8 +72,8 @@ def gallery_data(
         "group": of.duplicate_of[:shown].tolist(),
         "border": of.border[:shown].tolist(),
         "findings_of": [[k for k, inside in enumerate(row) if inside] for row in members],
-        "classes": len(classes),
-        "given": [] if left_out(samples) else given(samples, place),
+        "classes": facts.classes,
+        "given": facts.given,
     }
 
 

@@ -167,6 +167,9 @@ class RunLog:
         return ""
 
     def finish(self) -> None:
+        """The bar has ended, if there is one: what is done until the next one begins is not its work."""
+        if self.run_time:
+            self.run_time.end()
         if self._progress:
             self._progress.stop()
             self._progress = None

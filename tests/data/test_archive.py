@@ -174,6 +174,10 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
     files = {**IMAGES, "cat/big.png": bytes(2_000_000)}
     data = sources.load(zipped(tmp_path / "s.zip", files), DataConfig(max_megabytes=1))
     assert [(item.path, item.reason) for item in data.quarantine] == [("cat/big.png", "too_large")]
+    again = sources.load(
+        tmp_path / "s.zip", DataConfig(max_megabytes=64)
+    )  # what was left out may be read now
+    assert [(item.path, item.reason) for item in again.quarantine] == [("cat/big.png", "not_an_image")]
     monkeypatch.setattr("dlp_fast.data.sources.unpacking.ROOM", 0)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
         for i in range(20):
@@ -231,6 +235,18 @@ class TestWebDataset:
             tarred(tmp_path / f"shards/s-{i:04d}.tar", files)
         data = sources.load(tmp_path / "shards" if how == "folder" else f"{tmp_path}/shards/s-{how}.tar")
         assert len(data.train) == 12
+
+    @pytest.mark.parametrize(
+        ("span", "told"),
+        [
+            ("{0..100000}", "are 100,001 shards; expected 1 to 100,000"),
+            ("{3..1}", "from the lower number to the higher"),
+            ("{0..99999999999999999}", "are 100,000,000,000,000,000 shards"),
+        ],
+    )
+    def test_a_span_of_too_many(self, tmp_path, span, told):
+        with pytest.raises(DataError, match=told):
+            sources.load(f"{tmp_path}/s-{span}.tar")
 
     def test_a_sample_without_a_label_or_a_picture(self, tmp_path):
         files = self.samples()

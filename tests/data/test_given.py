@@ -36,11 +36,13 @@ class Frame:
         return self._values[at[1]]
 
 
-@pytest.mark.parametrize("form", ["paths", "strings", "pillow", "frame"])
+@pytest.mark.parametrize("form", ["paths", "strings", "array", "objects", "pillow", "frame"])
 def test_one_set_in_many_forms(paths, form):
     given = {
         "paths": (paths, LABELS),
         "strings": (list(map(str, paths)), np.array(LABELS)),
+        "array": (np.array(list(map(str, paths))), np.array(LABELS)),
+        "objects": (np.array(paths, dtype=object), LABELS),
         "pillow": ([Image.open(path) for path in paths], LABELS),
         "frame": (Frame(n=range(6), file_name=paths, label=LABELS), None),
     }[form]
@@ -51,6 +53,7 @@ def test_one_set_in_many_forms(paths, form):
     assert np.array_equal(data.train.images.pixels.numpy(), want)
     named = tuple(map(str, paths))
     assert (data.train.paths == named) == (form != "pillow")
+    assert {type(path) for path in data.train.paths} == {str}  # numpy's own strings are no plain ones
 
 
 def test_pictures_of_different_sizes():

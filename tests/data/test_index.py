@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from corpus import jpeg, png, two_classes, write
 
+from dlp_fast.data.classes import match_names
 from dlp_fast.data.index import find_conflicts, index_folder, index_splits, write_quarantine
 from dlp_fast.data.scan import Quarantined
 from dlp_fast.data.splits import find_splits
@@ -171,6 +172,14 @@ class TestNamesThatLookTheSame:
         write(root, {f"test/{name}/{i}.png": png(seed=i + 9) for i, name in enumerate((*test, "b"))})
         return index_splits(root, {"train": "train", "test": "test"})[0]["test"]
 
+    def test_known_names_are_not_searched_one_after_another(self):
+        class Unsearched(tuple):
+            def __contains__(self, name):
+                raise AssertionError(f"searched for {name}")
+
+        found, told = match_names("x", Unsearched([self.NFD, "dog", "owl"]), Unsearched([self.NFC, "dog"]))
+        assert found == {self.NFD: self.NFC} and len(told) == 1
+
     @pytest.mark.parametrize(("train", "test"), [(NFC, NFD), (NFD, NFC)])
     def test_unicode_forms_are_matched_and_told(self, tmp_path, train, test):
         index = self.both(tmp_path, [train], [test])
@@ -239,5 +248,11 @@ class TestQuarantineFile:
         assert self.read(tmp_path / "q.csv") == [["path", "reason", "detail"]]
 
     def test_unwritable(self, tmp_path):
-        with pytest.raises(ResourceError, match=r"cannot write .*q\.csv: No such file"):
+        with pytest.raises(ResourceError, match=r"q\.csv cannot be written: No such file"):
             write_quarantine(tmp_path / "nothing" / "q.csv", [])
+
+    def test_the_disk_has_it_before_it_has_its_name(self, tmp_path, monkeypatch):
+        synced = []
+        monkeypatch.setattr(os, "fsync", synced.append)
+        write_quarantine(tmp_path / "q.csv", [])
+        assert len(synced) == 1

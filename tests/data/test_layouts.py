@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlp_fast.data import layouts
 from dlp_fast.data.near import nearest_path, no_folder, what_lies_there
 from dlp_fast.data.sources import load
 from dlp_fast.data.splits import find_splits
@@ -38,6 +39,15 @@ class TestHiddenSplits:
         ):
             find_splits(tmp_path)
         assert find_splits(tmp_path, splits="none").splits == {"train": ""}
+
+    def test_folders_of_images_are_not_listed_once_more(self, tmp_path, monkeypatch):
+        crossed(tmp_path, ("cat", "dog"), (".",))
+
+        def listed(path):
+            raise AssertionError(f"{path} is listed")
+
+        monkeypatch.setattr(layouts, "look", listed)
+        assert layouts.refuse_hidden_splits(str(tmp_path), ["cat", "dog"]) == []
 
     def test_one_lacks_a_class(self, tmp_path):
         crossed(tmp_path, ("a", "b"), ("cat", "dog"))

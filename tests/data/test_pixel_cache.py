@@ -49,6 +49,15 @@ def test_each_file_is_decoded_once_in_its_life(files, tmp_path):
     assert files.decoded == 6
 
 
+def test_another_reader_of_images_has_a_place_of_its_own(files, tmp_path, monkeypatch):
+    for there in (None, object(), None):  # pillow-heif comes, and goes
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, there=there: there)
+        images = CachedImages(files, tmp_path / "cache")
+        monkeypatch.undo()
+        images.get(EVERYTHING)
+    assert files.decoded == 12
+
+
 def test_other_pixels_have_a_place_of_their_own(files, tmp_path):
     CachedImages(files, tmp_path / "cache").get(EVERYTHING)
     others = (

@@ -11,6 +11,7 @@ from torchvision.datasets import FakeData
 
 from dlp_fast.config import DataConfig
 from dlp_fast.data import from_arrays, from_torchvision, load, load_split
+from dlp_fast.data.classes import match_names
 from dlp_fast.data.storage import FileImages, ResidentImages
 from dlp_fast.errors import DataError
 
@@ -91,6 +92,19 @@ class TestFolder:
         assert isinstance(far.train.images, FileImages)
         ids = torch.tensor([3, 1])
         torch.testing.assert_close(near.train.images.get(ids), far.train.images.get(ids))
+
+    def test_a_class_is_looked_for_once_for_all_its_lost_files(self, tmp_path, monkeypatch):
+        two_classes(tmp_path)
+        write(tmp_path, {f"cat/bad{i}.jpg": b"" for i in range(5)} | {"dog/bad.jpg": b""})
+        asked = []
+
+        def counted(where, names, known):
+            asked.extend(names)
+            return match_names(where, names, known)
+
+        monkeypatch.setattr("dlp_fast.data.sources.folder.match_names", counted)
+        assert "class cat lost 5 of 7" in " ".join(load(tmp_path).warnings)
+        assert sorted(asked) == ["cat", "dog"]
 
     def test_quarantine_is_handed_on(self, tmp_path):
         two_classes(tmp_path)

@@ -23,7 +23,7 @@ from dlp_fast.commands.exported import Originals
 from dlp_fast.commands.options import parse
 from dlp_fast.commands.predict import PredictConfig
 from dlp_fast.config import DataConfig, build, is_streamed, refuse_address, resolve
-from dlp_fast.data import sources
+from dlp_fast.data import shards, sources
 from dlp_fast.data.shards import ShardImages, Shards
 from dlp_fast.errors import ConfigError, DataError, DlpError, ResourceError
 from dlp_fast.runs.writer import fingerprint
@@ -230,6 +230,90 @@ def test_bad_files_are_left_out_and_told():
     assert len(made.train) == len(IMAGES)
     told = {item.path.split("/", 1)[1]: item.reason for item in made.quarantine}
     assert told.keys() == {"cat/broken.png", "loose.png"}
+
+
+BROKEN = {f"cat/broken{i}.png": png(seed=i)[:50] for i in range(6)}
+
+
+@pytest.mark.parametrize("split", ["train", "test", "val"])
+def test_many_lost_images_of_a_class_are_told(split):
+    for stem in {"train", split}:
+        put(f"s/{stem}.tar", tarred({**IMAGES, **(BROKEN if stem == split else {})}))
+    want = f"{'train' if split == 'train' else 'test'}: 6 of 18 image files (33%) are left out; class cat lost 6 of 12"
+    for _ in range(2):  # from the shard, and as it is remembered
+        assert [one for one in sources.load("memory://s/*.tar").warnings if one.startswith(want)]
+
+
+def test_images_that_are_left_out_for_their_size_are_told():
+    made = sources.load(
+        put("s/a.tar", tarred({**IMAGES, "cat/big.png": bytes(1_000_001)})), DataConfig(max_megabytes=1)
+    )
+    assert [one for one in made.warnings if one.startswith("train: 1 of 13 image files (8%) are left out")]
+
+
+def test_lost_images_of_parquet_are_told():
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    files = IMAGES | BROKEN
+    buffer = io.BytesIO()
+    columns = {"image": list(files.values()), "label": [name.split("/")[0] for name in files]}
+    parquet.write_table(pyarrow.table(columns), buffer, row_group_size=5)
+    made = sources.load(put("p/train.parquet", buffer.getvalue()))
+    want = "train: 6 of 18 image files (33%) are left out; class cat lost 6 of 12"
+    assert [one for one in made.warnings if one.startswith(want)]
+
+
+def test_an_image_without_a_label_at_the_place_of_one_that_has_one():
+    samples = {}
+    for k in range(4):
+        samples |= {f"{k}.png": png(seed=k), f"{k}.cls": b"dog" if k % 2 else b"cat"}
+    made = sources.load(put("w/a.tar", tarred({**samples, "cat/0.png": png(seed=9)})))
+    assert made.train.paths == ("a.tar/0.png", "a.tar/2.png", "a.tar/1.png", "a.tar/3.png")
+    assert [(item.path, item.detail) for item in made.quarantine] == [
+        ("a.tar/cat/0.png", "no label beside it (.cls)")
+    ]
+
+
+def test_several_splits_and_none_to_train_on():
+    put("s/test.tar", tarred(IMAGES))
+    assert len(sources.load("memory://s/*.tar").train) == len(
+        IMAGES
+    )  # one split alone is somebody's whole set
+    put("s/val.tar", tarred(IMAGES))
+    with pytest.raises(
+        DataError, match="no usable image of split train; there are images of test, validation"
+    ):
+        sources.load("memory://s/*.tar")
+    fsspec.filesystem("memory").rm("/s/val.tar")
+    put("s/train.tar", tarred(BROKEN))
+    with pytest.raises(
+        DataError, match="no usable image of split train; there are images of test, train"
+    ) as error:
+        sources.load("memory://s/*.tar")
+    assert len(error.value.quarantine) == len(BROKEN)
+
+
+def test_few_parquet_files_are_open_at_once(monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    opened = []
+
+    def counted(address, plain=shards.open_parquet):
+        opened.append(plain(address))
+        return opened[-1]
+
+    monkeypatch.setattr(shards, "open_parquet", counted)
+    count = 40
+    for k in range(count):
+        buffer = io.BytesIO()
+        parquet.write_table(pyarrow.table({"image": [b"%d" % k]}), buffer)
+        put(f"p/{k}.parquet", buffer.getvalue())
+    images = Shards(tuple(f"memory://p/{k}.parquet" for k in range(count)))
+    for k in (*range(count), *range(count)):
+        assert images.read(k, 0, 1) == b"%d" % k
+        assert sum(not one.closed for one in opened) <= 16
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,17 @@ from corpus import png, write
 
 from dlp_fast.config import DataConfig
 from dlp_fast.data import sources
+from dlp_fast.data.sources.table import index_table
 from dlp_fast.errors import ConfigError, DataError
 
 CLASSES = ("cat", "dog")
+
+
+class Unsearched(tuple):
+    """Names in which nobody is to search one after another."""
+
+    def __contains__(self, name):
+        raise AssertionError(f"searched for {name}")
 
 
 @pytest.fixture
@@ -105,6 +113,18 @@ class TestReading:
         data = load(table(files, lines, ("path", "label", "split")), files / "images")
         assert (len(data.train), len(data.test)) == (8, 2)
         assert data.test.paths == ("8.png", "9.png")
+
+    @pytest.mark.parametrize("name", ["eval", "Evaluation", "holdout", "tst", "TEST"])
+    @pytest.mark.parametrize("train", ["trn", "Training"])
+    def test_splits_are_called_as_folders_are(self, files, train, name):
+        lines = [[*row, train if k < 6 else name if k < 8 else "dev"] for k, row in enumerate(rows())]
+        data = load(table(files, lines, ("path", "label", "split")), files / "images")
+        assert (len(data.train), data.test.paths) == (6, ("6.png", "7.png"))
+        assert "2 validation rows not read, since there are test rows" in data.warnings[0]
+
+    def test_classes_that_are_known_are_not_searched_row_by_row(self, files):
+        index, _ = index_table(table(files / "images", rows()), DataConfig(), Unsearched(CLASSES))
+        assert index.labels.tolist() == [0] * 5 + [1] * 5
 
     def test_validation_is_the_test_where_there_is_none(self, files):
         lines = [[*row, "train" if k < 8 else "val"] for k, row in enumerate(rows())]

@@ -171,6 +171,16 @@ class TestJson:
         rows, _ = read(tmp_path, self.LINES, "metadata.jsonl")
         assert [(r.number, r.path, r.label) for r in rows] == [(1, "a.jpg", "cat"), (3, "b.jpg", "1")]
 
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize("mark", ["\u2028", "\u0085"])
+    def test_a_string_with_a_line_end_of_unicode(self, tmp_path, mark, end):
+        lines = [f'{{"path": "{name}.jpg", "label": "a{mark}b"}}' for name in "xy"]
+        rows, _ = read(tmp_path, end.join(lines), "x.jsonl")
+        assert [(r.number, r.path, r.label) for r in rows] == [
+            (1, "x.jpg", f"a{mark}b"),
+            (2, "y.jpg", f"a{mark}b"),
+        ]
+
     def test_a_list(self, tmp_path):
         rows, _ = read(tmp_path, '[{"path": "a.jpg", "label": "cat"}]', "x.json")
         assert [(r.path, r.label) for r in rows] == [("a.jpg", "cat")]

@@ -163,6 +163,26 @@ class TestPlace:
         assert launched(given | meet) == Place(5, 8, 1, 4)
 
     @pytest.mark.parametrize(
+        ("tasks", "node", "here"),
+        [
+            ({"SLURM_STEP_TASKS_PER_NODE": "4"}, 0, 4),  # srun -n 4, without --ntasks-per-node
+            ({"SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 1, 4),
+            ({"SLURM_STEP_TASKS_PER_NODE": "4(x2),3"}, 2, 3),
+            ({"SLURM_STEP_TASKS_PER_NODE": "3,1(x2),2"}, 3, 2),
+            ({"SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_TASKS_PER_NODE": "8"}, 0, 2),  # a part of its job
+            ({"SLURM_TASKS_PER_NODE": "2(x3)", "SLURM_NTASKS_PER_NODE": "5"}, 2, 2),
+            ({"SLURM_NTASKS_PER_NODE": "4"}, 1, 4),  # one number for all machines
+            ({}, 0, 1),
+        ],
+    )
+    def test_slurm_tasks_of_this_machine(self, tasks, node, here):
+        """As many for each of its ranks: by them the cores of a machine are shared."""
+        for local in range(here):
+            given = {"SLURM_PROCID": str(local), "SLURM_NTASKS": "16", "SLURM_LOCALID": str(local)}
+            given |= {"MASTER_ADDR": "node1", "MASTER_PORT": "29500", "SLURM_NODEID": str(node)}
+            assert launched(given | tasks) == Place(local, 16, local, here)
+
+    @pytest.mark.parametrize(
         ("given", "told"),
         [
             ({"RANK": "3", "WORLD_SIZE": "2"}, "expected a rank from 0 to 1"),

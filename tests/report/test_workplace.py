@@ -165,6 +165,21 @@ class TestBounds:
         assert 0 < shown < 80 and shown % 4 == 0
         assert f"The {shown} most suspicious of the 80 suspected images are here" in smaller
 
+    def test_what_no_size_changes_is_found_once(self, made, monkeypatch):
+        """However often the page is drawn until it fits."""
+        folder, text, _ = made
+        asked, drawn = [], []
+        for name in ("sha256", "names_of", "left_out"):
+            function = getattr(workplace, name)
+            noted = lambda *of, name=name, function=function: asked.append(name) or function(*of)  # noqa: E731
+            monkeypatch.setattr(workplace, name, noted)
+        gallery = render.gallery_data
+        monkeypatch.setattr(render, "gallery_data", lambda *of: drawn.append(1) or gallery(*of))
+        monkeypatch.setattr(render, "MOST_BYTES", len(text) - 1000)
+        write_report(folder, folder / "once.html")
+        assert len(drawn) > 1 and sorted(asked) == ["left_out", "names_of", "sha256"]
+        assert data_of(text)["run"] == hashlib.sha256((folder / "samples.csv").read_bytes()).hexdigest()[:32]
+
     def test_sheets_get_coarser_before_they_are_left_out(self):
         noise = torch.randint(0, 256, (400, 32, 32, 3), dtype=torch.uint8)
         whole = sheets(noise, 10_000_000)

@@ -3,7 +3,8 @@
 import pytest
 
 from dlp_fast.config import RunConfig
-from dlp_fast.preparation.work import FIRST, OTHERS, STATISTICS, TUNING, UNLEARNING, time_left
+from dlp_fast.preparation.work import FIRST, OTHERS, STATISTICS, TUNING, UNLEARNING, time_left, tuning
+from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.time_left import TimeLeft, Work, duration
 
 
@@ -116,6 +117,31 @@ class TestOtherBars:
         simulated(left, clock, [("a", 1000, 1000, 0.04)])
         left.start("stage 1 of 3, another network", 1000)
         assert left.seconds() == pytest.approx((1000 * 4 + 100 * 3 + 2000 * 7) * 0.01)
+
+
+def test_what_lies_between_bars_is_no_work():
+    """As a run tells it: detection, after the bar of stage 1 has ended, does not make training look slower."""
+    clock, log = Clock(), RunLog(None, quiet=True)
+    log.run_time = TimeLeft(WORK, clock=clock)
+    log.start("a", 1000)
+    clock.now = 40.0
+    log.advance(1000, 1)
+    log.finish()
+    clock.now += 10_000
+    log.finish()
+    log.start("c", 2000)
+    log.close()
+    assert log.run_time.seconds() == pytest.approx(2000 * 7 * 0.01)
+
+
+def test_a_given_mu_counts_where_labels_are_trusted():
+    def told(**of):
+        return tuning(1000, 10, RunConfig(finetuning={"batch": 64, **of}), 100)
+
+    assert told().unlabeled == 0 and told(mu=2).unlabeled == 128
+    # ten of each class are wanted, and there are five
+    few = tuning(50, 10, RunConfig(finetuning={"labeled": "hardest"}), 100)
+    assert (few.labeled, few.batch, few.unlabeled) == (50, 50, 0)
 
 
 @pytest.mark.parametrize("preset", [{}, {"order": "supervised-unlearning"}, {"detection": {"networks": 1}}])

@@ -7,7 +7,6 @@ import glob
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from dlp_fast.config import DataConfig
 from dlp_fast.data.near import ARCHIVE_SUFFIXES as SUFFIXES
 from dlp_fast.data.scan import Progress, Quarantined
+from dlp_fast.data.sources.shard_names import expanded
 from dlp_fast.data.sources.unpacking import Unpacking
 from dlp_fast.data.split_names import is_split_name
 from dlp_fast.data.walk import look
@@ -28,7 +28,10 @@ _DONE = "unpacked.json"
 
 
 def shards(data: str) -> list[Path]:
-    """The archives that `data` names: a file, a pattern with `*` or `{0000..0003}`, or a folder of nothing but tars."""
+    """The archives that `data` names: a file, a pattern with `*` or `{0000..0003}`, or a folder of nothing but tars.
+
+    Raises DataError: a pattern of too many, see `expanded`.
+    """
     if os.path.isfile(data):
         return [Path(data)] if data.lower().endswith(SUFFIXES) else []
     if os.path.isdir(data):
@@ -39,13 +42,8 @@ def shards(data: str) -> list[Path]:
         return sorted(Path(entry.path) for entry in seen if entry.name.lower().endswith(SUFFIXES))
     if not data.lower().endswith(SUFFIXES):
         return []
-    span = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", data)
-    if span:
-        before, first, last, after = span.groups()
-        return [
-            Path(f"{before}{i:0{len(first)}d}{after}") for i in range(int(first), min(int(last), 99_999) + 1)
-        ]
-    return sorted(map(Path, glob.glob(data)))
+    names = expanded(data)
+    return sorted(map(Path, glob.glob(data))) if names is None else [Path(name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def unpacked(archives: list[Path], options: DataConfig, progress: Progress | Non
 
     Raises DataError: damaged, no archive, a bomb; ResourceError: the cache folder cannot be written.
     """
-    place = _place(archives)
+    place = _place(archives, options)
     if not (place / _DONE).is_file():
         _unpack_all(archives, place, options, progress)
     found = json.loads((place / _DONE).read_text())
@@ -88,9 +86,9 @@ def _refuse_archives(archive: Path, root: Path) -> None:
             )
 
 
-def _place(archives: list[Path]) -> Path:
-    """The cache folder of these files as they are now."""
-    identity: list[object] = [_VERSION]
+def _place(archives: list[Path], options: DataConfig) -> Path:
+    """The cache folder of these files as they are now, and of what is left out of them for its size."""
+    identity: list[object] = [_VERSION, options.max_megabytes]
     for archive in archives:
         try:
             status = archive.stat()

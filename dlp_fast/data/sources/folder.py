@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,12 +84,16 @@ def _class_of(folders: dict[str, str], classes: Sequence[str]) -> ClassOf:
     """By the folders that a path leads through: split, then class, by the name that it has in training."""
     inner_first = sorted(folders.items(), key=lambda item: len(item[1]), reverse=True)
 
+    @functools.cache  # it is asked for every lost file, and goes through all classes
+    def in_training(name: str) -> str:
+        return match_names("", [name], classes)[0].get(name, name)
+
     def of(path: str) -> tuple[str, str] | None:
         for split, folder in inner_first:
             inside = path.removeprefix(f"{folder}/") if folder else path
             if "/" in inside and (inside != path or not folder):
                 name = inside.split("/", 1)[0]
-                return split, match_names("", [name], classes)[0].get(name, name)
+                return split, in_training(name)
         return None
 
     return of

@@ -55,13 +55,22 @@ def from_python(
 
 def _named(images: ImageSet, of: Any) -> ImageSet:
     """The same with the paths that were given, where all were paths, each once."""
-    paths = tuple(map(os.fspath, of.pictures)) if isinstance(of, _Pairs) and of.all_paths else ()
+    paths = (
+        tuple(str(os.fsdecode(one)) for one in of.pictures) if isinstance(of, _Pairs) and of.all_paths else ()
+    )
     return replace(images, paths=paths) if paths and len(set(paths)) == len(paths) else images
 
 
 def _is_list_of_pictures(data: Any) -> bool:
     """Whether it holds pictures or paths, or arrays of different sizes: no array could be made of it."""
-    if hasattr(data, "shape") and str(getattr(data, "dtype", "")) != "object" and not hasattr(data, "iloc"):
+    kind = getattr(
+        getattr(data, "dtype", None), "kind", ""
+    )  # numpy's of objects, and of strings, old and new
+    if (
+        hasattr(data, "shape")
+        and (kind not in ("O", "U", "T") or data.shape == ())
+        and not hasattr(data, "iloc")
+    ):
         return False
     if not isinstance(data, Sequence) and not hasattr(data, "__len__"):
         return False

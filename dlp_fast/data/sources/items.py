@@ -13,11 +13,11 @@ from dlp_fast.config import DataConfig
 from dlp_fast.data import samples
 from dlp_fast.data.appearance import common_depth
 from dlp_fast.data.decode import ImageRejected, decode_picture, fit, to_rgb
+from dlp_fast.data.shards import IMAGE_KEYS
 from dlp_fast.data.sources.arrays import from_arrays
 from dlp_fast.data.sources.dataset import Dataset, target_size
 from dlp_fast.errors import DataError
 
-IMAGE_KEYS = ("image", "img", "picture", "jpg", "png")
 LABEL_KEYS = ("label", "labels", "fine_label", "class", "cls", "category", "target")
 Pixels = Image.Image | np.ndarray
 """An RGB picture, or samples of 16 bits [height, width], until it is known how many bits the set uses."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dlp_fast.config import DataConfig
 from dlp_fast.data.quarantine import IMAGE_SUFFIXES
+from dlp_fast.data.shards import IMAGE_KEYS, class_names_in
 from dlp_fast.data.sources.dataset import Dataset
-from dlp_fast.data.sources.items import IMAGE_KEYS, LABEL_KEYS, from_torchvision
+from dlp_fast.data.sources.items import LABEL_KEYS, from_torchvision
 from dlp_fast.data.sources.labels import refuse_unusable_names
 from dlp_fast.data.split_names import ROLE_OF, tell_validation
 from dlp_fast.errors import DataError
@@ -141,7 +140,7 @@ class _Pictures:
                 f"({', '.join(IMAGE_KEYS)}) and one of labels ({', '.join(LABEL_KEYS)}): rename them"
             )
         self._images, self._labels = table[image], table[label]
-        self.classes = _class_names(table.schema.metadata or {}, label)
+        self.classes = class_names_in(table.schema.metadata or {}, label)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -149,12 +148,3 @@ class _Pictures:
     def __getitem__(self, row: int) -> dict[str, Any]:
         image, label = self._images[row].as_py(), self._labels[row].as_py()
         return {"image": {"bytes": image} if isinstance(image, bytes) else image, "label": label}
-
-
-def _class_names(metadata: Mapping[bytes, bytes], label: str) -> list[str] | None:
-    """The names that Hugging Face keeps in the file for the numbers of its column `label`."""
-    try:
-        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
-        return [str(name) for name in names]
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -8,9 +8,7 @@ import hashlib
 import json
 import os
 import re
-import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +17,22 @@ import numpy as np
 from dlp_fast.config import DataConfig
 from dlp_fast.data.classes import tell_alike, tell_no_labels
 from dlp_fast.data.image_index import image_index
+from dlp_fast.data.quarantine import is_loss
 from dlp_fast.data.samples import Look
-from dlp_fast.data.scan import Progress, Quarantined, scan_files
+from dlp_fast.data.scan import Progress, Quarantined
 from dlp_fast.data.scan_answers import ScanRecord
-from dlp_fast.data.shards import (
-    IMAGE_KEYS,
-    ShardIndex,
-    file_system,
-    group_starts,
-    image_bytes,
-    open_parquet,
-)
+from dlp_fast.data.shards import ShardIndex, file_system
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.indexed import data_set
-from dlp_fast.data.sources.items import LABEL_KEYS
-from dlp_fast.data.sources.labels import refuse_unusable_names
-from dlp_fast.data.sources.unpacking import Unpacking, label_key
-from dlp_fast.data.split_names import is_split_name, role, tell_validation
+from dlp_fast.data.sources.shard_names import expanded
+from dlp_fast.data.sources.shard_scan import Entry, Refused, refused_item, scan_parquet, scan_tar
+from dlp_fast.data.split_names import tell_validation
 from dlp_fast.errors import DataError, ResourceError
 from dlp_fast.runs.cache_folder import cache_folder
 from dlp_fast.runs.files import write_atomic
 from dlp_fast.runs.names import listing, printable
 
-_VERSION = 1
-_SPAN = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")
-MOST_SHARDS = 100_000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An image in a shard: its record, whose path is shard and name; split: train, test or validation; label: name of
-    its class; offset: as in ShardIndex.
-    """
-
-    record: ScanRecord
-    split: str
-    label: str
-    offset: int
+_VERSION = 2
 
 
 def load_streamed(
@@ -68,54 +45,70 @@ def load_streamed(
     numbered by class, shard and name. Each shard is read once for the index, in a cache folder of ours, and again where
     it changed.
 
-    Raises DataError: no such shard, one that is compressed or damaged, no usable image of a class; ResourceError: no
-    package for the protocol, or no room for a shard.
+    Raises DataError: no such shard, one that is compressed or damaged, no usable image of a class or for training;
+    ResourceError: no package for the protocol, or no room for a shard.
     """
     addresses = _expand(address)
     entries: dict[str, list[tuple[int, Entry]]] = {}
-    quarantine: list[Quarantined] = []
+    left_out: list[Refused] = []
     for number, shard in enumerate(addresses):
         if progress:
             progress("indexing shards", number, len(addresses))
         found, refused = _indexed(shard, options)
-        quarantine += refused
+        left_out += refused
         for entry in found:
             entries.setdefault(entry.split, []).append((number, entry))
     if progress:
         progress("indexing shards", len(addresses), len(addresses))
-    if "train" not in entries:  # validation images alone are somebody's whole set
-        entries = {"train": [one for part in entries.values() for one in part]}
-    splits = {"train": entries["train"]}
-    validation, test = entries.get("validation", []), entries.get("test", [])
-    told = tell_validation(printable(address), len(validation), len(test), "image")
-    if test or validation:
-        splits["test"] = test or validation
+    quarantine = [one.item for one in left_out]
+    splits, used_as, told = _splits(printable(address), entries, left_out)
     indices: dict[str, ShardIndex] = {}
     for split, part in splits.items():
         known = indices["train"].classes if indices else None
         indices[split] = _index(address, addresses, part, known, quarantine)
-    label_of = {
-        entry.record.path: (split, entry.label) for split, part in splits.items() for _, entry in part
+    class_of = {
+        one.item.path: (used_as[one.split], one.label)
+        for one in left_out
+        if one.label is not None and one.split in used_as
     }
     name = re.sub(r"\W+$", "", addresses[0].rpartition("/")[2].partition(".")[0]) or "shards"
     made = data_set(
-        printable(name), indices, quarantine, options, class_of=label_of.get, loader=loader, progress=progress
+        printable(name), indices, quarantine, options, class_of=class_of.get, loader=loader, progress=progress
     )
     return dataclasses.replace(made, root=None, warnings=(*told, *made.warnings))
 
 
+def _splits(
+    where: str, entries: dict[str, list[tuple[int, Entry]]], left_out: list[Refused]
+) -> tuple[dict[str, list[tuple[int, Entry]]], dict[str, str], tuple[str, ...]]:
+    """(images to train and to test with, what images of each split are used as, what is to be said of it).
+
+    DataError where several splits are there, and no usable image of train.
+    """
+    seen = {*entries, *(one.split for one in left_out if one.label is not None and is_loss(one.item))}
+    if "train" not in entries:
+        if len(seen) > 1:
+            error = DataError(
+                f"{where}: no usable image of split train; there are images of {listing(sorted(seen))}. Name the "
+                "shards of training images train-…, or give those of one split alone"
+            )
+            error.quarantine = [one.item for one in left_out]
+            raise error
+        # those of one split alone are somebody's whole set
+        return {"train": [one for part in entries.values() for one in part]}, dict.fromkeys(seen, "train"), ()
+    validation, test = entries.get("validation", []), entries.get("test", [])
+    told = tell_validation(where, len(validation), len(test), "image")
+    if not test and not validation:
+        return {"train": entries["train"]}, {"train": "train"}, told
+    used_as = {"train": "train", ("test" if test else "validation"): "test"}
+    return {"train": entries["train"], "test": test or validation}, used_as, told
+
+
 def _expand(address: str) -> tuple[str, ...]:
     """The addresses of all shards, in the order of their names."""
-    span = _SPAN.fullmatch(address)
-    if span:
-        before, first, last, after = span.groups()
-        numbers = range(int(first), int(last) + 1)
-        if not 0 < len(numbers) <= MOST_SHARDS:
-            raise DataError(
-                f"{printable(address)}: {{{first}..{last}}} are {len(numbers):,} shards; expected 1 to "
-                f"{MOST_SHARDS:,}, from the lower number to the higher"
-            )
-        return tuple(f"{before}{i:0{len(first)}d}{after}" for i in numbers)
+    names = expanded(address)
+    if names is not None:
+        return names
     fs, path = file_system(address)
     if "*" not in path and "?" not in path:
         return (address,)
@@ -130,7 +123,7 @@ def _expand(address: str) -> tuple[str, ...]:
     return tuple(fs.unstrip_protocol(one) for one in found)
 
 
-def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Quarantined]]:
+def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Refused]]:
     """The entries of a shard, and what of it cannot be used: as remembered, where it is as it was."""
     fs, path = file_system(shard)
     limits = [options.max_megapixels, options.max_megabytes]
@@ -142,7 +135,7 @@ def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Quarant
     file = cache_folder() / "shards" / f"{key}.json"
     try:
         kept = json.loads(file.read_text(encoding="ascii"))
-        return [_entry(values) for values in kept["entries"]], [Quarantined(*q) for q in kept["refused"]]
+        return [_entry(values) for values in kept["entries"]], [refused_item(*of) for of in kept["refused"]]
     except (OSError, ValueError, LookupError, TypeError):
         pass  # not there, or of another form: made anew
     try:
@@ -153,7 +146,7 @@ def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Quarant
             f"{file.parent}: shards are indexed there, and it cannot be written ({error.strerror}); set DLP_FAST_CACHE "
             "to another folder"
         ) from None
-    scan = _scan_parquet if shard.endswith(".parquet") else scan_tar
+    scan = scan_parquet if shard.endswith(".parquet") else scan_tar
     try:
         with place as folder:
             entries, refused = scan(shard, Path(folder), options)
@@ -169,7 +162,7 @@ def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Quarant
         ) from None
     kept = {
         "entries": [[*dataclasses.astuple(e.record), e.split, e.label, e.offset] for e in entries],
-        "refused": [dataclasses.astuple(item) for item in refused],
+        "refused": [[*dataclasses.astuple(one.item), one.split, one.label] for one in refused],
     }
     write_atomic(file, json.dumps(kept).encode("ascii"))
     return entries, refused
@@ -178,101 +171,6 @@ def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Quarant
 def _entry(values: list[Any]) -> Entry:
     *record, look, split, label, offset = values
     return Entry(ScanRecord(*record, Look(*look)), split, label, offset)
-
-
-def scan_tar(shard: str, folder: Path, options: DataConfig) -> tuple[list[Entry], list[Quarantined]]:
-    """Fetched and unpacked into `folder`, which is gone afterwards; checked as any folder is."""
-    fs, path = file_system(shard)
-    name = path.rpartition("/")[2]
-    local = folder / name
-    fs.get_file(path, str(local))
-    pack = Unpacking(local, folder / "files", options, printable(shard))  # tells of a damaged one
-    try:
-        with tarfile.open(local, "r:") as tar:
-            places = {info.name: info for info in reversed(tar.getmembers()) if info.isreg()}
-    except tarfile.ReadError:
-        raise DataError(
-            f"{printable(shard)}: compressed, so that no image in it can be read by itself; unpack it to .tar, or give "
-            "a local copy without file://, which is unpacked"
-        ) from None
-    pack.run("")
-    of_file: dict[str, str] = {}
-    for inside in pack.members:
-        label = pack.labels.get(label_key(inside)) if pack.labels is not None else None
-        placed = inside if label is None else f"{label}/{inside}"
-        if (folder / "files" / placed).is_file():
-            of_file[placed] = inside
-    records, rejected = _scanned(folder / "files", list(of_file), options)
-    refused = [dataclasses.replace(q, path=f"{name}/{of_file[q.path]}") for q in rejected]
-    refused += [dataclasses.replace(q, path=f"{name}/{q.path}") for q in pack.refused]
-    entries = []
-    for record in records:
-        inside = of_file[record.path]
-        folders = inside.split("/")[:-1]
-        label = pack.labels[label_key(inside)] if pack.labels is not None else (folders or [""])[-1]
-        if not label:
-            refused.append(
-                Quarantined(f"{name}/{inside}", "unreadable", "in no folder, and no label beside it")
-            )
-            continue
-        split = next((role(part) for part in folders[:-1] if is_split_name(part)), None) or _role(name)
-        place = places[pack.members[inside]]
-        own = dataclasses.replace(record, path=f"{name}/{inside}", mtime_ns=0)
-        entries.append(Entry(own, split, label, place.offset_data))
-    return entries, refused
-
-
-def _scan_parquet(shard: str, folder: Path, options: DataConfig) -> tuple[list[Entry], list[Quarantined]]:
-    """Row group by row group."""
-    table = open_parquet(shard)
-    name = shard.rpartition("/")[2]
-    names = table.schema_arrow.names
-    image = next((one for one in names if one in IMAGE_KEYS), None)
-    label = next((one for one in names if one in LABEL_KEYS), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{printable(shard)} has {', '.join(map(printable, names))}; expected an image ({', '.join(IMAGE_KEYS)}) "
-            f"and a label ({', '.join(LABEL_KEYS)})"
-        )
-    words = _label_names(table.schema_arrow.metadata or {}, label)
-    entries, refused = [], []
-    for group, start in enumerate(group_starts(table)):
-        columns = table.read_row_group(group, columns=[image, label])
-        labels = [_label(value, words, shard) for value in columns.column(label).to_pylist()]
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            for k, content in enumerate(map(image_bytes, columns.column(image).to_pylist())):
-                (Path(place) / f"{start + k:012d}").write_bytes(content)
-            records, rejected = _scanned(Path(place), sorted(os.listdir(place)), options)
-        refused += [dataclasses.replace(q, path=f"{name}/{q.path}") for q in rejected]
-        for record in records:
-            row = int(record.path)
-            own = dataclasses.replace(record, path=f"{name}/{record.path}", mtime_ns=0)
-            entries.append(Entry(own, _role(name), labels[row - start], row))
-    return entries, refused
-
-
-def _scanned(root: Path, paths: list[str], options: DataConfig) -> tuple[list[ScanRecord], list[Quarantined]]:
-    limits = options.model_dump(include={"max_megapixels", "max_megabytes", "workers"})
-    return scan_files(root, paths, **limits)
-
-
-def _label_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
-    """Names of the classes that Hugging Face keeps beside whole numbers."""
-    try:
-        return json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
-    except (LookupError, ValueError, TypeError):
-        return None
-
-
-def _label(value: Any, words: list[str] | None, shard: str) -> str:
-    known = words is not None and isinstance(value, int) and 0 <= value < len(words)
-    text = words[value] if known else "" if value is None else str(value)
-    refuse_unusable_names([text or "."], printable(shard))
-    return text
-
-
-def _role(name: str) -> str:
-    return role(name.partition(".")[0]) or "train"
 
 
 def _index(
@@ -312,7 +210,8 @@ def _told_of_classes(
         )
         error.quarantine = quarantine
         raise error
-    strange = [name for name in by_class if known is not None and name not in known]
+    trained_on = frozenset(by_class if known is None else known)
+    strange = [name for name in by_class if name not in trained_on]
     if strange:
         raise DataError(f"{where}: class {listing(strange)} of the test set is none of those trained on")
     return (*tell_alike(where, by_class), *tell_no_labels(where, by_class))

@@ -19,12 +19,10 @@ from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.indexed import data_set
 from dlp_fast.data.sources.labels import by_bytes, refuse_unusable_names
 from dlp_fast.data.sources.table_text import Row, read_rows, western
-from dlp_fast.data.split_names import tell_validation
+from dlp_fast.data.split_names import ROLE_OF, tell_validation
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import counted, listing, printable
 
-TRAIN, TEST = ("train", "training"), ("test", "testing")
-VALIDATION = ("val", "valid", "validation", "dev", "eval")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
 
@@ -83,7 +81,8 @@ def index_table(
     if any(row.split for row in rows):
         splits, more = _by_split(rows, where, needed="test")
         rows, warnings = splits["test"], warnings + more
-    unknown = by_bytes([row.label for row in rows if row.label not in classes])
+    known = frozenset(classes)
+    unknown = by_bytes([row.label for row in rows if row.label not in known])
     if unknown:
         raise DataError(
             f"{where}: label {listing(unknown, 4)} is none of the {len(classes)} classes trained on "
@@ -198,21 +197,16 @@ def _by_split(rows: list[Row], where: str, needed: str = "train") -> tuple[dict[
     """Training and test rows, where there are any; and what is to be said of the others. DataError where there are none
     of the split `needed`.
     """
-    known = {
-        name: kind
-        for kind, names in (("train", TRAIN), ("test", TEST), ("val", VALIDATION))
-        for name in names
-    }
     parts: dict[str, list[Row]] = {}
     for row in rows:
-        kind = known.get(row.split.lower(), "train" if not row.split else None)
+        kind = ROLE_OF.get(row.split.casefold()) if row.split else "train"
         if kind is None:
             raise DataError(
                 f"{where}: row {row.number} is of split {printable(row.split)!r}; expected train, test or validation"
             )
         parts.setdefault(kind, []).append(row)
     seen = ", ".join(sorted(parts))
-    validation, test = parts.pop("val", []), parts.get("test", [])
+    validation, test = parts.pop("validation", []), parts.get("test", [])
     warnings = list(tell_validation(where, len(validation), len(test), "row"))
     if validation and not test:
         parts["test"] = validation

@@ -40,7 +40,8 @@ def json_records(table: Path, where: str) -> tuple[list[str], Iterator[tuple[int
 
 def _lines(text: str, where: str) -> list[tuple[int, Any]]:
     numbered = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # `read_text` made each line end "\n"; splitlines would cut strings, too, at U+2028 and U+0085
+    for number, line in enumerate(text.split("\n"), start=1):
         try:
             if line.strip():
                 numbered.append((number, json.loads(line)))
