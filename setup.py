@@ -122,7 +122,7 @@ class CMakeBuild(build_ext):
         nvcc = find_nvcc(torch_dir)
         for compiler in [nvcc, None] if nvcc else [None]:
             try:
-                self._build(torch_dir, target, compiler)
+                self.configure_and_compile(torch_dir, target, compiler)
             except subprocess.CalledProcessError:
                 asked = [name for name in ("DLP_FAST_CUDA", "DLP_FAST_NATIVE") if os.environ.get(name) == "1"]
                 if compiler and asked:
@@ -151,7 +151,7 @@ class CMakeBuild(build_ext):
             "all augmentation are then much slower. Mend that and run `pip install .` again."
         )
 
-    def _build(self, torch_dir: Path, target: Path, nvcc: str | None) -> None:
+    def configure_and_compile(self, torch_dir: Path, target: Path, nvcc: str | None) -> None:
         """Configure and compile; CalledProcessError where either fails."""
         sanitize = os.environ.get("DLP_FAST_SANITIZE", "0") == "1"
         facts = self.inplace and importlib.util.find_spec("pybind11") is not None

@@ -60,7 +60,7 @@ class TestNvccThatFails:
         monkeypatch.setitem(inside, "torch_root", lambda: tmp_path)
         monkeypatch.setitem(inside, "find_nvcc", lambda _: "/cuda/bin/nvcc")
         monkeypatch.setattr(setup["shutil"], "which", lambda name, **_: f"/bin/{name}")
-        monkeypatch.setattr(build, "_build", compile_)
+        monkeypatch.setattr(build, "configure_and_compile", compile_)
         for name in ("DLP_FAST_CUDA", "DLP_FAST_NATIVE"):
             monkeypatch.delenv(name, raising=False)
         command = build(setuptools.Distribution())

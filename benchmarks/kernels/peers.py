@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 
 CHUNK = 128  # rows at a time, as TRL's entropy_from_logits takes them
-ALPHA = (
-    6554 / 32768
-)  # 0.2 as trigger injection's fixed point has it, exact in fp32: peers round the same numbers
+# 0.2 as trigger injection's fixed point has it, exact in fp32: peers round the same numbers
+ALPHA = 6554 / 32768
 
 
 def logits(n: int, classes: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

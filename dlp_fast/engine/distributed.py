@@ -224,7 +224,7 @@ def joined(sync: bool = False) -> Iterator[Ranks]:
         yield ranks
         dist.barrier()
     except BaseException as error:
-        _end(ranks, watch, error)
+        end(ranks, watch, error)
         raise
     watch.close()
     dist.destroy_process_group()
@@ -237,7 +237,7 @@ def _exit_code(error: BaseException) -> int:
     return getattr(error, "exit_code", 1)
 
 
-def _end(ranks: Ranks, watch: Watch, error: BaseException) -> None:
+def end(ranks: Ranks, watch: Watch, error: BaseException) -> None:
     """Tell the other ranks; raises instead of `error` where another rank ended the run, or the rank has to be named."""
     code = _exit_code(error)
     first = watch.post(code, str(error))

@@ -70,7 +70,7 @@ def inject_trigger(
     else:
         faults = torch.ops.dlp_fast.inject_trigger_out(_dense(images), which, *table, affine, out)
     if check and on_gpu:
-        _check_faults(faults, which, len(triggers))
+        check_faults(faults, which, len(triggers))
     return out
 
 
@@ -210,7 +210,7 @@ def _check_range(which: Tensor, triggers: int) -> None:
         )
 
 
-def _check_faults(faults: Tensor, which: Tensor, triggers: int) -> None:
+def check_faults(faults: Tensor, which: Tensor, triggers: int) -> None:
     """Reads what the device noted, int64 [2]: the first image whose number is out of range, whose record is damaged."""
     number, damaged = faults.tolist()
     if number >= 0:

@@ -271,7 +271,7 @@ def test_the_others_are_told_the_exit_code_that_this_one_ends_with(error, code):
             pass
 
     watch = Told()
-    distributed._end(Ranks(0, 2), watch, error)
+    distributed.end(Ranks(0, 2), watch, error)
     assert watch.code == code
 
 

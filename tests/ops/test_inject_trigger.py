@@ -594,7 +594,7 @@ def test_plain_torch_leaves_an_image_with_a_bad_number_alone(monkeypatch):
 def test_what_a_gpu_notes_is_told(faults, told):
     which = torch.tensor([0, 99 if faults[0] == 1 else 0, 1])
     with pytest.raises(ValueError, match=told) if told else contextlib.nullcontext():
-        face._check_faults(torch.tensor(faults), which, 5)
+        face.check_faults(torch.tensor(faults), which, 5)
 
 
 @pytest.mark.cuda
