@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_a_case_whose_result_is_wrong_is_told_and_the_others_go_on(kernels, rehe
     monkeypatch.setattr(
         kernels["cases"],
         "select",
-        lambda *given, **how: (got := right(*given, **how))._replace(lowest=got.lowest.flip(0)),
+        lambda *given, **how: SimpleNamespace(lowest=right(*given, **how).lowest.flip(0)),
     )
     cases = kernels["cases"]
     monkeypatch.setattr(kernels["events"], "PARTS", (cases.selections, cases.small_ranking))
