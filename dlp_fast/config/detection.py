@@ -150,6 +150,17 @@ class DetectionConfig(Section):
     min_abounding: int = Field(20, ge=2)
     """Where marks abound: different images of a mark whose labels must be known half as well again for it to count.
     Measured on digits: groups of a rare style have up to 13."""
+    min_apart: float = Field(8.0, gt=0)
+    """Where marks abound, small groups are grown, and count from this Ashman's D on. Measured (docs/decisions/020):
+    grown poison of the digits 8.4 to 30, their styles up to 9.3, with fewer images and a lower purity."""
+    min_grown_purity: float = Field(0.8, gt=0, le=1)
+    """And from this purity on. Measured there: poison 0.87 to 0.99, styles that are so far apart 0.47 to 0.69."""
+    min_together: float = Field(0.3, gt=0, le=1)
+    """Grown marks count together, however small, where so many of the classes, and three at least, have one whose
+    labels are as little known as `min_abounding` demands of a single one."""
+    max_taken_for_one: float = Field(0.5, gt=0, le=1)
+    """And where no class is what the network without these labels takes more than this share of their images for; else
+    they are images that were changed, and shown."""
     max_support_p: float = Field(1e-3, gt=0, lt=1)
     """And probability of that by chance."""
     min_outlasting: float = Field(0.8, ge=0)

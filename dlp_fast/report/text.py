@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from dlp_fast.detection.verdict import changed_told
 from dlp_fast.runs.contents import caution, holds_of
 
 
@@ -58,7 +59,13 @@ def notes(results: dict[str, Any]) -> list[str]:
             f"{results['stage3_detections']} of the suspected images were found only in the last round of stage 3, "
             "after the model had learnt their labels: raise finetuning.rounds (in another --out)."
         )
-    for mark in results["detection"].get("marks", []):
+    marks = results["detection"].get("marks", [])
+    changed = [(mark["images"], mark["class"]) for mark in marks if mark.get("changed")]
+    if changed and results["verdict"]["kind"] != "cannot tell":  # whose reasons say so
+        said.append(changed_told(changed))
+    for mark in marks:
+        if mark.get("changed"):
+            continue
         if mark.get("copies") is not None:
             said.append(
                 f"{mark['images']} images of class {mark['class']} were learnt as one, and {mark['copies']:.0%} of "
