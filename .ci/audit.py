@@ -29,9 +29,7 @@ def told(output: str, errors: str) -> tuple[int, list[str]]:
     skipped = sum("skip_reason" in package for package in packages)
     said = f"audit: {len(packages) - skipped} packages looked up, {len(found)} known vulnerabilities"
     if skipped == len(packages):
-        return 0, [
-            "audit skipped: what answers for the data base of vulnerabilities knows none of the packages"
-        ]
+        return 0, ["audit skipped: what answers for the data base of vulnerabilities knows none of the packages"]
     return int(bool(found)), [*found, said + (f", {skipped} not known there" if skipped else "")]
 
 

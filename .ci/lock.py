@@ -30,9 +30,7 @@ def lines_of(report: dict) -> list[str]:
     lines = []
     for item in report["install"]:
         about, digests = item["metadata"], item["download_info"]["archive_info"]["hashes"]
-        lines.append(
-            f"{about['name'].lower().replace('_', '-')}=={about['version']} --hash=sha256:{digests['sha256']}"
-        )
+        lines.append(f"{about['name'].lower().replace('_', '-')}=={about['version']} --hash=sha256:{digests['sha256']}")
     return sorted(lines)
 
 
