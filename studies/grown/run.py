@@ -83,7 +83,7 @@ def row(name: str, seed: int, threads: int) -> dict[str, Any]:
     result = defend(
         images, labels, preset="scan", flip=False, quiet=True, seed=seed, threads=threads, device="cpu"
     )
-    suspected = result.suspected_poisoned.numpy()
+    suspected = result.suspected_poisoned.numpy()  # ids
     verdict = result.results["verdict"]
     return {
         "set": name,
@@ -91,8 +91,8 @@ def row(name: str, seed: int, threads: int) -> dict[str, Any]:
         "verdict": verdict["kind"],
         "classes": sorted({target["class"] for target in verdict["targets"]}),
         "poisoned": int(poisoned.sum()),
-        "suspected": int(suspected.sum()),
-        "suspected_and_poisoned": int((suspected & poisoned).sum()),
+        "suspected": len(suspected),
+        "suspected_and_poisoned": int(poisoned[suspected].sum()),
         "changed": sum(mark["images"] for mark in result.results["detection"]["marks"] if mark["changed"]),
     }
 
