@@ -1,4 +1,4 @@
-"""How far the weights of several processes are from those of one, in fp32 and in fp64, and whether the ids are the same.
+"""How far the weights of several processes are from those of one, in fp32 and in fp64, and whether ids are the same.
 
 What is left of a difference in fp64, where rounding is 10^-9 times as large, would have another cause: the order of
 images, their augmentation, averages, or what batch norm sees.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TINY, finish, places, session, training_data, work_together
+from tiny import TINY, finish, places, session, slurm_places, training_data, work_together
 
 from dlp_fast.config import build
 from dlp_fast.engine.device import choose_compute
@@ -321,8 +321,9 @@ def texts(folder: Path, world: int = 2) -> list[str]:
 
 
 class TestTogether:
-    def test_what_ranks_tell_each_other(self, tmp_path):
-        children = work_together(2, collectives, (tmp_path,), tmp_path)
+    @pytest.mark.parametrize("launcher", [places, slurm_places])
+    def test_what_ranks_tell_each_other(self, tmp_path, launcher):
+        children = work_together(2, collectives, (tmp_path,), tmp_path, launcher)
         assert [finish(child, 60) for child in children] == [0, 0], texts(tmp_path)
 
     def test_an_error_on_one_rank_ends_all(self, tmp_path):

@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import CONFIG, ROOT, finish, options, places, start, start_together
-
+from tiny import CONFIG, ROOT, finish, options, places, slurm_places, start, start_together
 
 QUICK = {"supervised": {"epochs": 2, "min_steps": 0}, "finetuning": {"steps": 12, "norm_batches": 4}}
 
@@ -82,6 +81,15 @@ def test_a_signal_to_any_rank_saves_and_ends_all(tmp_path):
     os.kill(children[1].pid, signal.SIGTERM)
     assert [finish(child, 60) for child in children] == [143, 143], told(tmp_path / "logs")
     assert told(tmp_path / "logs").count("stopped by SIGTERM") == 1
+
+
+@pytest.mark.slow
+def test_slurm(whole, tmp_path):
+    """The command itself, as srun starts it."""
+    (tmp_path / "logs").mkdir()
+    children = start_together(2, arguments(tmp_path / "run"), tmp_path / "logs", slurm_places)
+    assert [finish(child) for child in children] == [0, 0], told(tmp_path / "logs")
+    assert findings(tmp_path / "run") == whole
 
 
 @pytest.mark.slow
