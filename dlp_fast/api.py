@@ -22,8 +22,8 @@ from dlp_fast.config import (
 )
 from dlp_fast.data import sources
 from dlp_fast.engine.device import SLOW_BF16, choose_compute, slow_bf16
-from dlp_fast.engine.distributed import Ranks, joined
 from dlp_fast.engine.inference import score
+from dlp_fast.engine.parts import Ranks, ranks_of
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import load
@@ -93,7 +93,7 @@ def execute(
 ) -> Result:
     """Run `config`, or go on with it where its run folder holds an unfinished run of the same configuration. Processes
     launched together (torchrun, srun) work on one run and all get its Result; rank 0 alone writes and prints."""
-    with joined(config.sync_batch_norm) as ranks:
+    with ranks_of(config.sync_batch_norm, config.batch_parts) as ranks:
         return _execute(config, dataset, quiet or not ranks.leads, keep and ranks.leads, ranks)
 
 

@@ -48,6 +48,12 @@ class Finished:
     compute: Compute
     power: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def labels_seen(self) -> torch.Tensor:
+        """int64 [n], as detection saw them, before a person's decisions."""
+        attack = self.prepared.attack
+        return attack.labels if attack else self.prepared.dataset.train.labels
+
     @cached_property
     def samples(self) -> dict[str, Sequence[Any]]:
         """The columns of samples.csv: made once, of what may be millions of images."""
@@ -60,10 +66,7 @@ class Finished:
 def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
     """results.json of a run of `config`: verdict, what stages and detection are worth, where it was made."""
     found, dataset, data = run.found, run.prepared.dataset, run.prepared.data
-    attack, classes = run.prepared.attack, run.prepared.dataset.train.classes
-    labels = (
-        attack.labels if attack else dataset.train.labels
-    )  # as detection saw them, before a person's decisions
+    attack, classes, labels = run.prepared.attack, dataset.train.classes, run.labels_seen
     said = verdict(
         found.findings,
         found.max_subthreshold_score,
@@ -148,7 +151,7 @@ def write_run(
     targets = list(dict.fromkeys(target["label"] for target in results["verdict"]["targets"]))
     exhibits = gather(
         data.images,
-        data.labels,
+        run.labels_seen,
         found.selection,
         targets,
         found.first.loss,
@@ -168,7 +171,7 @@ def finding_members(found: Defense, labels: torch.Tensor) -> list[torch.Tensor]:
     """int64 ids of the images of each of `found.findings`. Those of stage 3 are what is suspected of their class and of
     no finding of stage 1.
 
-    Args: labels: int64 [n].
+    Args: labels: int64 [n], as stage 3 had them, after a person's relabeling.
     """
     suspected = found.selection.suspected_poisoned
     late = suspected[~torch.isin(suspected, torch.cat([suspected[:0], *found.members]))]
