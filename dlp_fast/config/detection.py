@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from dlp_fast.config.section import Section
 
@@ -231,6 +231,9 @@ class DetectionConfig(Section):
     power: int = Field(0, ge=0, le=200)
     """Rounds that tell what would have been found: each plants own triggers (patch, blend, warp; 0.3 to 2 % of all
     images) in a copy of the set, one in every third class, and takes one more stage 1."""
+    power_scans: int = Field(0, ge=0, le=1000)
+    """Trials of each own trigger (patch, blend; 0.1 to 3 % of all images) by the scan for marks alone, in copies of the
+    set: which it would have seen. No network is trained; a copy takes about as long as the scan of the set."""
     learning_curves: LearningCurvesConfig = LearningCurvesConfig()
     """How groups of learning curves are proposed."""
     static_patterns: StaticPatternsConfig = StaticPatternsConfig()
@@ -238,3 +241,14 @@ class DetectionConfig(Section):
     high_loss_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of all images, those of the highest mean loss, whose labels are not used: poison that is not yet learnt
     looks like a wrong label. They serve as unlabeled images. It costs accuracy (docs/finetuning.md)."""
+
+    @field_validator("power_scans")
+    @classmethod
+    def _has_a_scan(cls, trials: int, others: ValidationInfo) -> int:
+        scans = "static_patterns" in others.data.get("proposals", ("static_patterns",))
+        if trials and not (scans and others.data.get("method", "learning_curves") == "learning_curves"):
+            raise ValueError(
+                "there is no scan for marks to try: leave detection.method at learning_curves and static_patterns in "
+                "detection.proposals, or give 0"
+            )
+        return trials
