@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -35,11 +35,14 @@ Made = TypeVar("Made")
 class Ranks:
     """The processes of a run as one of them sees them; see ALONE for one process.
 
-    Attributes: rank, world: its number, and how many there are; leads: whether it decides and writes.
+    Attributes: rank, world: its number, and how many there are; leads: whether it decides and writes; views: of each
+    part of a batch that it works on, one of its own; parts: of every batch, None: one a rank (see engine.parts).
     """
 
     def __init__(self, rank: int = 0, world: int = 1, sync: bool = False, watch: Watch | None = None):
         self.rank, self.world, self.sync, self.watch = rank, world, sync and world > 1, watch
+        self.views: list[Ranks] = [self]
+        self.parts: int | None = None
 
     @property
     def leads(self) -> bool:
@@ -78,6 +81,18 @@ class Ranks:
     def weighted(self, mean: Tensor, count: int, least: int = LEAST) -> Tensor:
         """`mean`, of this rank's part of a batch of `count`, as a part of the mean over the batch."""
         return mean if self.world == 1 else mean * self.weight(count, least)
+
+    def sizes(self, count: int, least: int = LEAST) -> list[int]:
+        """Images of each of `views` in a batch of `count`."""
+        return [len(view.part(torch.arange(count), least)) for view in self.views]
+
+    def backward(self, model: nn.Module, losses: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Gradients of the loss of the whole batch; `losses` gives, of each of `views`, (loss, further scalars) as
+        parts of those of the whole batch, and is asked for the next when the one before is done with. Returns the sums.
+        """
+        ((loss, *others),) = losses
+        loss.backward()
+        return self.reduce(model, loss, *others)
 
     def forward(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Context of a training forward pass: with `sync`, batch norm over all ranks."""
@@ -199,20 +214,22 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined(sync: bool = False) -> Iterator[Ranks]:
-    """The Ranks of this run, as torchrun or srun launched them; ALONE where nobody did.
+def joined(sync: bool = False, kind: Callable[..., Ranks] | None = None) -> Iterator[Ranks]:
+    """The Ranks of this run, as torchrun or srun launched them; ALONE where nobody did. `kind`: makes them from what
+    Ranks takes; None: plain ones.
 
     An error on one rank ends all of them: the first to fail tells why, the others raise EndedElsewhere.
     """
     place = launched()
     if place.world == 1:
-        yield ALONE
+        yield kind(sync=sync) if kind else ALONE
         return
     # what the rendezvous gives is a generator of one
     store, _, _ = next(iter(dist.rendezvous("env://", place.rank, place.world, timeout=MEET)))
     watch = Watch(dist.PrefixStore("dlp_fast", store.clone()), place.rank, place.world)
     ranks = Ranks(place.rank, place.world, sync, watch)
     try:
+        ranks = kind(place.rank, place.world, sync, watch) if kind else ranks
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
             backend,

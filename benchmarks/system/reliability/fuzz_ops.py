@@ -192,8 +192,9 @@ PROMISE = Promise(
     "every native op gives what its plain-torch reference gives",
     "random shapes, strides, dtypes and extreme values by hypothesis, the same number for each op",
     trials,
-    full=2000,
+    full=20_000,
     sample=100,
+    part=1_000,
 )
 
 if __name__ == "__main__":

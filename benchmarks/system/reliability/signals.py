@@ -68,6 +68,7 @@ PROMISE = Promise(
     trials,
     full=40,
     sample=4,
+    part=8,
 )
 
 if __name__ == "__main__":

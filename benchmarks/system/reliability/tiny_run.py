@@ -19,7 +19,9 @@ from tiny import (  # noqa: E402
     picture,
     session,
     start,
+    start_together,
     training_data,
+    work_together,
 )
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "picture",
     "session",
     "start",
+    "start_together",
     "training_data",
+    "work_together",
 ]
 
 SAME = ("model.safetensors", "samples.csv", "classes.json", "predictions.safetensors")
