@@ -212,3 +212,34 @@ def test_a_kept_result_is_read(kernels):
     assert ("entropy [50000, 10]", "eager") in kernels["summarize"].ratios(
         kernels["summarize"].read_result(kept)
     )
+
+
+def test_what_a_release_holds_is_read(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.system import release_build
+
+    assert release_build.as_torch_list(("80-real", "100-real", "120")) == "8.0;10.0;12.0+PTX"
+    usage = """Fatbin elf code:
+arch = sm_80
+Resource usage:
+ Common:
+  GLOBAL:0
+ Function one:
+  REG:55 STACK:0 SHARED:28832 LOCAL:0
+ Function two:
+  REG:40 STACK:216 SHARED:0 LOCAL:0
+Fatbin elf code:
+arch = sm_120
+ Function one:
+  REG:57 STACK:0 SHARED:28832 LOCAL:0
+Fatbin elf code:
+arch = sm_80
+ Function three:
+  REG:64 STACK:8 SHARED:0 LOCAL:0
+"""
+    found = release_build.contents(usage, "PTX file    1: one.sm_120.ptx\nPTX file    2: two.sm_120.ptx\n")
+    assert found["architectures"] == {
+        "80": {"kernels": 3, "most_registers": 64, "most_stack": 216},
+        "120": {"kernels": 1, "most_registers": 57, "most_stack": 0},
+    }
+    assert found["ptx"] == ["120"]
