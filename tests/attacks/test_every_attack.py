@@ -19,7 +19,8 @@ WITH_COVER = {
     "wanet": 1,
     "wanet-strong": 1,
     "adaptive-blend": 1,
-    "adaptive-patch": 2, "soft-focus": 1,
+    "adaptive-patch": 2,
+    "soft-focus": 1,
     "tact": 1,
     "input-aware": 1,
 }
