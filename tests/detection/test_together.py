@@ -235,9 +235,8 @@ def test_what_the_network_takes_them_for_is_counted():
     pixels = torch.randint(0, 256, (300, 8, 8, 3), generator=generator).to(torch.uint8)
     labels = torch.arange(300) % 3
     pixels[:, 0, 0, 0] = (torch.arange(300) * 7 % 3).to(torch.uint8)  # what is shown
-    seen = Observed(
-        ResidentImages(pixels), labels, 3, torch.rand(9, 300, generator=generator), torch.rand(9, 300, generator=generator)
-    )  # fmt: skip
+    entropy, loss = (torch.rand(9, 300, generator=generator) for _ in range(2))
+    seen = Observed(ResidentImages(pixels), labels, 3, entropy, loss)
     ids = np.arange(0, 60, 3)
     groups = [
         Group(GROWN, 0, ids, np.ones(20), {"purity": 0.9, APART: 9.0}),
