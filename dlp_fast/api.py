@@ -30,7 +30,7 @@ from dlp_fast.models.classifier import load
 from dlp_fast.models.registry import check_name
 from dlp_fast.models.starting import check_options
 from dlp_fast.pipeline import defend as run_stages
-from dlp_fast.power.trials import power
+from dlp_fast.power.scans import power_of
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
 from dlp_fast.preparation.prepare import prepare
@@ -136,7 +136,7 @@ def _execute(
             log.say("what the model says of all images, and the report")
             after = replace(prepared, data=replace(data, labels=overrides.relabeled(data.labels)))
             scores = score(session, found.model, after.data)
-            tried = power(session, data, found, config)
+            tried = power_of(session, data, found, config)
             finished = Finished(after, found, scores, overrides, compute, tried)
             results = ranks.agreed(lambda: results_of(finished, config))
         model = classifier_of(finished, config.model, results["model"]["holds"])

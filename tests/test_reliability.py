@@ -83,3 +83,35 @@ def test_the_page_takes_the_table(tmp_path):
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "former" not in text
     assert text.count("| it holds | by trial | 1,200 of 1,201 | `python -m m` |") == 1
+
+
+def test_a_run_that_ended_before_its_signal_is_not_counted_and_begun_anew(monkeypatch, tmp_path):
+    """Every second run is over when its signal is due: as many trials as were asked for, each of a signal sent."""
+    from benchmarks.system.reliability import signals
+
+    class Child:
+        pid, begun = 12345, 0
+
+        def __init__(self):
+            Child.begun += 1
+            self.alive = Child.begun % 2 == 0
+
+        def is_alive(self):
+            return self.alive
+
+    def begin(run):
+        assert not (run / "over").exists()  # what the one before left is gone
+        run.mkdir(exist_ok=True)
+        (run / "over").touch()
+        run.with_suffix(".log").touch()
+        return Child()
+
+    sent = []
+    monkeypatch.setattr(signals, "begin", begin)
+    monkeypatch.setattr(signals, "finish", lambda child: 0)
+    monkeypatch.setattr(signals, "hashes", lambda run: {})
+    monkeypatch.setattr(signals.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(signals.os, "kill", lambda pid, number: sent.append(number))
+    monkeypatch.setattr(signals, "SIGNALS", (signals.signal.SIGPIPE,))
+    found = list(signals.trials(4, random.Random(0), tmp_path))
+    assert len(sent) == 4 and len(found) == 5 and all(trial.kept for trial in found)

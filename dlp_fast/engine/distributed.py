@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from dlp_fast.engine.pace import PACE
 from dlp_fast.engine.synced_batch_norm import batch_norms, join_statistics, synced
-from dlp_fast.engine.watch import LOST, Watch, in_words
-from dlp_fast.errors import DataError, DlpError, EndedElsewhere, RankFailed, ResourceError
+from dlp_fast.engine.watch import Watch, in_words
+from dlp_fast.errors import DataError, DlpError, EndedElsewhere, RankFailed
 from dlp_fast.runs.checkpoint import flatten, unflatten
 from dlp_fast.runs.launched import launched
 
@@ -101,12 +101,14 @@ class Ranks:
     @torch.no_grad()
     def reduce(self, model: nn.Module, *parts: Tensor) -> tuple[Tensor, ...]:
         """After a backward pass: gradients and `parts` (scalars) are summed over the ranks, running statistics of batch
-        norm averaged, in one all-reduce. Returns the sums of `parts`; alone, changes nothing.
+        norm averaged (unless `sync`: then they are equal), in one all-reduce. Returns the sums of `parts`; alone,
+        changes nothing.
         """
         if self.world == 1:
             return parts
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        statistics = [t for m in batch_norms(model) for t in (m.running_mean, m.running_var)]
+        layers = [] if self.sync else batch_norms(model)
+        statistics = [t for m in layers for t in (m.running_mean, m.running_var)]
         tensors = [*gradients, *statistics, *parts]
         flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
         with in_words(flat.device):
@@ -239,15 +241,22 @@ def joined(sync: bool = False, kind: Callable[..., Ranks] | None = None) -> Iter
         yield ranks
         dist.barrier()
     except BaseException as error:
-        _end(ranks, watch, error)
+        end(ranks, watch, error)
         raise
     watch.close()
     dist.destroy_process_group()
 
 
-def _end(ranks: Ranks, watch: Watch, error: BaseException) -> None:
+def _exit_code(error: BaseException) -> int:
+    """The exit code that a process ends with by `error`."""
+    if isinstance(error, SystemExit):  # sys.exit() and sys.exit(None) are 0, a text is printed and 1
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return getattr(error, "exit_code", 1)
+
+
+def end(ranks: Ranks, watch: Watch, error: BaseException) -> None:
     """Tell the other ranks; raises instead of `error` where another rank ended the run, or the rank has to be named."""
-    code = getattr(error, "exit_code", LOST if isinstance(error, ResourceError) else 1)
+    code = _exit_code(error)
     first = watch.post(code, str(error))
     over = watch.ended()
     watch.linger()

@@ -37,8 +37,8 @@ from dlp_fast.selection.table import samples_table
 
 @dataclass(frozen=True)
 class Finished:
-    """A run whose stages are done: scores: what the clean model says of every training image; power: what detection
-    would have found, see power.trials.
+    """A run whose stages are done: scores: what the clean model says of every training image; power: what would have
+    been found, by the option that asks for it, see power.scans.
     """
 
     prepared: Prepared
@@ -46,7 +46,7 @@ class Finished:
     scores: Scores
     overrides: Overrides
     compute: Compute
-    power: list[dict[str, Any]] = field(default_factory=list)
+    power: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def labels_seen(self) -> torch.Tensor:
@@ -75,6 +75,7 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         len(found.first.entropy),
         config.detection,
         _flat(found, labels, config),
+        [mark for mark in found.marks if mark.changed],
     )
     test = make_test_set(dataset, attack, run.compute.device)
     metrics = stage_metrics(found, test, data, config)
@@ -88,8 +89,8 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         | {
             "findings": [finding.as_json() for finding in found.findings],
             "marks": [mark.as_json() | {"class": printable(classes[mark.label])} for mark in found.marks],
-            "power": run.power,
-        },
+        }
+        | run.power,
         "decisions": run.overrides.counts,
         "stage3_detections": found.stage3_detections,
         "label_agreement": label_agreement(config, found, data.labels, run.scores.prediction),

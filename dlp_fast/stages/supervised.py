@@ -93,7 +93,7 @@ def supervised(
         seed_step(model, data.seed, STREAM, step, session.ranks.rank)
         one_step(*inputs)
         if k == per_epoch - 1:
-            scores = score(session, model, data)
+            scores = score(session, model, data, other=True)
             for of, values in seen.items():
                 values[epoch] = getattr(scores, of)
             prediction.copy_(scores.prediction)

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from tiny import TINY, finish, places, session, slurm_places, training_data, work_together
 
 from dlp_fast.config import build
+from dlp_fast.engine import distributed
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.distributed import ALONE, Ranks, joined
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.parts import Parts, ranks_of
 from dlp_fast.engine.session import Session
 from dlp_fast.engine.synced_batch_norm import synced
-from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.errors import ConfigError, DataError, ResourceError
 from dlp_fast.models.wide_resnet import WideResNet
 from dlp_fast.pipeline import defend
 from dlp_fast.runs.launched import Place, launched
@@ -294,6 +295,51 @@ def _batch_norm(ranks: Ranks) -> None:
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert int(mine.num_batches_tracked) == 1
+
+
+class TestReduce:
+    @pytest.mark.parametrize("sync", [False, True])
+    def test_equal_running_statistics_do_not_travel(self, monkeypatch, sync):
+        """Under `sync` every rank took them over the same images; the two ranks here are the same."""
+        sent = []
+        monkeypatch.setattr(
+            distributed.dist, "all_reduce", lambda flat: sent.append(len(flat)) or flat.mul_(2)
+        )
+        layer = torch.nn.BatchNorm1d(5)
+        layer(torch.rand(4, 5)).sum().backward()
+        before = layer.running_mean.clone()
+        (part,) = Ranks(0, 2, sync).reduce(layer, torch.ones(()))
+        assert sent == [5 + 5 + (0 if sync else 5 + 5) + 1] and float(part) == 2
+        assert torch.equal(layer.running_mean, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ResourceError("full"), 5),
+        (DataError("none"), 3),
+        (ValueError("x"), 1),
+        (SystemExit(7), 7),
+        (SystemExit(), 0),
+        (SystemExit("told"), 1),
+        (KeyboardInterrupt(), 1),
+    ],
+)
+def test_the_others_are_told_the_exit_code_that_this_one_ends_with(error, code):
+    class Told:
+        def post(self, code, _text):
+            self.code = code
+            return True
+
+        def ended(self):
+            return {"rank": 0, "text": "", "code": self.code}
+
+        def linger(self):
+            pass
+
+    watch = Told()
+    distributed.end(Ranks(0, 2), watch, error)
+    assert watch.code == code
 
 
 def fails_on_rank_1(_folder: Path) -> None:

@@ -39,6 +39,7 @@ PROMISE = Promise(
     trials,
     full=20,
     sample=3,
+    part=4,
 )
 
 if __name__ == "__main__":

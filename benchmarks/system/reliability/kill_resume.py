@@ -37,6 +37,7 @@ PROMISE = Promise(
     trials,
     full=50,
     sample=3,
+    part=10,
 )
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import Process
 from pathlib import Path
 
 from benchmarks.system.reliability.promise import Promise, Trial, main
@@ -26,6 +28,18 @@ def begin(run: Path):
     return start("run", ["--out", str(run), *options()], run.with_suffix(".log"))
 
 
+def signalled(run: Path, name: signal.Signals, draw: Callable[[], float]) -> tuple[Process, float]:
+    """A run that was sent the signal, and after how many seconds; one that ended before is begun anew, not counted."""
+    while True:
+        child, moment = begin(run), draw()
+        time.sleep(moment)
+        if child.is_alive():
+            os.kill(child.pid, name)
+            return child, moment
+        finish(child)
+        shutil.rmtree(run, ignore_errors=True)
+
+
 def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
     whole, began = folder / "whole", time.monotonic()
     code = finish(begin(whole))
@@ -33,14 +47,8 @@ def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
     yield Trial(code == 0, "the run itself, without a signal")
     for number in range(count):
         run, name = folder / f"run{number}", SIGNALS[number % len(SIGNALS)]
-        child = begin(run)
-        moment = rng.uniform(0, seconds)
-        time.sleep(moment)
-        what = f"{name.name} after {moment:.1f} s"
-        if not child.is_alive():
-            continue
-        os.kill(child.pid, name)
-        sent = time.monotonic()
+        child, moment = signalled(run, name, lambda: rng.uniform(0, seconds))
+        what, sent = f"{name.name} after {moment:.1f} s", time.monotonic()
         if name == signal.SIGPIPE:
             code = finish(child)
             yield Trial(code == 0 and hashes(run) == expected, f"{what}: code {code}")
@@ -60,6 +68,7 @@ PROMISE = Promise(
     trials,
     full=40,
     sample=4,
+    part=8,
 )
 
 if __name__ == "__main__":
