@@ -139,6 +139,7 @@ def found(way: str, worlds: list[int], place: Path) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     arguments = parser_of(__doc__, "benchmarks.system.same_training")
+    arguments.add_argument("--ways", nargs="*", default=list(WAYS), help=f"of {', '.join(WAYS)}")
     arguments.add_argument(
         "--worlds", type=int, nargs="*", default=[2], help="numbers of processes beside one"
     )
@@ -150,11 +151,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        of_all = [found(way, options.worlds, place) for way in WAYS]
+        of_all = [found(way, options.worlds, place) for way in options.ways]
         of_all += [
             trained(way, double, epochs, options.worlds, place)
             for epochs in options.epochs
-            for way in WAYS
+            for way in options.ways
             for double in (False, True)
         ]
         for row in chain(*of_all):
