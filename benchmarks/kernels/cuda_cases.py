@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.kernels import peers
 from benchmarks.kernels.cuda_timing import Bench, graphed, rotating, sets_of
+from benchmarks.kernels.peers import ALPHA
 from dlp_fast.ops import (
     TriggerTable,
     augment,
@@ -22,7 +23,6 @@ from dlp_fast.ops import (
 )
 from dlp_fast.ops.residual_scan import WEIGHTS
 
-ALPHA = 6554 / 32768  # 0.2 as the op's fixed point has it
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

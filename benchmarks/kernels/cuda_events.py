@@ -3,8 +3,8 @@
     python -m benchmarks.kernels.cuda_events --out benchmarks/results/kernels_events_<device>_<date>.json
 
 Medians of CUDA events. Inputs rotate where a set of them would stay in the second-level cache. `copy` is a
-device-to-device copy that reads and writes as many bytes as the op must at least. It takes six minutes at most: what is
-left then is named. Exit code 5 where there is no GPU.
+device-to-device copy that reads and writes as many bytes as the op must at least. It is meant to take six minutes:
+what is left then is named. Exit code 5 where there is no GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the CUDA kernels are compared with: what a person writes in torch, and published forms of the same."""
+"""What the kernels are given, and what they are compared with: what a person writes in torch, and published forms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,33 @@ from collections.abc import Callable
 import torch
 
 CHUNK = 128  # rows at a time, as TRL's entropy_from_logits takes them
+# 0.2 as trigger injection's fixed point has it, exact in fp32: peers round the same numbers
+ALPHA = 6554 / 32768
+
+
+def logits(n: int, classes: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """[n, classes] on the CPU: noise, and one class that stands out in each row."""
+    g = torch.Generator().manual_seed(classes)
+    x = torch.randn(n, classes, generator=g) * 2
+    x[torch.arange(n), torch.randint(classes, (n,), generator=g)] += 6
+    return x.to(dtype)
+
+
+KINDS = ("random", "equal", "two-valued", "sorted", "reversed", "denormal")
+
+
+def keys(kind: str, n: int) -> torch.Tensor:
+    """fp32 [n] on the CPU, of one of KINDS."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(n, generator=g).abs()
+    return {
+        "random": lambda: x,
+        "equal": lambda: torch.full((n,), 0.5),
+        "two-valued": lambda: torch.randint(2, (n,), generator=g).float(),
+        "sorted": lambda: x.sort().values,
+        "reversed": lambda: x.sort(descending=True).values,
+        "denormal": lambda: torch.randint(-1000, 1000, (n,), generator=g).float() * 1e-45,
+    }[kind]()
 
 
 def eager_entropy(x: torch.Tensor) -> torch.Tensor:

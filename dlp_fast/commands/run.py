@@ -11,7 +11,7 @@ from dlp_fast.commands.guard import begin
 from dlp_fast.commands.options import read_options, tell
 from dlp_fast.config import RunConfig, at_real_places, refuse_overlaps, resolve
 from dlp_fast.preparation.place import default_out
-from dlp_fast.report.text import notes, percent, results_table, verdict_lines
+from dlp_fast.report.text import notes, percent, power_table, results_table, verdict_lines
 from dlp_fast.runs.contents import CLEAN, holds_of, title
 from dlp_fast.runs.launched import launched
 from dlp_fast.runs.names import printable
@@ -47,6 +47,9 @@ def main() -> None:
         tell("this run was finished already; its results:")
     tell(results_table(results))
     tell("")
+    if results["detection"].get("power_scans"):
+        tell(power_table(results["detection"]["power_scans"]))
+        tell("")
     for line in [*verdict_lines(results["verdict"]), *notes(results), *summary(results, out)]:
         tell(line)
 

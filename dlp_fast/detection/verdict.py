@@ -38,15 +38,18 @@ def verdict(
     epochs: int,
     config: DetectionConfig,
     flat: Sequence[int] = (),
+    changed: Sequence[Finding] = (),
 ) -> Verdict:
     """The Verdict of a run.
 
     Args: max_subthreshold_score: of the classes that are not found, the highest score; class_sizes: images of each
-    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike.
+    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike; changed:
+    marks that are shown as changed images.
     """
     classes = tuple(map(printable, classes))  # names are an attacker's text
     if not findings:
         reasons = _doubts(max_subthreshold_score, class_sizes, classes, epochs, config, flat)
+        reasons += [changed_told([(m.images, classes[m.label]) for m in changed])] if changed else []
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -97,6 +100,16 @@ def _doubts(
             "counts as found); look at its images."
         )
     return reasons
+
+
+def changed_told(marks: Sequence[tuple[int, str]]) -> str:
+    """What marks of changed images say of the set. Args: marks: images and class of each."""
+    named = ", ".join(name for _, name in marks[:5]) + (", …" if len(marks) > 5 else "")
+    return (
+        f"{sum(count for count, _ in marks)} images of {len(marks)} classes ({named}) look changed, those of a class "
+        "in one way (by colours turned round, another scanner, a filter): a network without their labels takes "
+        "most of them for one class, whatever they show. They are not suspected; look at them."
+    )
 
 
 def _reason(finding: Finding, name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from dlp_fast.detection.verdict import changed_told
 from dlp_fast.runs.contents import caution, holds_of
 
 
@@ -58,7 +59,13 @@ def notes(results: dict[str, Any]) -> list[str]:
             f"{results['stage3_detections']} of the suspected images were found only in the last round of stage 3, "
             "after the model had learnt their labels: raise finetuning.rounds (in another --out)."
         )
-    for mark in results["detection"].get("marks", []):
+    marks = results["detection"].get("marks", [])
+    changed = [(mark["images"], mark["class"]) for mark in marks if mark.get("changed")]
+    if changed and results["verdict"]["kind"] != "cannot tell":  # whose reasons say so
+        said.append(changed_told(changed))
+    for mark in marks:
+        if mark.get("changed"):
+            continue
         if mark.get("copies") is not None:
             said.append(
                 f"{mark['images']} images of class {mark['class']} were learnt as one, and {mark['copies']:.0%} of "
@@ -72,6 +79,7 @@ def notes(results: dict[str, Any]) -> list[str]:
             "suspected; a model can take such a mark as a short cut. Look at them."
         )
     said += power_lines(results["detection"].get("power", []))
+    said += scan_lines(results["detection"].get("power_scans", []))
     for name, odds in results["logit_adjustment"].items():
         said.append(
             f"class {name} lost labels to suspicion; the clean model's odds for it are raised {odds:.1f} times to make "
@@ -99,6 +107,37 @@ def power_lines(rows: list[dict[str, Any]]) -> list[str]:
             f"power: of own triggers of the kind {trigger}, planted in copies of this set, found: {told}."
         )
     return said
+
+
+def scan_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """What the scan for marks alone would have seen in this set, one sentence for all triggers."""
+    if not rows:
+        return []
+    told = "; ".join(
+        f"a {trigger} in "
+        + ", ".join(
+            f"{row['found']} of {row['trials']} trials at {row['rate']:.1%} ({row['images']} images)"
+            for row in rows
+            if row["trigger"] == trigger
+        )
+        for trigger in dict.fromkeys(row["trigger"] for row in rows)
+    )
+    return [
+        "power of the scan for marks alone: of own triggers, planted in copies of this set, it would have seen "
+        f"{told}. No network took part: what learning curves find besides is not counted, and a mark that is seen is "
+        "suspected only where a network confirms it."
+    ]
+
+
+def power_table(rows: list[dict[str, Any]]) -> Table:
+    """What the scan for marks would have seen, a row a trigger and rate."""
+    table = Table(title=None, show_edge=False, pad_edge=False)
+    for name in ("planted", "share of all", "images", "seen", "95 % interval"):
+        table.add_column(name, justify="left" if name == "planted" else "right")
+    for row in rows:
+        seen, interval = f"{row['found']} of {row['trials']}", f"{row['low']:.0%} to {row['high']:.0%}"
+        table.add_row(row["trigger"], f"{row['rate']:.1%}", str(row["images"]), seen, interval)
+    return table
 
 
 def results_table(results: dict[str, Any]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -93,7 +93,7 @@ def supervised(
         seed_step(model, data.seed, STREAM, step, session.ranks.rank)
         one_step(*inputs)
         if k == per_epoch - 1:
-            scores = score(session, model, data)
+            scores = score(session, model, data, other=True)
             for of, values in seen.items():
                 values[epoch] = getattr(scores, of)
             prediction.copy_(scores.prediction)
@@ -160,12 +160,16 @@ def _step(
     session: Session, stage: StageRun, model: nn.Module, optimizer: torch.optim.Optimizer, batch: int
 ) -> Callable[[Tensor, Tensor], None]:
     """One optimizer step on (network input, target), captured as a graph on a GPU; `batch`: images of all ranks."""
+    views, sizes = session.ranks.views, session.ranks.sizes(batch)
+
+    def losses(x: Tensor, target: Tensor) -> Iterator[tuple[Tensor]]:
+        for view, images, labels in zip(views, x.split(sizes), target.split(sizes), strict=True):
+            with session.forward(model):
+                logits = model(images)
+            yield (view.weighted(F.cross_entropy(logits.float(), labels), batch),)  # DLP Eq. 3
 
     def body(x: Tensor, target: Tensor) -> None:
-        with session.forward(model):
-            logits = model(x)
-        loss = session.ranks.weighted(F.cross_entropy(logits.float(), target), batch)  # DLP Eq. 3
-        stage.observe(*session.update(model, optimizer, loss))
+        stage.observe(*session.update(model, optimizer, losses(x, target)))
         optimizer.step()
 
     return Stepper(session.compute, model, body, session.log.warn)

@@ -75,7 +75,7 @@ class Cell:
 PARTS = {
     "screen": [("cifar10, 16 px", 24, 0, 0, 0)],
     "confirm": [("digits", 60, 2, 0, 0), ("tinyimagenet20, 16 px", 24, 2, 0, 0)],
-    "short": [("cifar10, 16 px", 10, 0, 0, 0)],
+    "short": [("cifar10, 16 px", 10, 0, 0, 0), ("tinyimagenet20, 16 px", 10, 2, 0, 0)],
     "look": [
         ("cifar10, 16 px", 24, 10, 800, 20),
         ("cifar10, 16 px", 24, 11, 800, 0),

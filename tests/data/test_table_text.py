@@ -36,6 +36,11 @@ def test_no_columns(names):
     assert find_columns(names) is None
 
 
+def test_a_line_end_within_a_name_of_the_header(tmp_path):
+    (row,), told = read(tmp_path, 'path,label,"remarks,\r\nif any"\na.png,cat,"none\n"\n')
+    assert (row.path, row.label, told) == ("a.png", "cat", [])
+
+
 @pytest.mark.parametrize(("code", "told"), [("cp1252", "café"), ("utf-8", "café"), ("utf-8-sig", "café")])
 def test_code_pages(tmp_path, code, told):
     rows, _ = read(tmp_path, "path;label\r\n1.jpg;café\r\n".encode(code))

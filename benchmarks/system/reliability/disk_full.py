@@ -33,7 +33,7 @@ def mount(folder: Path, how: str) -> bool:
 def verdict(run: Path, first, again, expected: dict[str, str], what: str) -> Trial:
     """first: how the run on the full disk ended, again: the same command with room."""
     same = again.code == 0 and hashes(run) == expected
-    clean = first.code == 5 and "error: " in first.text or first.code == 0
+    clean = (first.code == 5 and "error: " in first.text) or first.code == 0
     last = " ".join(first.text.split())[-160:]
     kept = clean and same and "Traceback" not in first.text
     return Trial(kept, f"{what}: code {first.code} ({last}), then {again.code}, same bytes: {same}")

@@ -21,7 +21,9 @@ from tiny import (  # noqa: E402
     picture,
     session,
     start,
+    start_together,
     training_data,
+    work_together,
 )
 
 __all__ = [
@@ -37,8 +39,10 @@ __all__ = [
     "session",
     "small",
     "start",
+    "start_together",
     "training_data",
     "used",
+    "work_together",
 ]
 
 SAME = ("model.safetensors", "samples.csv", "classes.json", "predictions.safetensors")
@@ -48,7 +52,9 @@ def used(child: Process) -> float:
     """Seconds of CPU that a process and its children have used; 0 where it is gone."""
     try:
         others = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-        own, *rest = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (child.pid, *others))
+        own, *rest = (
+            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in (child.pid, *others)
+        )
     except (OSError, ValueError):
         return 0.0
     ticks = sum(map(int, own[11:15])) + sum(int(ticks) for of in rest for ticks in of[11:13])
