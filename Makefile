@@ -27,7 +27,7 @@ $(STAMPS)/env: pyproject.toml
 	@$(if $(LOCKED),$(BIN)/pip install -q --require-hashes -r .ci/requirements.lock,$(BIN)/pip install -q --upgrade pip)
 	@$(if $(LOCKED),,$(BIN)/pip install -q "setuptools>=77" wheel ninja "pybind11>=2.13" "cmake>=3.25" "torch>=2.11" "torchvision>=0.26")
 	@PYTHONWARNINGS=ignore PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=$${DLP_FAST_CUDA:-auto} $(BIN)/pip install -q --no-build-isolation $(if $(LOCKED),--no-deps )-e ".[dev,dali]"
-	@$(if $(LOCKED),,for extra in "pillow-heif>=1.0" "pyarrow>=15"; do $(BIN)/pip install -q --only-binary :all: "$$extra" || echo "$$extra does not install here: its tests are skipped"; done)
+	@$(if $(LOCKED),,for extra in "pillow-heif>=1.0" "pyarrow>=15" "seccompy>=0.2"; do $(BIN)/pip install -q --only-binary :all: "$$extra" || echo "$$extra does not install here: its tests are skipped"; done)
 	@touch $@
 
 lock: env
