@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig, RunConfig
-from dlp_fast.detection.convict import marks_among
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.marks import marks_among
 from dlp_fast.detection.propose.static_patterns import static_patterns
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.session import Session

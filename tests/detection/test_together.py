@@ -11,6 +11,7 @@ import torch
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.convict import with_evidence
 from dlp_fast.detection.decide import Decision, Scored, finding_of
+from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.grown import APART, GROWN
@@ -144,6 +145,25 @@ class TestDecided:
         }
         (sentence,) = notes(results)
         assert sentence.startswith("10 images of 1 classes (a) look changed")
+
+
+def test_many_marks_are_told_in_one_sentence():
+    """And few, one by one: thirty sentences are not read."""
+    marks = [
+        Finding("supervised", 0, 5 + k, 0.0, 0.0, 1.0, purity=0.9).as_json() | {"class": "abcdef"[k]}
+        for k in range(6)
+    ]
+    results = {
+        "verdict": {"kind": "nothing found"},
+        "model": {"holds": "clean"},
+        "stages": {},
+        "decisions": {},
+        "stage3_detections": 0,
+        "logit_adjustment": {},
+    }
+    assert len(notes(results | {"detection": {"marks": marks[:4]}})) == 4
+    (sentence,) = notes(results | {"detection": {"marks": marks}})
+    assert sentence.startswith("6 groups of 5 to 10 images of 6 classes (a, b, c, d, e, …) share a mark")
 
 
 NUMBERS = {"separation": 2.5, "posterior_entropy": 0.0, "rare": 0.0}
