@@ -3,8 +3,9 @@
     python -m benchmarks.system.reliability.mutated_images --count 20000
 
 A mutation changes a field that a decoder acts on: the length, type or content of a chunk (PNG, with its checksum put
-right; WebP), of a marker segment (JPEG), of a directory entry (TIFF), of a box or one in it (AVIF, JPEG 2000, HEIF where
-pillow-heif is installed), of a header (BMP, GIF, PPM); or it doubles, drops or moves one of these; or flips plain bytes.
+right; WebP), of a marker segment (JPEG), of a directory entry (TIFF), of a box or one in it (AVIF, JPEG 2000, HEIF
+where pillow-heif is installed), of a header (BMP, GIF, PPM); or it doubles, drops or moves one of these; or flips plain
+bytes.
 Files that are accepted are decoded twice more, while fresh memory is filled with another byte each time, so that pixels
 that a decoder never wrote differ.
 """
