@@ -37,6 +37,15 @@ def keys(kind: str, n: int) -> torch.Tensor:
     }[kind]()
 
 
+def pictures(n: int, size: int) -> torch.Tensor:
+    """uint8 [n, size, size, 3] on the CPU: smooth pictures with some noise, histograms like those of photographs."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(n, 3, 4, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear") * 235
+    noise = torch.randint(0, 20, (n, 3, size, size), generator=generator)
+    return (smooth + noise).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
 def eager_entropy(x: torch.Tensor) -> torch.Tensor:
     """As the paper's formula is written down, bits."""
     p = torch.softmax(x.float(), 1)
@@ -61,9 +70,10 @@ def triton_entropy() -> Callable[[torch.Tensor], torch.Tensor] | None:
     return entropy
 
 
-def eager_rank(x: torch.Tensor, lowest: int) -> tuple[torch.Tensor, torch.Tensor]:
-    h = eager_entropy(x)
-    return torch.topk(h, lowest, largest=False).indices, x.argmax(1)
+def eager_rank(
+    x: torch.Tensor, lowest: int, entropy: Callable[[torch.Tensor], torch.Tensor] = eager_entropy
+) -> torch.Tensor:
+    return torch.topk(entropy(x), lowest, largest=False, sorted=False).indices
 
 
 def highest_by_loop(scores: torch.Tensor, classes: torch.Tensor, number: int, per_class: int) -> torch.Tensor:
@@ -95,6 +105,13 @@ def blended_where(
 ) -> torch.Tensor:
     """The whole batch, and a mask: one kernel once it is compiled."""
     return torch.where((which >= 0).view(-1, 1, 1, 1), blended(images, overlay, alpha), images)
+
+
+def blended_mixed(
+    images: torch.Tensor, overlays: torch.Tensor, which: torch.Tensor, alpha: float
+) -> torch.Tensor:
+    """The same with an overlay of its own for each image, of [k, H, W, 3]."""
+    return blended_where(images, overlays[which.clamp(min=0)], which, alpha)
 
 
 def residual_by_convolution(images: torch.Tensor, mean: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,7 @@ def begin(names: tuple[str, str], run: Path, logs: Path, **over: object) -> list
     for number, name in enumerate(names, 1):
         launch = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
         launch += ["--rdzv-endpoint", f"10.77.0.1:{PORT}", "--local-addr", f"10.77.0.{number}"]
+        launch += ["--rdzv-conf", f"is_host={number == 1}"]  # both have the name of this one
         work = ["-m", "dlp_fast.run", "--out", str(run), "--batch-parts", "2", *options(**over)]
         words = ["ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run", *launch, *work]
         given = os.environ | {"GLOO_SOCKET_IFNAME": name, "OMP_NUM_THREADS": "1"}
