@@ -108,7 +108,7 @@ def test_a_harmless_class_beside_a_poisoned_one():
 
 
 def test_a_mark_is_told_by_all_that_convicts_it():
-    mark = finding(purity=0.93, attack_success=0.9, placebo_success=0.1)
+    mark = replace(finding(), purity=0.93, attack_success=0.9, placebo_success=0.1)
     acts = "it sends 90% of them to this class, that of harmless groups at most 10%"
     unknown = "it knows these 4% as well"
     assert acts in said([mark]).reasons[0] and "gives them other labels" not in said([mark]).reasons[0]
