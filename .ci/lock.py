@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 LOCK = HERE / "requirements.lock"
 BUILD = ("setuptools>=77", "wheel", "ninja", "pybind11>=2.13", "cmake>=3.25")  # as in the Makefile
 EXTRAS = ("dev", "dali")
-FORMATS = ("pillow-heif>=1.0", "pyarrow>=15")  # as in the Makefile, which goes on without them where nothing is locked
+# as in the Makefile, which goes on without them where nothing is locked
+FORMATS = ("pillow-heif>=1.0", "pyarrow>=15", "seccompy>=0.2")
 
 
 def wanted(pyproject: Path) -> list[str]:

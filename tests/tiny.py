@@ -125,7 +125,9 @@ def _child(module: str, arguments: list[str], log: str, environment: dict[str, s
 
 
 _CHILDREN = multiprocessing.get_context("forkserver")
-_CHILDREN.set_forkserver_preload(["dlp_fast.run", "dlp_fast.api", "sklearn.datasets", "sklearn.mixture"])
+_CHILDREN.set_forkserver_preload(
+    ["dlp_fast.run", "dlp_fast.api", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"]
+)
 
 
 def start(

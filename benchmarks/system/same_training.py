@@ -9,6 +9,8 @@ python -m benchmarks.system.same_training --out RESULT.json
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ def train(out: Path, way: str, double: bool, epochs: int) -> None:
         tensors = {
             f"{k}.{name}": t for k, of in enumerate((one, three)) for name, t in of.state_dict().items()
         }
+        tensors["steps"] = torch.tensor(first.steps)
         save_file({name: t.contiguous() for name, t in tensors.items()}, out)
 
 
@@ -116,49 +119,49 @@ def farthest(one: dict[str, Tensor], other: dict[str, Tensor], stage: int) -> fl
     return max(float((a - b).abs().max() / a.abs().max().clamp_min(1e-3)) for a, b in pairs)
 
 
+def trained(way: str, double: bool, epochs: int, worlds: list[int], place: Path) -> Iterator[dict[str, Any]]:
+    alone = made(1, train, place / f"{way}-{double}-{epochs}-1", way, double, epochs)
+    for world in worlds:
+        several = made(world, train, place / f"{way}-{double}-{epochs}-{world}", way, double, epochs)
+        row = {"batch_norm": way, "precision": "fp64" if double else "fp32", "processes": world}
+        row |= {"steps": int(alone["steps"]), "farthest": [farthest(alone, several, k) for k in (0, 1)]}
+        yield row
+
+
+def found(way: str, worlds: list[int], place: Path) -> Iterator[dict[str, Any]]:
+    alone = made(1, whole_run, place / f"run-{way}-1", way)
+    for world in worlds:
+        several = made(world, whole_run, place / f"run-{way}-{world}", way)
+        one, two = (set(of["ids"].tolist()) for of in (alone, several))
+        row = {"batch_norm": way, "processes": world, "verdicts": sorted({*alone, *several} - {"ids"})}
+        yield row | {"suspected": len(one), "of_several": len(two), "in_both": len(one & two)}
+
+
 def main() -> None:
     arguments = parser_of(__doc__, "benchmarks.system.same_training")
+    arguments.add_argument("--ways", nargs="*", default=list(WAYS), help=f"of {', '.join(WAYS)}")
     arguments.add_argument(
         "--worlds", type=int, nargs="*", default=[2], help="numbers of processes beside one"
     )
     arguments.add_argument(
-        "--epochs", type=int, nargs="*", default=[1, 4, 12], help="of stage 1, 14 steps each"
+        "--epochs", type=int, nargs="*", default=[1, 4, 12], help="of stage 1, 11 steps each"
     )
-    arguments.add_argument("--no-runs", action="store_true", help="leave whole runs, and their ids, out")
     add_out(arguments)
     options = arguments.parse_args()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as place:
-        for way in WAYS:
-            for double in (False, True):
-                for epochs in options.epochs:
-                    files = iter(Path(place, f"{way}-{double}-{epochs}-{k}") for k in range(9))
-                    alone = made(1, train, next(files), way, double, epochs)
-                    for world in options.worlds:
-                        several = made(world, train, next(files), way, double, epochs)
-                        row = {
-                            "batch_norm": way,
-                            "precision": "fp64" if double else "fp32",
-                            "processes": world,
-                        }
-                        row["steps"] = epochs * (1797 // BATCH)
-                        row["farthest"] = [farthest(alone, several, stage) for stage in (0, 1)]
-                        rows.append(row)
-                        print(row, flush=True)
-        for way in () if options.no_runs else WAYS:
-            alone = made(1, whole_run, Path(place, f"run-{way}"), way)
-            for world in options.worlds:
-                several = made(world, whole_run, Path(place, f"run-{way}-{world}"), way)
-                one, two = (set(of["ids"].tolist()) for of in (alone, several))
-                row = {
-                    "batch_norm": way,
-                    "processes": world,
-                    "verdicts": sorted({*alone, *several} - {"ids"}),
-                }
-                row |= {"suspected": len(one), "of_several": len(two), "in_both": len(one & two)}
-                rows.append(row)
-                print(row, flush=True)
-    write_result(options.out, {**chosen(options), "rows": rows}, "CPU")
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        of_all = [found(way, options.worlds, place) for way in options.ways]
+        of_all += [
+            trained(way, double, epochs, options.worlds, place)
+            for epochs in options.epochs
+            for way in options.ways
+            for double in (False, True)
+        ]
+        for row in chain(*of_all):
+            rows.append(row)
+            print(row, flush=True)
+            write_result(options.out, {**chosen(options), "rows": rows}, "CPU")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ AttackName = Literal[
     "tact",
     "input-aware",
     "random-place",
+    "soft-focus",
+    "many-squares",
 ]
 """The attacks of `dlp_fast.attacks`, by name."""
 

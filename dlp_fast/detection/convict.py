@@ -212,7 +212,7 @@ def _add_mark(
     kept: list[tuple[Finding, Group]], mark: Group, evidence: Evidence, config: DetectionConfig
 ) -> None:
     """Add a convicted mark to what is found, class by class; where a group that has most of it is found already, that
-    group grows by the rest, or is the mark, where that was grown and most of either is in the other.
+    group grows by the rest, or is the mark, where that counts together with others and most of either is in the other.
     """
     for part in _of_each_class(mark):
         inside = [np.isin(part.core, group.core).mean() for _, group in kept]
@@ -221,8 +221,8 @@ def _add_mark(
             kept.append((_mark(part, evidence, config), part))
             continue
         finding, group = kept[first]
-        grown = APART in part.statistics and part.has_most_of(group)
-        group = part if grown else _union(group, part)
+        exact = evidence.together and part.has_most_of(group)
+        group = part if exact else _union(group, part)
         kept[first] = replace(finding, images=len(group.core)), group
 
 

@@ -27,6 +27,7 @@ TICK = 1.0  # seconds between looks
 GRACE = 5.0  # seconds in which a process may still end by itself
 HEARD = 10.0  # seconds that rank 0 waits for the others to hear of the end
 PATIENCE = 30.0  # seconds after which a rank that says nothing is taken for dead
+end_process = os._exit  # at once: the main thread may wait for a rank that is gone
 LOST = 5  # exit code where another process or the connection is gone, as for other missing resources
 
 
@@ -165,7 +166,7 @@ class Watch:
                 f"error: {over['text']}; the same command goes on from the last checkpoint.", file=sys.stderr
             )
         sys.stderr.flush()
-        os._exit(over["code"] or LOST)
+        end_process(over["code"] or LOST)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ def _attack_success(target: dict[str, Any]) -> str:
     )
 
 
+MANY = 4  # marks that are told one by one
 BEHIND = 0.5  # of stage 1's agreement: that learns without augmentation, by heart, and no stage 3 comes quite up to it
 
 
@@ -64,20 +65,13 @@ def notes(results: dict[str, Any]) -> list[str]:
     if changed and results["verdict"]["kind"] != "cannot tell":  # whose reasons say so
         said.append(changed_told(changed))
     for mark in marks:
-        if mark.get("changed"):
-            continue
         if mark.get("copies") is not None:
             said.append(
                 f"{mark['images']} images of class {mark['class']} were learnt as one, and {mark['copies']:.0%} of "
                 "them show the same picture: copies, so they are not suspected. Look at them, and drop those that are "
                 "too many."
             )
-            continue
-        said.append(
-            f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
-            f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
-            "suspected; a model can take such a mark as a short cut. Look at them."
-        )
+    said += _marks_told([mark for mark in marks if mark.get("copies") is None and not mark.get("changed")])
     said += power_lines(results["detection"].get("power", []))
     said += scan_lines(results["detection"].get("power_scans", []))
     for name, odds in results["logit_adjustment"].items():
@@ -93,6 +87,26 @@ def notes(results: dict[str, Any]) -> list[str]:
             "finetuning.epochs or finetuning.steps (in another --out)."
         )
     return said
+
+
+def _marks_told(marks: list[dict[str, Any]]) -> list[str]:
+    """Marks under right labels: a sentence each, or one for many."""
+    ending = "a model can take such a mark as a short cut. Look at them."
+    if len(marks) <= MANY:
+        return [
+            f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
+            f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
+            f"suspected; {ending}"
+            for mark in marks
+        ]
+    classes = list(dict.fromkeys(mark["class"] for mark in marks))
+    named = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+    sizes = [mark["images"] for mark in marks]
+    return [
+        f"{len(marks)} groups of {min(sizes)} to {max(sizes)} images of {len(classes)} classes ({named}) share a mark "
+        "at one place or a pattern each. Their labels look right and the marks do not act as triggers, so they are not "
+        f"suspected; {ending}"
+    ]
 
 
 def power_lines(rows: list[dict[str, Any]]) -> list[str]:

@@ -71,7 +71,7 @@ def test_the_mark_of_one_class_is_looked_for_in_the_others():
 def test_another_mark_of_another_class_is_not_taken_for_it():
     images = with_patch(pictures(), of_class(0, 10))
     other = of_class(1, 10)
-    images[other, :2, :] = 250
+    images[other, -3:, :] = 255  # lies where the patch does, and is another
     assert [g.label for g in found(images, [seed_of(of_class(0, 5))])] == [0]
 
 
@@ -81,14 +81,20 @@ def test_one_mark_from_two_parts_is_one_group():
     assert [g.core.tolist() for g in groups] == [poison.tolist()]
 
 
+def test_half_of_a_class_grows():
+    poison = of_class(1, 45)
+    (group,) = found(with_patch(pictures(), poison), [seed_of(poison[5:35])])
+    assert group.core.tolist() == poison.tolist()
+
+
 @pytest.mark.parametrize("proposal", ["windows", "smooth_skewness"])
 def test_groups_of_other_kinds_do_not_grow(proposal):
     poison = of_class(1, 12)
     assert found(with_patch(pictures(), poison), [seed_of(poison[:4], proposal=proposal)]) == []
 
 
-def test_most_of_a_class_is_no_small_group():
-    poison = of_class(1, 40)
+def test_most_of_a_class_is_the_class_itself():
+    poison = of_class(1, 60)
     assert found(with_patch(pictures(), poison), [seed_of(poison)]) == []
 
 

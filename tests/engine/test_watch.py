@@ -22,7 +22,7 @@ def test_a_cut_link_ends_the_process(monkeypatch, capsys):
     ended = []
     monkeypatch.setattr(watch, "PATIENCE", 0.1)
     monkeypatch.setattr(watch, "GRACE", 0.0)
-    monkeypatch.setattr(watch.os, "_exit", ended.append)
+    monkeypatch.setattr(watch, "end_process", ended.append)
     Watch(Unanswered(), 1, 2, tick=0.01)
     for _ in range(500):
         if ended:

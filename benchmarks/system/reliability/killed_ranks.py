@@ -25,9 +25,16 @@ def begin(run: Path, world: int) -> list:
     """A checkpoint after each step, so that a number of checkpoints is a place in the run."""
     logs = run.with_suffix(".logs")
     logs.mkdir(exist_ok=True)
-    return start_together(
-        world, ["--out", str(run), "--batch-parts", "2", *options(checkpoint_seconds=0)], logs
-    )
+    words = [
+        "--out",
+        str(run),
+        "--batch-parts",
+        "2",
+        *options(checkpoint_seconds=0),
+        "--detection.networks",
+        "1",
+    ]
+    return start_together(world, words, logs)
 
 
 def saved(run: Path) -> int:

@@ -3,8 +3,9 @@
     python -m benchmarks.system.reliability.mutated_images --count 20000
 
 A mutation changes a field that a decoder acts on: the length, type or content of a chunk (PNG, with its checksum put
-right; WebP), of a marker segment (JPEG), of a directory entry (TIFF), of a box or one in it (AVIF, JPEG 2000, HEIF where
-pillow-heif is installed), of a header (BMP, GIF, PPM); or it doubles, drops or moves one of these; or flips plain bytes.
+right; WebP), of a marker segment (JPEG), of a directory entry (TIFF), of a box or one in it (AVIF, JPEG 2000, HEIF
+where pillow-heif is installed), of a header (BMP, GIF, PPM); or it doubles, drops or moves one of these; or flips plain
+bytes.
 Files that are accepted are decoded twice more, while fresh memory is filled with another byte each time, so that pixels
 that a decoder never wrote differ.
 """
@@ -191,11 +192,11 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return data or b"\0"
 
 
-def pixels(file: Path, fill: int) -> str:
-    """SHA-256 of the picture in an accepted file, with fresh memory filled by `fill`; or why there is none."""
+def pixels(data: bytes, fill: int) -> str:
+    """SHA-256 of the picture in the bytes of a file, with fresh memory filled by `fill`; or why there is none."""
     ctypes.CDLL(None).mallopt(PERTURB, fill)
     try:
-        return hashlib.sha256(decode_image(file.read_bytes(), max_pixels=MOST_PIXELS).tobytes()).hexdigest()
+        return hashlib.sha256(decode_image(data, max_pixels=MOST_PIXELS).tobytes()).hexdigest()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -218,7 +219,7 @@ def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
         for path in bad:
             yield Trial(False, f"seed file {start}/{path}: {first.get(path)} then {second.get(path)}")
         for one in once[0]:
-            twice = [pixels(part / one.path, fill) for fill in (0x55, 0xAA)]
+            twice = [pixels((part / one.path).read_bytes(), fill) for fill in (0x55, 0xAA)]
             if twice[0] != twice[1] or len(twice[0]) != 64:
                 bad.append(one.path)
                 yield Trial(False, f"{one.format}, file {start}/{one.path}, decoded: {' then '.join(twice)}")

@@ -1,4 +1,4 @@
-"""Grown marks: small groups of static patterns, completed until they stand apart from the rest of their class.
+"""Grown marks: groups of static patterns, completed until they stand apart from the rest of their class.
 
 A class of a small set has too few images for directions that hold a rare mark whole: they find a part of its images, no
 purer than the styles of digits or letters. But the pixels in which such a part differs from its class are known well
@@ -21,7 +21,7 @@ from dlp_fast.detection.propose.views import Images, ResidualView, mean_residual
 
 GROWN = "static_patterns.grown"  # the proposal
 APART = "apart"  # its statistic: Ashman's D of the group and the rest of its class
-SMALL = 0.3  # of its class, that a group has at most: the styles of a class are larger
+MOST = 0.6  # of its class, that a group has at most: a larger one is the class itself
 FEWEST = 3  # images that a group begins with
 ROUNDS = 8  # of growing, at most
 DIFFERS = 3.0  # standard errors from which a pixel belongs to the mark
@@ -65,7 +65,7 @@ def grown_marks(
     least_apart: float,
     config: StaticPatternsConfig,
 ) -> list[Group]:
-    """Marks that small ones of `groups`, of static patterns, grow into, and the same marks in other classes.
+    """Marks that `groups` of static patterns grow into, and the same marks in other classes.
 
     Args: labels: int64 [n]; least_apart: Ashman's D that a grown group has at least.
 
@@ -73,7 +73,7 @@ def grown_marks(
     that the distance of the two parts explains), `skewness`, `share` of the images looked at.
     """
     search = _Search(images, labels.cpu(), classes, config)
-    begun = [group for group in groups if search.is_small(group)]
+    begun = [group for group in groups if search.may_grow(group)]
     own: list[_Found] = []
     for label in sorted({group.label for group in begun}):
         of = search.of_class(label)
@@ -127,12 +127,12 @@ class _Search:
         generator = torch.Generator().manual_seed(self.config.seed)
         return ids[torch.randperm(len(ids), generator=generator)[: self.most].sort().values]
 
-    def is_small(self, group: Group) -> bool:
-        """Whether a group of one class, along a direction of residuals, may be a part of a mark."""
+    def may_grow(self, group: Group) -> bool:
+        """Whether a group, of one class and along a direction of residuals, may be a part of a mark."""
         return (
             group.label is not None
             and group.proposal in ("static_patterns.skewness", "static_patterns.principal")
-            and FEWEST <= len(group.core) <= SMALL * int(self.sizes[group.label])
+            and FEWEST <= len(group.core) <= MOST * int(self.sizes[group.label])
         )
 
     def of_class(self, label: int) -> _Class:
@@ -144,7 +144,7 @@ class _Search:
 
     def grown(self, of: _Class, inside: Tensor, seed: Group | None, least_apart: float) -> _Found | None:
         """What `inside`, bool [n], grows into; None where that is too large, too small or not far enough apart."""
-        most = SMALL * len(of.ids)
+        most = MOST * len(of.ids)
         if not FEWEST <= int(inside.sum()) <= most:
             return None
         direction, inside = grow(of.vectors, inside.to(of.vectors.device))
