@@ -138,14 +138,13 @@ def test_what_was_cut_off_goes_on_after_the_last_part(tmp_path):
     assert drawn[at : at + 2] == drawn[5:7] and drawn[2] == drawn[at]  # parts 2 and 3; the first was done
 
 
-def test_pixels_that_a_decoder_never_wrote_are_found(monkeypatch, tmp_path):
+def test_pixels_that_a_decoder_never_wrote_are_found(monkeypatch):
     """Fresh memory is filled differently for the two decodings of a file."""
     from benchmarks.system.reliability import mutated_images
 
-    (tmp_path / "a").write_bytes(b"x")
     for made, twice in ((lambda *_, **__: np.empty(100_000, np.uint8), 2), (lambda *_, **__: np.zeros(9), 1)):
         monkeypatch.setattr(mutated_images, "decode_image", made)
-        assert len({mutated_images.pixels(tmp_path / "a", fill) for fill in (0x55, 0xAA)}) == twice
+        assert len({mutated_images.pixels(b"x", fill) for fill in (0x55, 0xAA)}) == twice
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
@@ -157,3 +156,13 @@ def test_boxes_are_changed_and_their_sizes_put_right(kind):
     )
     changed = {mutated_images.boxes(whole, random.Random(seed)) for seed in range(40)}
     assert len(changed) > 20 and len([of for of in changed if of[4:8] == whole[4:8]]) > 20
+
+
+@pytest.mark.slow
+def test_files_are_bred_by_coverage(tmp_path):
+    pytest.importorskip("atheris")
+    from benchmarks.system.reliability import guided_images, mutated_images
+
+    (found,) = guided_images.trials(200, random.Random(1), tmp_path)
+    assert found.kept and found.number >= 200, found.what
+    assert int(found.what.split()[0]) > len(mutated_images.sources())

@@ -25,19 +25,20 @@ def test_each_promise_has_its_test(sentence, file, name):
 
 # every sentence of docs/limits.md on files and weights from others; "": it says what is not done, or whom to trust
 LIMITS = {
-    "None are loaded by default.": "tests/models/test_starting.py::test_refused",
-    "With `--weights` or `--pretrained` you trust whoever made them: a backdoor in them is in every network of the "
-    "run; nothing here looks for it.": "",
-    "The hash names the file, and does not prove it clean.": "tests/models/test_starting.py::test_of_other_weights",
+    "None are loaded by default.": "tests/models/test_starting.py::test_none_by_default",
+    "With `--weights` or `--pretrained` you trust whoever made them: nothing here looks for a backdoor in them.": "",
+    "The hash does not prove a file clean.": "",
     "Detection was [not measured](models.md) with them.": "",
     "Each file is first decoded in a child process with limits on memory, time, files and the network; with "
-    "`seccompy` installed it can start no program and change no file.": "tests/data/test_scan.py::"
+    "`seccompy` it can start no program and change no file.": "tests/data/test_scan.py::"
     "test_decoder_is_refused_programs_writing_and_signals",
-    "The process that trains decodes what passed once more, without these limits.": "",
-    "Links out of the folder are followed only with `--dataset.follow-links`.": "tests/data/test_walk.py::test_links",
-    "Nothing is unpickled, except CIFAR-10's own files (after their checksum, by a reader that knows numpy arrays "
-    "alone) and what `--pretrained` has its library load.": "tests/data/test_cifar.py::test_pickles_do_not_run",
-    "[Reasons for leaving files out](data.md#what-is-left-out-and-why)": "tests/data/test_scan.py::test_record",
+    "The training process decodes what passed again, without limits.": "",
+    "Links that lead out are followed only with `--dataset.follow-links`.": "tests/data/test_walk.py::"
+    "test_stops_unasked",
+    "Nothing is unpickled but CIFAR-10's own files (after their checksum, by a reader that knows numpy arrays alone) "
+    "and what `--pretrained` has its library load.": "tests/data/test_cifar.py::test_pickles_do_not_run",
+    "[Reasons for leaving files out](data.md#what-is-left-out-and-why)": "tests/data/test_hostile_folder.py::"
+    "test_every_file_where_it_belongs",
 }
 
 

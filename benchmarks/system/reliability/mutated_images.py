@@ -192,11 +192,11 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return data or b"\0"
 
 
-def pixels(file: Path, fill: int) -> str:
-    """SHA-256 of the picture in an accepted file, with fresh memory filled by `fill`; or why there is none."""
+def pixels(data: bytes, fill: int) -> str:
+    """SHA-256 of the picture in the bytes of a file, with fresh memory filled by `fill`; or why there is none."""
     ctypes.CDLL(None).mallopt(PERTURB, fill)
     try:
-        return hashlib.sha256(decode_image(file.read_bytes(), max_pixels=MOST_PIXELS).tobytes()).hexdigest()
+        return hashlib.sha256(decode_image(data, max_pixels=MOST_PIXELS).tobytes()).hexdigest()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:
@@ -219,7 +219,7 @@ def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
         for path in bad:
             yield Trial(False, f"seed file {start}/{path}: {first.get(path)} then {second.get(path)}")
         for one in once[0]:
-            twice = [pixels(part / one.path, fill) for fill in (0x55, 0xAA)]
+            twice = [pixels((part / one.path).read_bytes(), fill) for fill in (0x55, 0xAA)]
             if twice[0] != twice[1] or len(twice[0]) != 64:
                 bad.append(one.path)
                 yield Trial(False, f"{one.format}, file {start}/{one.path}, decoded: {' then '.join(twice)}")
