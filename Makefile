@@ -3,7 +3,8 @@
 # make bench     every kernel, loader and step beside its peers; JSON and a table with ratios into benchmarks/results/,
 #                and what became of the ratios of the last result that is kept (a report)
 # make gpu       everything that needs a GPU, on a machine that has one
-# make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests
+# make sanitize  the CPU kernels under AddressSanitizer and UBSan, in a copy of the package, and their tests; and on
+#                several threads under ThreadSanitizer, without torch, whose threads it does not know
 # make reliability  every promise of hard days put to the test (hours); SAMPLE=1: a few trials of each
 # make docs      the documentation as a site in build/site
 # make lock      .ci/requirements.lock anew: what `LOCKED=1 make env` installs, with hashes
@@ -23,11 +24,10 @@ $(STAMPS)/env: pyproject.toml
 	@mkdir -p $(STAMPS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the Python packages into $(VENV) (the first time: about three minutes, 6 GB)"
-	@$(BIN)/pip install -q --upgrade pip
-	@test -z "$(LOCKED)" || $(BIN)/pip install -q --require-hashes -r .ci/requirements.lock
-	@$(BIN)/pip install -q "setuptools>=77" wheel ninja "pybind11>=2.13" "cmake>=3.25" "torch>=2.11" "torchvision>=0.26"
-	@PYTHONWARNINGS=ignore PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=$${DLP_FAST_CUDA:-auto} $(BIN)/pip install -q --no-build-isolation -e ".[dev,dali]"
-	@for extra in "pillow-heif>=1.0" "pyarrow>=15"; do $(BIN)/pip install -q --only-binary :all: "$$extra" || echo "$$extra does not install here: its tests are skipped"; done
+	@$(if $(LOCKED),$(BIN)/pip install -q --require-hashes -r .ci/requirements.lock,$(BIN)/pip install -q --upgrade pip)
+	@$(if $(LOCKED),,$(BIN)/pip install -q "setuptools>=77" wheel ninja "pybind11>=2.13" "cmake>=3.25" "torch>=2.11" "torchvision>=0.26")
+	@PYTHONWARNINGS=ignore PATH=$(abspath $(BIN)):$$PATH DLP_FAST_CUDA=$${DLP_FAST_CUDA:-auto} $(BIN)/pip install -q --no-build-isolation $(if $(LOCKED),--no-deps )-e ".[dev,dali]"
+	@$(if $(LOCKED),,for extra in "pillow-heif>=1.0" "pyarrow>=15" "seccompy>=0.2"; do $(BIN)/pip install -q --only-binary :all: "$$extra" || echo "$$extra does not install here: its tests are skipped"; done)
 	@touch $@
 
 lock: env
@@ -101,6 +101,7 @@ sanitize: build
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	  $(abspath $(BIN))/python -m pytest tests/ops --ignore=tests/ops/test_static_runtime.py -p no:cacheprovider -o addopts="-q -m 'not slow'"
+	cd $(SANITIZED) && $(abspath $(BIN))/python -m pytest tests/ops/test_threads.py -p no:cacheprovider -o addopts=-q
 
 # ARCHITECTURE=80, 86, 89, 90, 100 or 120
 ARCHITECTURE ?= 90

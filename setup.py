@@ -6,7 +6,7 @@ A wheel is for every Python: its libraries are of torch's stable ABI. In a tree 
 Metadata lives in pyproject.toml. Environment variables read here:
   TORCH_CUDA_ARCH_LIST   CUDA architectures, "9.0" or "8.0;9.0+PTX" (default: native with a GPU, else RELEASE below)
   DLP_FAST_CUDA          auto (default) | 0 (CPU kernels only) | 1 (fail where CUDA code cannot be built)
-  DLP_FAST_NATIVE        auto (default: where the compiler fails, the package works without) | 1 (fail there)
+  DLP_FAST_NATIVE        auto (default: where a compiler fails, the package works without) | 1 (fail there)
   DLP_FAST_SANITIZE      1: AddressSanitizer and UBSan in the CPU kernels (see `make sanitize`)
 """
 
@@ -122,11 +122,13 @@ class CMakeBuild(build_ext):
         nvcc = find_nvcc(torch_dir)
         for compiler in [nvcc, None] if nvcc else [None]:
             try:
-                self._build(torch_dir, target, compiler)
+                self.configure_and_compile(torch_dir, target, compiler)
             except subprocess.CalledProcessError:
-                if compiler and os.environ.get("DLP_FAST_CUDA") == "1":
+                asked = [name for name in ("DLP_FAST_CUDA", "DLP_FAST_NATIVE") if os.environ.get(name) == "1"]
+                if compiler and asked:
                     raise SystemExit(
-                        "dlp_fast build: DLP_FAST_CUDA=1, but the CUDA kernels failed."
+                        f"dlp_fast build: {asked[0]}=1, but the CUDA kernels could not be compiled by {compiler} "
+                        "(see above). Mend that, or leave them out: DLP_FAST_CUDA=0."
                     ) from None
                 if compiler:
                     (target / NOTE).write_text("the CUDA kernels could not be compiled\n")
@@ -149,7 +151,7 @@ class CMakeBuild(build_ext):
             "all augmentation are then much slower. Mend that and run `pip install .` again."
         )
 
-    def _build(self, torch_dir: Path, target: Path, nvcc: str | None) -> None:
+    def configure_and_compile(self, torch_dir: Path, target: Path, nvcc: str | None) -> None:
         """Configure and compile; CalledProcessError where either fails."""
         sanitize = os.environ.get("DLP_FAST_SANITIZE", "0") == "1"
         facts = self.inplace and importlib.util.find_spec("pybind11") is not None

@@ -1,25 +1,33 @@
 """Looks the locked packages up in the data base of known vulnerabilities; one line where it cannot be reached.
 
-Run by `make audit`, which installs pip-audit. Exit code 1: a package has a known vulnerability.
+Run by `make audit`, which installs pip-audit. Exit code 1: a package has a known vulnerability; 2: pip-audit failed.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 LOCK = Path(__file__).parent / "requirements.lock"
+# What pip-audit says, or the error that it ends with, where the network is at fault and not the lock or itself.
+UNREACHED = re.compile(
+    r"Could not connect to .* feed|requests\.exceptions\.(ConnectionError|ProxyError|ConnectTimeout|ReadTimeout): .*\Z"
+)
 
 
 def told(output: str, errors: str) -> tuple[int, list[str]]:
-    """(exit code, lines) from what pip-audit printed as JSON; anything else is no answer."""
+    """(exit code, lines) from what pip-audit printed as JSON, and as errors where it printed none."""
     try:
         packages = json.loads(output)["dependencies"]
     except (ValueError, LookupError, TypeError):
-        last = (errors.strip().splitlines() or ["no answer"])[-1]
-        return 0, [f"audit skipped: the data base of vulnerabilities cannot be reached ({last[:200]})"]
+        unreached = UNREACHED.search(errors.strip())
+        if unreached:
+            said = unreached[0][:200]
+            return 0, [f"audit skipped: the data base of vulnerabilities cannot be reached ({said})"]
+        return 2, [*errors.strip().splitlines(), "audit failed: pip-audit did not answer with a list of packages"]
     found = [
         f"{package['name']} {package['version']}: {one['id']}"
         + (f", mended in {', '.join(one['fix_versions'])}" if one.get("fix_versions") else "")

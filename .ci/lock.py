@@ -16,13 +16,15 @@ HERE = Path(__file__).parent
 LOCK = HERE / "requirements.lock"
 BUILD = ("setuptools>=77", "wheel", "ninja", "pybind11>=2.13", "cmake>=3.25")  # as in the Makefile
 EXTRAS = ("dev", "dali")
+# as in the Makefile, which goes on without them where nothing is locked
+FORMATS = ("pillow-heif>=1.0", "pyarrow>=15", "seccompy>=0.2")
 
 
 def wanted(pyproject: Path) -> list[str]:
     """What `make env` asks for."""
     project = tomllib.loads(pyproject.read_text())["project"]
     extras = [one for extra in EXTRAS for one in project["optional-dependencies"][extra]]
-    return [*BUILD, *project["dependencies"], *extras]
+    return [*BUILD, *project["dependencies"], *extras, *FORMATS]
 
 
 def lines_of(report: dict) -> list[str]:

@@ -157,49 +157,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> entropy_rank_cpu(const Tensor
   return {entropy, low, high, counts, faults};
 }
 
-void check_digit(const Tensor& given, const std::optional<Tensor>& given_labels, int64_t groups, int64_t level,
-                 const Tensor& given_prefix) {
-  DLP_CHECK(given.dim() == 1 && given.scalar_type() == ScalarType::Float, "scores must be float32 of one dimension");
-  const int64_t rows = given.size(0);
-  DLP_CHECK(rows <= kMaxRows, "scores must have at most ", kMaxRows, " entries, got ", rows);
-  DLP_CHECK(groups >= 1 && groups <= kMaxClasses, "groups must be from 1 to ", kMaxClasses, ", got ", groups);
-  DLP_CHECK(given_labels.has_value() || groups == 1, "labels are needed for ", groups, " groups");
-  DLP_CHECK(level >= 0 && level < 3, "level must be 0, 1 or 2, got ", level);
-  DLP_CHECK(given_prefix.dim() == 1 && given_prefix.size(0) == groups && given_prefix.scalar_type() == ScalarType::Long,
-            "prefix must be int64 [groups]");
-  if (given_labels.has_value()) check_labels(*given_labels, rows);
-}
-
-Tensor digit_histogram_cpu(const Tensor& given, const std::optional<Tensor>& given_labels, int64_t groups, bool largest,
-                           int64_t level, const Tensor& given_prefix) {
-  check_digit(given, given_labels, groups, level, given_prefix);
-  const int64_t rows = given.size(0);
-  const Tensor scores = torch::stable::contiguous(given), prefix = torch::stable::contiguous(given_prefix);
-  std::optional<Tensor> labels;
-  if (given_labels.has_value()) labels = torch::stable::contiguous(*given_labels);
-  const cpu::Scores what{static_cast<const float*>(scores.const_data_ptr()), rows,
-                         labels.has_value() ? describe_labels(*labels) : cpu::Labels{}, groups, largest};
-  const int64_t* prefix_in = static_cast<const int64_t*>(prefix.const_data_ptr());
-  const std::vector<uint32_t> above(prefix_in, prefix_in + groups);
-
-  const int64_t size = groups * cpu::kHistogramBins;
-  const int64_t chunks = std::max<int64_t>(1, std::min<int64_t>(torch::stable::get_num_threads(), rows / size));
-  std::vector<std::vector<uint32_t>> parts(static_cast<size_t>(chunks));
-  on_threads(chunks, [&](int64_t chunk) {
-    parts[chunk].assign(static_cast<size_t>(size), 0u);
-    cpu::rank_kernels().histogram(what, rows * chunk / chunks, rows * (chunk + 1) / chunks, static_cast<int>(level),
-                                  above.data(), parts[chunk].data());
-  });
-  const std::vector<int64_t> shape{groups, cpu::kHistogramBins};
-  Tensor hist = torch::stable::new_empty(scores, shape, ScalarType::Long);
-  int64_t* out = static_cast<int64_t*>(hist.mutable_data_ptr());
-  for (int64_t i = 0; i < size; ++i) {
-    out[i] = 0;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) out[i] += parts[chunk][i];
-  }
-  return hist;
-}
-
 #ifdef DLP_WITH_CUDA
 
 // One row has 31 bits of its id in the composite number of the GPU selection.
@@ -375,27 +332,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> entropy_rank_cuda(const Tenso
   return {entropy, low, high, counts, faults};
 }
 
-Tensor digit_histogram_cuda(const Tensor& given, const std::optional<Tensor>& given_labels, int64_t groups,
-                            bool largest, int64_t level, const Tensor& given_prefix) {
-  check_digit(given, given_labels, groups, level, given_prefix);
-  const torch::stable::accelerator::DeviceGuard guard(given.get_device_index());
-  check_same_device(given_prefix, given);
-  const Tensor scores = torch::stable::contiguous(given), prefix = torch::stable::contiguous(given_prefix);
-  std::optional<Tensor> labels;
-  if (given_labels.has_value()) {
-    check_same_device(*given_labels, scores);
-    labels = torch::stable::contiguous(*given_labels);
-  }
-  const std::vector<int64_t> shape{groups, cpu::kHistogramBins};
-  Tensor hist = torch::stable::new_empty(scores, shape, ScalarType::Long);
-  torch::stable::zero_(hist);
-  check_cuda(cuda::digit_histogram(
-      {pointer<float>(scores), scores.size(0), labels.has_value() ? describe_labels(*labels) : cpu::Labels{}, groups,
-       largest},
-      static_cast<int>(level), pointer<int64_t>(prefix), pointer<int64_t>(hist), current_stream(scores)));
-  return hist;
-}
-
 #endif
 
 }  // namespace
@@ -407,13 +343,11 @@ STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CPU, m) {
   m.impl("row_entropy", DLP_BOX(&dlp::row_entropy_cpu));
   m.impl("select", DLP_BOX(&dlp::select_cpu));
   m.impl("entropy_rank", DLP_BOX(&dlp::entropy_rank_cpu));
-  m.impl("digit_histogram", DLP_BOX(&dlp::digit_histogram_cpu));
 }
 #else
 STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CUDA, m) {
   m.impl("row_entropy", DLP_BOX(&dlp::row_entropy_cuda));
   m.impl("select", DLP_BOX(&dlp::select_cuda));
   m.impl("entropy_rank", DLP_BOX(&dlp::entropy_rank_cuda));
-  m.impl("digit_histogram", DLP_BOX(&dlp::digit_histogram_cuda));
 }
 #endif

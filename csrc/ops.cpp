@@ -24,8 +24,6 @@ STABLE_TORCH_LIBRARY(dlp_fast, m) {
   m.def(
       "entropy_rank(Tensor logits, int lowest, int highest_per_class, Tensor? labels)"
       " -> (Tensor entropy, Tensor lowest, Tensor highest, Tensor counts, Tensor faults)");
-  // Counts of one digit of the scores whose higher digits are `prefix`, group by group: what shards add up.
-  m.def("digit_histogram(Tensor scores, Tensor? labels, int groups, bool largest, int level, Tensor prefix) -> Tensor");
   // fp32 [b, H * W * 3]: what a blur of one pixel takes away, less `mean`, each row of length 1.
   m.def("high_pass_residual(Tensor images, Tensor mean) -> Tensor");
   // int64 [b, (H - 2) * (W - 2)]: a hash of each 3 x 3 window in 8 levels a channel; -1 below `contrast`.

@@ -22,15 +22,15 @@ from dlp_fast.config import (
 )
 from dlp_fast.data import sources
 from dlp_fast.engine.device import SLOW_BF16, choose_compute, slow_bf16
-from dlp_fast.engine.distributed import Ranks, joined
 from dlp_fast.engine.inference import score
+from dlp_fast.engine.parts import Ranks, ranks_of
 from dlp_fast.engine.session import Session
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import load
 from dlp_fast.models.registry import check_name
 from dlp_fast.models.starting import check_options
 from dlp_fast.pipeline import defend as run_stages
-from dlp_fast.power.trials import power
+from dlp_fast.power.scans import power_of
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
 from dlp_fast.preparation.prepare import prepare
@@ -93,7 +93,7 @@ def execute(
 ) -> Result:
     """Run `config`, or go on with it where its run folder holds an unfinished run of the same configuration. Processes
     launched together (torchrun, srun) work on one run and all get its Result; rank 0 alone writes and prints."""
-    with joined(config.sync_batch_norm) as ranks:
+    with ranks_of(config.sync_batch_norm, config.batch_parts) as ranks:
         return _execute(config, dataset, quiet or not ranks.leads, keep and ranks.leads, ranks)
 
 
@@ -136,7 +136,7 @@ def _execute(
             log.say("what the model says of all images, and the report")
             after = replace(prepared, data=replace(data, labels=overrides.relabeled(data.labels)))
             scores = score(session, found.model, after.data)
-            tried = power(session, data, found, config)
+            tried = power_of(session, data, found, config)
             finished = Finished(after, found, scores, overrides, compute, tried)
             results = ranks.agreed(lambda: results_of(finished, config))
         model = classifier_of(finished, config.model, results["model"]["holds"])

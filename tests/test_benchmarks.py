@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny import ROOT
@@ -34,9 +37,16 @@ def test_the_slowest_kernels_are_named(idle_share):
 @pytest.fixture
 def kernels(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks.kernels import cuda_timing, peers, ptxas, summarize
+    from benchmarks.kernels import cuda_cases, cuda_events, cuda_timing, peers, ptxas, summarize
 
-    return {"timing": cuda_timing, "peers": peers, "ptxas": ptxas, "summarize": summarize}
+    return {
+        "cases": cuda_cases,
+        "events": cuda_events,
+        "timing": cuda_timing,
+        "peers": peers,
+        "ptxas": ptxas,
+        "summarize": summarize,
+    }
 
 
 def test_peers_do_what_the_ops_do(kernels):
@@ -63,6 +73,89 @@ def test_the_table_of_events_shows_goals_and_what_is_left(kernels):
     text = kernels["timing"].table([row], "here", ["slow one"])
     assert "| op | 2.0 µs | 4 | 50 % | 80 % | eager 8.0 µs, 4.0 (5) |" in text
     assert text.endswith("Not measured for lack of time: slow one.\n")
+
+
+def test_the_table_of_events_shows_who_is_left_out_with_its_goal(kernels):
+    row = {"name": "op", "bytes": 8.0, "bytes_per_second": 4e9, "goals": {"DALI": 3, "µs": 25}}
+    row |= {"seconds": {"ours": 2e-6, "copy": 1e-6}, "left_out": {"DALI": "not installed"}}
+    assert "| 50 % | 25 µs | DALI: not installed (3) |" in kernels["timing"].table([row], "here", [])
+
+
+@pytest.fixture
+def rehearsal(kernels, monkeypatch):
+    monkeypatch.setattr(kernels["timing"].Rehearsal, "most", 200)
+    monkeypatch.setattr("dlp_fast.data.dali.available", lambda: "left to the slow test")
+    return kernels["timing"].Rehearsal(0, 60)
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
+def test_every_case_for_a_gpu_runs_on_a_cpu(kernels, rehearsal):
+    """So that the minutes of a GPU go into times: shapes, peers and goals of all cases hold."""
+    assert kernels["events"].measured(rehearsal, None, {}) == []
+    rows = {row["name"]: row for row in rehearsal.rows}
+    assert len(rows) == len(rehearsal.rows) > 40 and not rehearsal.skipped
+    views = rows["augment, both views of 448 x 32 px into bf16, RandAugment"]
+    assert views["left_out"] == {"DALI": "not installed"} and views["goals"]["DALI"] == 3
+    for parts in (
+        "entropy_rank",
+        "row_entropy",
+        "select",
+        "inject",
+        "augment",
+        "high_pass",
+        "window",
+        "256 JPEG",
+    ):
+        assert any(name.startswith(parts) for name in rows), parts
+
+
+def test_a_case_whose_result_is_wrong_is_told_and_the_others_go_on(kernels, rehearsal, monkeypatch, tmp_path):
+    right = kernels["cases"].select
+    monkeypatch.setattr(
+        kernels["cases"],
+        "select",
+        lambda *given, **how: SimpleNamespace(lowest=right(*given, **how).lowest.flip(0)),
+    )
+    cases = kernels["cases"]
+    monkeypatch.setattr(kernels["events"], "PARTS", (cases.selections, cases.small_ranking))
+    failed = kernels["events"].measured(
+        rehearsal, tmp_path / "out.json", {"device": "", "torch": "", "cuda": ""}
+    )
+    assert failed == [{"name": "selections", "failed": "not the k smallest in order"}]
+    kept = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert kept[-1] == failed[0] and kept[0]["name"].startswith("entropy_rank") and len(kept) == 2
+
+
+def test_a_peer_that_fails_is_left_out_with_its_reason(kernels, monkeypatch):
+    timing = kernels["timing"]
+    monkeypatch.setattr(timing, "timed", lambda call, seconds: call() or 2e-6)
+    monkeypatch.setattr(timing, "copy_of", lambda moved: lambda: None)
+
+    def broken():
+        raise ValueError("no driver\nand more")
+
+    bench = timing.Bench(0.1, 60)
+    bench.measure("op", 8.0, {"ours": lambda: None, "DALI": timing.lazily(broken), "triton": None})
+    (row,) = bench.rows
+    assert row["left_out"] == {"DALI": "no driver", "triton": "not installed"}
+    assert row["seconds"] == {"ours": 2e-6, "copy": 2e-6}
+    with pytest.raises(ValueError, match="no driver"):
+        bench.measure("op", 8.0, {"ours": broken})
+    with pytest.raises(AssertionError, match="who are not in it"):
+        bench.measure("op", 8.0, {"ours": lambda: None}, {"eager": 3})
+
+
+@pytest.mark.slow
+def test_dali_makes_both_views(kernels):
+    pytest.importorskip("nvidia.dali")
+    from benchmarks.kernels import cuda_picture_cases
+
+    bench = kernels["timing"].Rehearsal(0, 60)
+    images = kernels["peers"].pictures(3, 32)
+    for given in (images, [cuda_picture_cases.as_jpeg(picture) for picture in images]):
+        weak, strong = cuda_picture_cases.dali_batches(bench, given, 32)()
+        assert weak.as_array().shape == strong.as_array().shape == (3, 3, 32, 32)
+        assert weak.as_array().std() > 0.5
 
 
 def test_no_case_is_begun_once_the_time_is_up(kernels):
@@ -119,3 +212,34 @@ def test_a_kept_result_is_read(kernels):
     assert ("entropy [50000, 10]", "eager") in kernels["summarize"].ratios(
         kernels["summarize"].read_result(kept)
     )
+
+
+def test_what_a_release_holds_is_read(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.system import release_build
+
+    assert release_build.as_torch_list(("80-real", "100-real", "120")) == "8.0;10.0;12.0+PTX"
+    usage = """Fatbin elf code:
+arch = sm_80
+Resource usage:
+ Common:
+  GLOBAL:0
+ Function one:
+  REG:55 STACK:0 SHARED:28832 LOCAL:0
+ Function two:
+  REG:40 STACK:216 SHARED:0 LOCAL:0
+Fatbin elf code:
+arch = sm_120
+ Function one:
+  REG:57 STACK:0 SHARED:28832 LOCAL:0
+Fatbin elf code:
+arch = sm_80
+ Function three:
+  REG:64 STACK:8 SHARED:0 LOCAL:0
+"""
+    found = release_build.contents(usage, "PTX file    1: one.sm_120.ptx\nPTX file    2: two.sm_120.ptx\n")
+    assert found["architectures"] == {
+        "80": {"kernels": 3, "most_registers": 64, "most_stack": 216},
+        "120": {"kernels": 1, "most_registers": 57, "most_stack": 0},
+    }
+    assert found["ptx"] == ["120"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 from packaging.requirements import Requirement
@@ -52,11 +54,54 @@ class TestAudit:
     @pytest.mark.parametrize(
         ("output", "errors"),
         [
-            ("", "ERROR: ConnectionError: no route to host"),
-            ("null", ""),
+            ("", "Traceback\nrequests.exceptions.ConnectionError: no route to host\n"),
+            (
+                "",
+                "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed\nTip: another service\n",
+            ),
             (json.dumps({"dependencies": [{"name": "a", "skip_reason": "not found"}]}), ""),
         ],
     )
     def test_no_answer_is_one_line(self, output, errors):
         code, lines = script("audit").told(output, errors)
         assert code == 0 and len(lines) == 1 and lines[0].startswith("audit skipped: ")
+
+    @pytest.mark.parametrize(
+        ("output", "errors"),
+        [
+            ("", "ERROR: the lock has no hash of torch"),
+            ("{", ""),
+            (
+                "null",
+                "ValueError after\nrequests.exceptions.ConnectionError: in its cause\nKeyError: 'vulns'",
+            ),
+        ],
+    )
+    def test_what_fails_otherwise_is_told_and_fails(self, output, errors):
+        code, lines = script("audit").told(output, errors)
+        assert code == 2
+        assert lines == [
+            *errors.splitlines(),
+            "audit failed: pip-audit did not answer with a list of packages",
+        ]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+class TestMakeEnv:
+    def installs(self, *given: str) -> list[str]:
+        """What `make env` would install by pip, in order."""
+        done = subprocess.run(
+            ["make", "-n", "-B", *given, "env"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return [line for line in done.stdout.splitlines() if "pip install" in line]
+
+    def test_locked_it_installs_the_lock_and_the_package_alone(self):
+        lock, package = self.installs("LOCKED=1")
+        assert "--require-hashes -r .ci/requirements.lock" in lock
+        assert '--no-deps -e ".[' in package
+
+    def test_else_it_installs_what_is_asked_for(self):
+        asked = " ".join(self.installs())
+        for text in (*script("lock").BUILD, *script("lock").FORMATS):
+            assert text in asked.replace('"', ""), f"{text} is locked and not in the Makefile"
+        assert "requirements.lock" not in asked and "--no-deps" not in asked

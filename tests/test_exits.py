@@ -70,6 +70,10 @@ OPTIONS = {
     "poison rate 0": bad("--poison-rate 0", "--poison-rate: .*above 0"),
     "poison rate 2": bad("--poison-rate 2", "--poison-rate: .*1"),
     "poison rate nan": bad("--poison-rate nan", "--poison-rate: "),
+    "scans without a scan": bad(
+        "--detection.power-scans 2 --detection.method entropy",
+        "power-scans: there is no scan for marks to try",
+    ),
     "epochs 0": bad("--supervised.epochs 0", "--supervised.epochs: "),
     "batch 1": bad("--supervised.batch 1", "--supervised.batch: "),
     "learning rate 0": bad("--supervised.learning-rate 0", "--supervised.learning-rate: "),

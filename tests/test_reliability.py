@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tiny import ROOT
 
@@ -83,3 +85,84 @@ def test_the_page_takes_the_table(tmp_path):
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "former" not in text
     assert text.count("| it holds | by trial | 1,200 of 1,201 | `python -m m` |") == 1
+
+
+def test_a_run_that_ended_before_its_signal_is_not_counted_and_begun_anew(monkeypatch, tmp_path):
+    """Every second run is over when its signal is due: as many trials as were asked for, each of a signal sent."""
+    from benchmarks.system.reliability import signals
+
+    begun, sent = [], []
+
+    def begin(run, options):
+        assert not run.exists()  # what the one before left is gone
+        run.mkdir()
+        begun.append(run)
+        return SimpleNamespace(pid=12345)
+
+    def reach(child, moment):
+        return len(begun) % 2 == 0
+
+    monkeypatch.setattr(signals, "begin", begin)
+    monkeypatch.setattr(signals, "reach", reach)
+    monkeypatch.setattr(signals, "whole_run", lambda run, options: 2.0)
+    monkeypatch.setattr(signals, "finish", lambda child: 0)
+    monkeypatch.setattr(signals, "hashes", lambda run: {})
+    monkeypatch.setattr(signals.os, "kill", lambda pid, number: sent.append(number))
+    monkeypatch.setattr(signals, "SIGNALS", (signals.signal.SIGPIPE,))
+    found = list(signals.trials(4, random.Random(0), tmp_path))
+    assert len(begun) == 8 and len(sent) == len(found) == 4 and all(trial.kept for trial in found)
+
+
+def test_what_was_cut_off_goes_on_after_the_last_part(tmp_path):
+    """Each part is drawn alike whether or not the process that counts it is a new one."""
+    from benchmarks.system.reliability.promise import Promise, Trial
+
+    begun, drawn, cut = tmp_path / "parts" / "x.json", [], [3]
+
+    def trials(count, rng, folder):
+        for _ in range(count):
+            drawn.append(rng.random())
+            if len(drawn) == cut[0]:
+                raise KeyboardInterrupt
+            yield Trial(drawn[-1] > 0, "drawn")
+
+    promise = Promise("x", "it holds", "by trial", trials, full=6, sample=1, part=2)
+    with pytest.raises(KeyboardInterrupt):
+        promise.run(6, 0, "m", begun)
+    cut[0] = 99
+    other = promise.run(4, 0, "m", tmp_path / "other.json")  # another count has parts of its own
+    assert other["trials"] == 4 and not (tmp_path / "other.json").exists()
+    at = len(drawn)
+    found = promise.run(6, 0, "m", begun)
+    assert (found["kept"], found["trials"]) == (6, 6) and not begun.exists()
+    assert drawn[at : at + 2] == drawn[5:7] and drawn[2] == drawn[at]  # parts 2 and 3; the first was done
+
+
+def test_pixels_that_a_decoder_never_wrote_are_found(monkeypatch):
+    """Fresh memory is filled differently for the two decodings of a file."""
+    from benchmarks.system.reliability import mutated_images
+
+    for made, twice in ((lambda *_, **__: np.empty(100_000, np.uint8), 2), (lambda *_, **__: np.zeros(9), 1)):
+        monkeypatch.setattr(mutated_images, "decode_image", made)
+        assert len({mutated_images.pixels(b"x", fill) for fill in (0x55, 0xAA)}) == twice
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+def test_boxes_are_changed_and_their_sizes_put_right(kind):
+    from benchmarks.system.reliability import mutated_images
+
+    whole = next(
+        of for of in mutated_images.sources() if of[4:8] == {"AVIF": b"ftyp", "JPEG2000": b"jP  "}[kind]
+    )
+    changed = {mutated_images.boxes(whole, random.Random(seed)) for seed in range(40)}
+    assert len(changed) > 20 and len([of for of in changed if of[4:8] == whole[4:8]]) > 20
+
+
+@pytest.mark.slow
+def test_files_are_bred_by_coverage(tmp_path):
+    pytest.importorskip("atheris")
+    from benchmarks.system.reliability import guided_images, mutated_images
+
+    (found,) = guided_images.trials(200, random.Random(1), tmp_path)
+    assert found.kept and found.number >= 200, found.what
+    assert int(found.what.split()[0]) > len(mutated_images.sources())

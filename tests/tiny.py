@@ -125,7 +125,9 @@ def _child(module: str, arguments: list[str], log: str, environment: dict[str, s
 
 
 _CHILDREN = multiprocessing.get_context("forkserver")
-_CHILDREN.set_forkserver_preload(["dlp_fast.run", "dlp_fast.api", "sklearn.datasets", "sklearn.mixture"])
+_CHILDREN.set_forkserver_preload(
+    ["dlp_fast.run", "dlp_fast.api", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"]
+)
 
 
 def start(
@@ -147,11 +149,20 @@ def places(world: int) -> list[dict[str, str]]:
     return [meet | count | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
 
 
-def start_together(world: int, arguments: list[str], logs: Path) -> list[multiprocessing.Process]:
+def slurm_places(world: int) -> list[dict[str, str]]:
+    """The same as srun gives it, with the meeting place that a person exports."""
+    meet = {name: value for name, value in places(1)[0].items() if not name.endswith(("RANK", "SIZE"))}
+    count = {"SLURM_NTASKS": str(world), "SLURM_STEP_TASKS_PER_NODE": str(world), "SLURM_NODEID": "0"}
+    return [meet | count | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(world)]
+
+
+def start_together(
+    world: int, arguments: list[str], logs: Path, launcher: Callable[[int], list[dict[str, str]]] = places
+) -> list[multiprocessing.Process]:
     """Begin one run of `world` processes; what each prints goes to `logs/rank<number>.log`."""
     return [
         start("run", arguments, logs / f"rank{rank}.log", environment)
-        for rank, environment in enumerate(places(world))
+        for rank, environment in enumerate(launcher(world))
     ]
 
 
@@ -167,12 +178,16 @@ def _rank(work: Callable[..., None], arguments: tuple, log: str, environment: di
 
 
 def work_together(
-    world: int, work: Callable[..., None], arguments: tuple, logs: Path
+    world: int,
+    work: Callable[..., None],
+    arguments: tuple,
+    logs: Path,
+    launcher: Callable[[int], list[dict[str, str]]] = places,
 ) -> list[multiprocessing.Process]:
     """Begin `work(*arguments)`, a function of a module, in `world` processes of one run, guarded as a command is."""
     children = [
         _CHILDREN.Process(target=_rank, args=(work, arguments, str(logs / f"rank{rank}.log"), environment))
-        for rank, environment in enumerate(places(world))
+        for rank, environment in enumerate(launcher(world))
     ]
     for child in children:
         child.start()

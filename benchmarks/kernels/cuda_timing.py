@@ -36,16 +36,6 @@ def timed(call: Call, seconds: float) -> float:
     return median(a.elapsed_time(b) for a, b in pairwise(marks)) / 1e3
 
 
-def graphed(call: Call) -> Call:
-    """The kernels of `call` without the time that it takes to launch them."""
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
-
-
 def copy_of(moved: float) -> Call:
     """A copy that reads moved / 2 bytes and writes as many."""
     size = max(16, int(moved / 2))
@@ -78,11 +68,25 @@ def sets_of(make: Callable[[int], torch.Tensor]) -> list[torch.Tensor]:
     return [one, *(make(k) for k in range(1, count))]
 
 
+def lazily(make: Callable[[], Call]) -> Call:
+    """What `make` gives, made by the first call: where that fails, it is the peer that failed, and not the case."""
+    made: list[Call] = []
+
+    def run() -> object:
+        if not made:
+            made.append(make())
+        return made[0]()
+
+    return run
+
+
 class Bench:
     """Measures cases until the time is up; what is left then is named, not measured.
 
-    Attributes: rows: what was measured; skipped: names of what was not.
+    Attributes: device: where tensors of cases are; rows: what was measured; skipped: names of what was not.
     """
+
+    device = "cuda"
 
     def __init__(self, seconds: float, budget: float):
         self.seconds, self.end = seconds, time.monotonic() + budget
@@ -96,19 +100,87 @@ class Bench:
         self.skipped.append(name)
         return True
 
+    def few(self, n: int) -> int:
+        """How many rows or images a case of `n` has here."""
+        return n
+
+    def graphed(self, call: Call) -> Call:
+        """The kernels of `call` without the time that it takes to launch them."""
+        call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return graph.replay
+
+    def compiled(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """By torch.compile for the sizes at hand."""
+        return torch.compile(call, dynamic=False)
+
+    def times(self, contenders: dict[str, Call], moved: float) -> tuple[dict[str, float], dict[str, str]]:
+        """(seconds of each that ran and of a copy, why each other peer did not)."""
+        seconds, why = {"ours": timed(contenders["ours"], self.seconds)}, {}
+        for who, call in contenders.items():
+            if who == "ours":
+                continue
+            try:
+                seconds[who] = timed(call, self.seconds)
+            except Exception as error:  # a peer's failure is no reason to lose ours
+                why[who] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        seconds["copy"] = timed(copy_of(moved), self.seconds)
+        return seconds, why
+
     def measure(
-        self, name: str, moved: float, contenders: dict[str, Call], goals: dict[str, float] | None = None
+        self,
+        name: str,
+        moved: float,
+        contenders: dict[str, Call | None],
+        goals: dict[str, float] | None = None,
     ) -> None:
-        """Time "ours" and its peers. moved: bytes that the op must move at least; goals: how many times as fast as a
-        peer it is to be, and as "copy" the share of a copy's bandwidth.
+        """Time "ours" and its peers, None for those that are not installed. moved: bytes that the op must move at
+        least; goals: how many times as fast as a peer it is to be; as "copy" the share of a copy's bandwidth, as "µs"
+        the microseconds that it may take.
         """
-        times = {who: timed(call, self.seconds) for who, call in contenders.items()}
-        times["copy"] = timed(copy_of(moved), self.seconds)
-        row = {"name": name, "bytes": moved, "seconds": times, "goals": goals or {}}
-        row["bytes_per_second"] = moved / times["ours"]
+        goals = goals or {}
+        unknown = set(goals) - set(contenders) - {"copy", "µs"}
+        assert not unknown, f"{name}: goals of {unknown}, who are not in it"
+        seconds, why = self.times({who: call for who, call in contenders.items() if call}, moved)
+        why |= {who: "not installed" for who, call in contenders.items() if not call}
+        row = {"name": name, "bytes": moved, "seconds": seconds, "goals": goals, "left_out": why}
+        row["bytes_per_second"] = moved / seconds["ours"]
         self.rows.append(row)
-        told = ", ".join(f"{who} {1e6 * s:,.1f} µs" for who, s in times.items())
-        print(f"{name}: {told}; {row['bytes_per_second'] / 1e9:,.0f} GB/s", flush=True)
+        print(self.line(row), flush=True)
+
+    def line(self, row: Row) -> str:
+        told = [f"{who} {1e6 * s:,.1f} µs" for who, s in row["seconds"].items()]
+        told += [f"{who} left out ({reason})" for who, reason in row["left_out"].items()]
+        return f"{row['name']}: {', '.join(told)}; {row['bytes_per_second'] / 1e9:,.0f} GB/s"
+
+
+class Rehearsal(Bench):
+    """Every case once on a CPU with few rows, so that a GPU's minutes are not spent on a slip. Nothing is timed."""
+
+    device = "cpu"
+    most = 2000
+
+    def few(self, n: int) -> int:
+        return min(n, self.most)
+
+    def graphed(self, call: Call) -> Call:
+        return call
+
+    def compiled(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return call
+
+    def times(self, contenders: dict[str, Call], moved: float) -> tuple[dict[str, float], dict[str, str]]:
+        for call in contenders.values():
+            call()
+        return dict.fromkeys((*contenders, "copy"), float("nan")), {}
+
+    def line(self, row: Row) -> str:
+        ran = [who for who in row["seconds"] if who != "copy"]
+        ran += [f"{who} left out ({reason})" for who, reason in row["left_out"].items()]
+        return f"{row['name']}: {', '.join(ran)}"
 
 
 def table(rows: list[Row], facts: str, skipped: list[str]) -> str:
@@ -118,13 +190,18 @@ def table(rows: list[Row], facts: str, skipped: list[str]) -> str:
     for row in rows:
         seconds, goals = row["seconds"], row["goals"]
         ours = seconds["ours"]
+
+        def aim(who: str, goals: dict[str, float] = goals) -> str:
+            return f" ({goals[who]:g})" if who in goals else ""
+
         peers = [
-            f"{who} {1e6 * taken:,.1f} µs, {taken / ours:.1f}"
-            + (f" ({goals[who]:g})" if who in goals else "")
+            f"{who} {1e6 * taken:,.1f} µs, {taken / ours:.1f}" + aim(who)
             for who, taken in seconds.items()
             if who not in ("ours", "copy")
         ]
+        peers += [f"{who}: {reason}" + aim(who) for who, reason in row.get("left_out", {}).items()]
         goal = f"{100 * goals['copy']:.0f} %" if "copy" in goals else ""
+        goal += f"{goals['µs']:g} µs" if "µs" in goals else ""
         lines.append(
             f"| {row['name']} | {1e6 * ours:,.1f} µs | {row['bytes_per_second'] / 1e9:,.0f} | "
             f"{100 * seconds['copy'] / ours:.0f} % | {goal} | {'; '.join(peers)} |"

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import add_out, add_threads, parser_of, write_result
+from benchmarks.kernels.peers import KINDS, keys, logits
 from dlp_fast.ops import native_available
 from dlp_fast.runs.files import write_atomic
 
@@ -31,26 +32,6 @@ def load_before(library: Path) -> None:
         copy = Path(folder) / "_before.so"
         copy.write_bytes(library.read_bytes().replace(b"dlp_fast", BEFORE.encode()))
         torch.ops.load_library(copy)
-
-
-def logits(n: int, classes: int, dtype: torch.dtype) -> torch.Tensor:
-    g = torch.Generator().manual_seed(classes)
-    x = torch.randn(n, classes, generator=g) * 2
-    x[torch.arange(n), torch.randint(classes, (n,), generator=g)] += 6
-    return x.to(dtype)
-
-
-def keys(kind: str, n: int) -> torch.Tensor:
-    g = torch.Generator().manual_seed(1)
-    x = torch.randn(n, generator=g).abs()
-    return {
-        "random": lambda: x,
-        "equal": lambda: torch.full((n,), 0.5),
-        "two-valued": lambda: torch.randint(2, (n,), generator=g).float(),
-        "sorted": lambda: x.sort().values,
-        "reversed": lambda: x.sort(descending=True).values,
-        "denormal": lambda: torch.randint(-1000, 1000, (n,), generator=g).float() * 1e-45,
-    }[kind]()
 
 
 Case = tuple[str, Callable[[Any], Any]]
@@ -68,7 +49,7 @@ def cases() -> list[Case]:
         name = f"entropy_rank [50,000, {classes:,}], lowest {k}, highest {m} of each class"
         found.append((name, lambda ops, x=x, k=k, m=m: ops.entropy_rank(x, k, m, None)))
     n = 1_280_000
-    for kind in ("random", "equal", "two-valued", "sorted", "reversed", "denormal"):
+    for kind in KINDS:
         x = keys(kind, n)
         name = f"select, lowest 1 % of {n:,}, {kind}"
         found.append((name, lambda ops, x=x: ops.select(x, len(x) // 100, 0, None, 0)))

@@ -11,21 +11,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.kernels.dali_views import views_pipeline
+from benchmarks.kernels.peers import pictures
 from benchmarks.kernels.reference_loader import CIFAR, PillowViews
 from dlp_fast.data import dali
 from dlp_fast.ops import augment, augment_reference
 
 CASES = {32: 448, 224: 16}
 BATCHES = 4
-
-
-def pictures(n: int, size: int) -> torch.Tensor:
-    """Smooth pictures with some noise: histograms like those of photographs."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(n, 3, 4, 4, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear") * 235
-    noise = torch.randint(0, 20, (n, 3, size, size), generator=generator)
-    return (smooth + noise).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 @pytest.fixture(autouse=True)
@@ -91,45 +84,10 @@ def test_bench_pillow_two_workers(benchmark, images):
 
 @pytest.mark.skipif(dali.available() is not None, reason=str(dali.available()))
 def test_bench_dali(benchmark, images):
-    """DALI's own operators on the CPU: flip, padded crop, its rand_augment(2, 10) (one magnitude for all), cutout."""
+    """DALI's own operators on the CPU, see dali_views.py."""
     benchmark.group = group(images)
-    from nvidia.dali import fn, pipeline_def, types
-    from nvidia.dali.auto_aug import rand_augment
-
     size, batch = images.shape[1], images.numpy()
-    pad = size // 8
-
-    def views(pictures):
-        flipped = fn.flip(pictures, horizontal=fn.random.coin_flip())
-        padded = fn.paste(flipped, ratio=(size + 2 * pad) / size, fill_value=0, paste_x=0.5, paste_y=0.5)
-        where = {"crop_pos_x": fn.random.uniform(range=[0, 1]), "crop_pos_y": fn.random.uniform(range=[0, 1])}
-        return fn.crop(padded, crop=(size, size), **where)
-
-    def normalised(pictures):
-        mean, std = ([255 * v for v in CIFAR[k]] for k in ("mean", "std"))
-        return fn.crop_mirror_normalize(pictures, dtype=types.FLOAT, output_layout="CHW", mean=mean, std=std)
-
-    @pipeline_def(
-        batch_size=len(batch),
-        num_threads=2,
-        device_id=None,
-        seed=1,
-        enable_conditionals=True,
-        prefetch_queue_depth=1,
-        exec_pipelined=False,
-        exec_async=False,
-    )
-    def both():
-        pictures = fn.external_source(source=lambda: batch, layout="HWC", batch=True)
-        strong = rand_augment.rand_augment(views(pictures), n=2, m=10, monotonic_mag=True)
-        corner = fn.random.uniform(range=[0, 1], shape=[2])
-        strong = fn.erase(
-            strong, anchor=corner, shape=[16 / size] * 2, normalized=True, axis_names="HW", fill_value=127
-        )
-        return normalised(views(pictures)), normalised(strong)
-
-    pipeline = both()
-    pipeline.build()
+    pipeline = views_pipeline(lambda: batch, len(batch), size, CIFAR)
 
     def batches():
         for _ in range(BATCHES):

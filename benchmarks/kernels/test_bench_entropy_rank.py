@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.kernels.peers import KINDS, eager_entropy, eager_rank_both, keys, logits
 from dlp_fast.ops import entropy_rank, native_available, row_entropy, select
 
 pytestmark = pytest.mark.skipif(not native_available(), reason="native ops are not built")
@@ -22,44 +23,19 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def logits_of(classes: int, enabled: bool) -> torch.Tensor:
-    n = 50000 if enabled else 1000
-    g = torch.Generator().manual_seed(classes)
-    x = torch.randn(n, classes, generator=g) * 2
-    x[torch.arange(n), torch.randint(classes, (n,), generator=g)] += 6
-    return x
-
-
-def eager_entropy(x: torch.Tensor) -> torch.Tensor:
-    p = torch.softmax(x, 1)
-    return -(p * torch.log2(p + 1e-8)).sum(1)
-
-
-def eager_rank(x: torch.Tensor, lowest: int, per_class: int, entropy=eager_entropy):
-    """What a person writes: softmax, log, sum, topk, and a loop over the classes."""
-    h = entropy(x)
-    low = torch.topk(h, lowest, largest=False).indices
-    top = x.argmax(1)
-    high = []
-    for c in range(x.shape[1]):
-        ids = (top == c).nonzero().flatten()
-        high.append(ids[torch.topk(h[ids], min(per_class, len(ids))).indices])
-    return low, torch.cat(high)
-
-
 @pytest.mark.parametrize("classes", [10, 1000])
 @pytest.mark.parametrize("who", ["ours", "eager", "compile"])
 def test_rank_50k_rows(benchmark, classes, who):
-    x = logits_of(classes, benchmark.enabled)
+    x = logits(50_000 if benchmark.enabled else 1000, classes)
     lowest, per_class = len(x) // 100, max(1, len(x) // 100 // classes)
     ours = entropy_rank(x, lowest, per_class)
-    torch.testing.assert_close(ours.entropy, eager_entropy(x.double()).float(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.entropy, eager_entropy(x), rtol=1e-3, atol=1e-4)
     benchmark.group = f"rank [{len(x)}, {classes}]"
     if who == "compile":
         compiled = torch.compile(eager_entropy, dynamic=False) if benchmark.enabled else eager_entropy
-        run = lambda: eager_rank(x, lowest, per_class, compiled)  # noqa: E731
+        run = lambda: eager_rank_both(x, lowest, per_class, compiled)  # noqa: E731
     elif who == "eager":
-        run = lambda: eager_rank(x, lowest, per_class)  # noqa: E731
+        run = lambda: eager_rank_both(x, lowest, per_class)  # noqa: E731
     else:
         run = lambda: entropy_rank(x, lowest, per_class)  # noqa: E731
     benchmark.pedantic(run, rounds=5 if who != "ours" and classes > 10 else 30, warmup_rounds=1)
@@ -68,8 +44,8 @@ def test_rank_50k_rows(benchmark, classes, who):
 @pytest.mark.parametrize("classes", [10, 1000])
 @pytest.mark.parametrize("who", ["ours", "eager", "compile"])
 def test_entropy_50k_rows(benchmark, classes, who):
-    x = logits_of(classes, benchmark.enabled)
-    torch.testing.assert_close(row_entropy(x), eager_entropy(x.double()).float(), rtol=1e-3, atol=1e-4)
+    x = logits(50_000 if benchmark.enabled else 1000, classes)
+    torch.testing.assert_close(row_entropy(x), eager_entropy(x), rtol=1e-3, atol=1e-4)
     compiled = (
         torch.compile(eager_entropy, dynamic=False)
         if who == "compile" and benchmark.enabled
@@ -78,22 +54,6 @@ def test_entropy_50k_rows(benchmark, classes, who):
     run = row_entropy if who == "ours" else compiled
     benchmark.group = f"entropy [{len(x)}, {classes}]"
     benchmark.pedantic(run, args=(x,), rounds=15, warmup_rounds=1)
-
-
-KINDS = ["random", "equal", "two-valued", "sorted", "reversed", "denormal"]
-
-
-def keys(kind: str, n: int) -> torch.Tensor:
-    g = torch.Generator().manual_seed(1)
-    x = torch.randn(n, generator=g).abs()
-    return {
-        "random": lambda: x,
-        "equal": lambda: torch.full((n,), 0.5),
-        "two-valued": lambda: torch.randint(2, (n,), generator=g).float(),
-        "sorted": lambda: x.sort().values,
-        "reversed": lambda: x.sort(descending=True).values,
-        "denormal": lambda: torch.randint(-1000, 1000, (n,), generator=g).float() * 1e-45,
-    }[kind]()
 
 
 @pytest.mark.parametrize("n", [1_280_000, 10_000_000])

@@ -7,24 +7,30 @@ python -m benchmarks.system.cost_check --out RESULT.json
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common import add_out, chosen, parser_of, write_result
+from benchmarks.system.reliability.tiny_run import finish, work_together
 from dlp_fast.api import execute
-from dlp_fast.commands.dry_run import dry_run
+from dlp_fast.commands.dry_run import dry_runs
 from dlp_fast.config import RunConfig
 from dlp_fast.data import sources
 
 SIZES = ((1000, 16, "wrn-16-1"), (1000, 32, "wrn-16-1"), (3000, 16, "wrn-10-1"))  # images, pixels, network
 CLASSES = 10
+STAGES = ("supervised", "finetuning")
+WAIT = 3600  # seconds for a run, on a machine that others use
 
 
-def compared(images: int, side: int, model: str) -> dict[str, Any]:
-    """Seconds of each stage as foretold and as taken; nothing ends earlier than planned, and nothing is found."""
+def drawn(images: int, side: int, model: str) -> tuple[RunConfig, sources.Dataset]:
+    """A run of which nothing ends earlier than planned, and in which nothing is found."""
     rng = np.random.default_rng(0)
     labels = np.arange(images) % CLASSES
     pixels = rng.integers(0, 256, (images, side, side, 3), dtype=np.uint8)
@@ -38,28 +44,56 @@ def compared(images: int, side: int, model: str) -> dict[str, Any]:
         finetuning={"steps": 60},
         detection={"networks": 1, "proposals": ("learning_curves",)},
     )
-    dataset = sources.from_arrays(pixels, labels, None, None, None)
-    load = os.getloadavg()[0]
-    told = dry_run(config, dataset, quiet=True)
-    took = execute(config, dataset, quiet=True, keep=False).results["stages"]
-    row: dict[str, Any] = {"images": images, "side": side, "model": model, "load_average": load}
-    for stage in ("supervised", "finetuning"):
-        row[stage] = {"told": told.seconds[stage], "took": took[stage]["seconds"]}
-        row[stage]["ratio"] = row[stage]["told"] / row[stage]["took"]
-    both = [sum(row[stage][which] for stage in ("supervised", "finetuning")) for which in ("told", "took")]
-    row["ratio"] = both[0] / both[1]
-    return row
+    return config, sources.from_arrays(pixels, labels, None, None, None)
+
+
+def take(out: Path, size: tuple[int, int, str]) -> None:
+    """The run itself, in this process or as one of several; the processor seconds of each stage go to `out`.<pid>."""
+    time.monotonic = time.process_time
+    found = execute(*drawn(*size), quiet=True, keep=False).results["stages"]
+    seconds = {stage: found[stage]["seconds"] for stage in STAGES}
+    Path(f"{out}.{os.getpid()}").write_text(json.dumps(seconds))
+
+
+def took(size: tuple[int, int, str], world: int) -> dict[str, float]:
+    """Processor seconds of each stage, of the process that took the most."""
+    with tempfile.TemporaryDirectory() as place:
+        children = work_together(world, take, (Path(place, "took"), size), Path(place))
+        codes = [finish(child, WAIT) for child in children]
+        assert codes == [0] * world, Path(place, "rank0.log").read_text()
+        each = [json.loads(file.read_text()) for file in Path(place).glob("took.*")]
+    return {stage: max(one[stage] for one in each) for stage in STAGES}
+
+
+def compared(size: tuple[int, int, str], worlds: list[int]) -> list[dict[str, Any]]:
+    """Seconds of each stage as foretold and as taken, for each number of processes."""
+    load, rows = os.getloadavg()[0], []
+    real, time.monotonic = time.monotonic, time.process_time  # what dry run looks at
+    try:
+        foretold = dry_runs(*drawn(*size), quiet=True, worlds=worlds)
+    finally:
+        time.monotonic = real
+    for world, told in zip(worlds, foretold, strict=True):
+        row: dict[str, Any] = dict(zip(("images", "side", "model"), size)) | {"processes": world}
+        taken = took(size, world)
+        for stage in STAGES:
+            row[stage] = {"told": told.seconds[stage], "took": taken[stage]}
+            row[stage]["ratio"] = told.seconds[stage] / taken[stage]
+        row["ratio"] = sum(told.seconds[stage] for stage in STAGES) / sum(taken.values())
+        rows.append(row | {"load_average": load})
+    return rows
 
 
 def main() -> None:
     arguments = parser_of(__doc__, "benchmarks.system.cost_check")
+    arguments.add_argument("--worlds", type=int, nargs="*", default=[1, 2], help="numbers of processes")
     add_out(arguments)
     options = arguments.parse_args()
-    time.monotonic = time.process_time  # what dry run and stages look at
     rows = []
     for size in SIZES:
-        rows.append(compared(*size))
-        print(rows[-1], flush=True)
+        for row in compared(size, options.worlds):
+            rows.append(row)
+            print(row, flush=True)
     within = all(0.75 <= row["ratio"] <= 1.25 for row in rows)
     write_result(options.out, {**chosen(options), "rows": rows, "within_25_per_cent": within}, "CPU")
 

@@ -37,23 +37,26 @@ SHARE = 0.06  # of a class that has a planted group, images of it
 COMPARED = 4  # classes whose groups are found once more by themselves, in fp32
 
 
-def drawn(label: int, count: int, planted: int) -> np.ndarray:
-    """fp32 [epochs, count]: losses of a class; the first `planted` are learnt together, late and deeply."""
+def drawn(label: int, count: int, planted: int, looks: int) -> np.ndarray:
+    """fp32 [looks, count]: losses of a class at so many of EPOCHS, evenly spaced; the first `planted` are learnt
+    together, late and deeply.
+    """
     rng = np.random.default_rng(label)
-    epochs = np.arange(EPOCHS, dtype=np.float32)[:, None]
+    epochs = np.linspace(0, EPOCHS - 1, looks, dtype=np.float32)[:, None]
     spread = np.where(np.arange(count) < planted, 0.7, 2.0).astype(np.float32)
     odds = -1 + 0.3 * epochs + spread * rng.standard_normal(count, dtype=np.float32)
-    odds += 0.7 * rng.standard_normal((EPOCHS, count), dtype=np.float32)
+    odds += 0.7 * rng.standard_normal((looks, count), dtype=np.float32)
     odds[:, :planted] += 7 / (1 + np.exp(3 - epochs))
     return np.log1p(np.exp(-odds))
 
 
-def observed(n: int, classes: int, poisoned: int, folder: Path) -> Observed:
+def observed(n: int, classes: int, poisoned: int, looks: int, folder: Path) -> Observed:
     """Curves of n images; image i is of class i % classes, and the first `poisoned` classes have a planted group."""
-    entropy, loss, other = (column_table(EPOCHS, n, folder) for _ in range(3))
+    entropy, loss, other = (column_table(looks, n, folder) for _ in range(3))
     for label in range(classes):
         count = len(range(label, n, classes))
-        own = torch.from_numpy(drawn(label, count, round(SHARE * count) if label < poisoned else 0))
+        planted = round(SHARE * count) if label < poisoned else 0
+        own = torch.from_numpy(drawn(label, count, planted, looks))
         loss[:, label::classes], entropy[:, label::classes] = own, 0.8 * own
         other[:, label::classes] = own.mean() + 3
     labels = torch.arange(n) % classes
@@ -82,6 +85,8 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=1_000_000)
     arguments.add_argument("--classes", type=int, default=1000)
     arguments.add_argument("--poisoned", type=int, default=3, help="classes with a planted group")
+    arguments.add_argument("--looks", type=int, default=EPOCHS, help="epochs after which images were scored")
+    arguments.add_argument("--no-table", action="store_true", help="leave samples.* out")
     add_threads(arguments, 2)
     add_out(arguments)
     options = arguments.parse_args()
@@ -98,7 +103,7 @@ def main() -> None:
     n, classes = options.images, options.classes
     with tempfile.TemporaryDirectory() as folder:
         with timed("drawing (not counted)"):
-            seen = observed(n, classes, options.poisoned, Path(folder))
+            seen = observed(n, classes, options.poisoned, options.looks, Path(folder))
         before = peak()
         with timed("mixtures"):
             decision = look_at_curves(seen, config.detection)
@@ -110,15 +115,21 @@ def main() -> None:
             names = tuple(f"class {c:05d}" for c in range(classes))
             sizes = torch.bincount(seen.labels, minlength=classes).tolist()
             said = verdict(
-                decision.findings, decision.max_subthreshold_score, sizes, names, EPOCHS, config.detection
+                decision.findings,
+                decision.max_subthreshold_score,
+                sizes,
+                names,
+                options.looks,
+                config.detection,
             )
-        with timed("table written"):
-            paths = tuple(f"train/class {i % classes:05d}/{i:09d}.jpg" for i in range(n))
-            table = samples_table(paths, seen.labels, names, chosen_ids, seen.entropy[-1], {})
-            RunFolder(Path(folder)).write_samples(table)
-            del table, paths
-        with timed("table read"):
-            read_samples(Path(folder))
+        if not options.no_table:
+            with timed("table written"):
+                paths = tuple(f"train/class {i % classes:05d}/{i:09d}.jpg" for i in range(n))
+                table = samples_table(paths, seen.labels, names, chosen_ids, seen.entropy[-1], {})
+                RunFolder(Path(folder)).write_samples(table)
+                del table, paths
+            with timed("table read"):
+                read_samples(Path(folder))
         bytes_of_table = sum(file.stat().st_size for file in Path(folder).glob("samples.*"))
     planted = {
         i for c in range(options.poisoned) for i in range(c, n, classes)[: round(SHARE * (n // classes))]

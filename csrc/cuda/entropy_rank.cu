@@ -429,17 +429,6 @@ __global__ void __launch_bounds__(kThreads) take_ids(const int64_t* sorted, cons
   }
 }
 
-__global__ void __launch_bounds__(kThreads) digits(Scores scores, int level, const int64_t* prefix, int64_t* hist) {
-  const int shift = digit_shift(level), above = level == 1 ? 21 : 10;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < scores.rows; i += int64_t{gridDim.x} * kThreads) {
-    int64_t group;
-    if (!load_group(scores.labels, scores.groups, i, group)) continue;
-    const uint32_t key = scores.largest ? ~rank_key(scores.data[i]) : rank_key(scores.data[i]);
-    if (level > 0 && key >> above != static_cast<uint32_t>(prefix[group])) continue;
-    atomicAdd(reinterpret_cast<unsigned long long*>(hist) + group * kBins + ((key >> shift) & digit_mask(level)), 1ull);
-  }
-}
-
 }  // namespace
 
 Plan make_plan(int64_t rows, int64_t groups) {
@@ -485,12 +474,6 @@ cudaError_t gather_groups(const int32_t* group, const int64_t* order, int64_t si
 cudaError_t write_ids(const int64_t* sorted, const int64_t* order, int64_t size, int id_bits, int64_t* out,
                       cudaStream_t stream) {
   take_ids<<<blocks_for(size, kThreads), kThreads, 0, stream>>>(sorted, order, size, id_bits, out);
-  return cudaGetLastError();
-}
-
-cudaError_t digit_histogram(const Scores& scores, int level, const int64_t* prefix, int64_t* hist, cudaStream_t stream) {
-  if (scores.rows == 0) return cudaSuccess;
-  digits<<<blocks_for(scores.rows, kThreads * 4), kThreads, 0, stream>>>(scores, level, prefix, hist);
   return cudaGetLastError();
 }
 

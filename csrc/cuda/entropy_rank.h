@@ -66,6 +66,5 @@ cudaError_t gather_groups(const int32_t* group, const int64_t* order, int64_t si
 // out[i] = id of sorted[order[i]], or -1 behind the winners; a null order is the identity.
 cudaError_t write_ids(const int64_t* sorted, const int64_t* order, int64_t size, int id_bits, int64_t* out,
                       cudaStream_t stream);
-cudaError_t digit_histogram(const Scores& scores, int level, const int64_t* prefix, int64_t* hist, cudaStream_t stream);
 
 }  // namespace dlp::cuda

@@ -2,8 +2,8 @@
 //
 // Bytes: a poisoned image of B bytes moves 2 B in place (only the rectangle's rows are visited, clean images are not
 // listed), 2 B into uint8, 3 B into 16-bit floats, 5 B into fp32. The table is shared by all images
-// and stays in L2. Per byte about eight integer instructions: at 64 integer lanes an SM this is as long as the
-// memory traffic of a dense uint8 blend, and hidden behind it at the occupancy below.
+// and stays in L2. A blended byte takes about ten instructions, and seven more its address and its load:
+// less than what an SM issues while memory moves the two bytes (docs/kernels/inject_trigger.md).
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -15,10 +15,10 @@ namespace dlp {
 namespace {
 
 constexpr int kVector = 16;
-// 32 x 32, 64 x 64, 96 x 96 and 224 x 224 pixels are 1, 4, 9 and 49 times 192 vectors: no idle lanes. The kernels
-// with aligned images take 46 to 48 registers, so seven such blocks, 1344 threads, fit an SM of sm_90.
+// 32 x 32, 64 x 64, 96 x 96 and 224 x 224 pixels are 1, 4, 9 and 49 times 192 vectors: no idle lanes. Six such blocks,
+// 1152 threads, fit an SM of sm_90.
 constexpr int kThreads = 192;
-constexpr int kMinBlocks = 6;  // at most 56 registers, still without a spill
+constexpr int kMinBlocks = 6;  // at most 56 registers, without a spill
 constexpr int kVectorsPerThread = 4;
 
 // 16 bytes and 16 terms in whole registers; every index below is known when compiling.
@@ -97,23 +97,46 @@ __device__ __forceinline__ Piece piece_at(const Trigger& r, int pitch, int at, i
   return piece;
 }
 
-__device__ __forceinline__ uint8_t triggered(uint8_t x, uint8_t t, int16_t term, const Trigger& r) {
-  if (r.kind == kPatch) return t;
-  if (r.kind == kAdditive) return add_byte(x, term);
-  return blend_byte(x, t, r.kind == kBlend ? r.weight : term);
+// The kind is known when compiling: asked for each byte it would cost more than what it does to the byte.
+template <int kKind>
+__device__ __forceinline__ uint8_t triggered(uint8_t x, uint8_t t, int16_t term, int16_t weight) {
+  if constexpr (kKind == kAdditive) return add_byte(x, term);
+  return blend_byte(x, t, kKind == kBlend ? weight : term);
 }
 
-__device__ __forceinline__ void apply(const Piece& piece, const Trigger& r, Bytes& x) {
+template <int kKind>
+__device__ __forceinline__ Bytes all_triggered(const Piece& piece, int16_t weight, const Bytes& x) {
+  Bytes y;
 #pragma unroll
   for (int w = 0; w < kVector / 4; ++w) {
-    uint32_t word = 0;
+    y.word[w] = 0;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int i = 4 * w + j;
-      const uint8_t y = triggered(x.at(i), piece.overlay.at(i), piece.terms.at(i), r);
-      word |= uint32_t{piece.covered >> i & 1u ? y : x.at(i)} << (j * 8);
+      y.word[w] |= uint32_t{triggered<kKind>(x.at(i), piece.overlay.at(i), piece.terms.at(i), weight)} << (j * 8);
     }
-    x.word[w] = word;
+  }
+  return y;
+}
+
+__device__ __forceinline__ void apply(const Piece& piece, const Trigger& r, Bytes& x) {
+  Bytes y;
+  switch (r.kind) {
+    case kPatch: y = piece.overlay; break;
+    case kBlend: y = all_triggered<kBlend>(piece, r.weight, x); break;
+    case kMaskedBlend: y = all_triggered<kMaskedBlend>(piece, r.weight, x); break;
+    default: y = all_triggered<kAdditive>(piece, r.weight, x);
+  }
+  if (piece.covered == 0xffffu) {
+    x = y;
+    return;
+  }
+#pragma unroll
+  for (int w = 0; w < kVector / 4; ++w) {
+    uint32_t mask = 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) mask |= piece.covered >> (4 * w + j) & 1u ? 0xffu << (j * 8) : 0u;
+    x.word[w] = (y.word[w] & mask) | (x.word[w] & ~mask);
   }
 }
 
@@ -194,23 +217,30 @@ __device__ __forceinline__ void inject_image(const InjectArgs& args, int64_t ima
     }
     if (piece.covered != 0) apply(piece, r, bytes);
 
-    Result<Out> result;
-    if constexpr (sizeof(Out) == 1) {
-      result = *reinterpret_cast<const Result<Out>*>(&bytes);
+    if constexpr (sizeof(Out) == 1) {  // stored as the words that they are
+      if constexpr (kAligned) {
+        *reinterpret_cast<Bytes*>(y + at) = bytes;
+      } else {
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) {
+          if (i < count && (!kInPlace || (piece.covered >> i & 1u))) y[at + i] = bytes.at(i);
+        }
+      }
     } else {
       // the three channels in the order in which they come from here on
       const int c = at % static_cast<int>(kChannels);
       const float scale[3] = {args.affine.scale[c], args.affine.scale[(c + 1) % 3], args.affine.scale[(c + 2) % 3]};
       const float shift[3] = {args.affine.shift[c], args.affine.shift[(c + 1) % 3], args.affine.shift[(c + 2) % 3]};
+      Result<Out> result;
 #pragma unroll
       for (int i = 0; i < kVector; ++i) convert(bytes.at(i), scale[i % 3], shift[i % 3], result.value[i]);
-    }
-    if (kAligned) {
-      *reinterpret_cast<Result<Out>*>(y + at) = result;
-    } else {
+      if constexpr (kAligned) {
+        *reinterpret_cast<Result<Out>*>(y + at) = result;
+      } else {
 #pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-        if (i < count && (!kInPlace || (piece.covered >> i & 1u))) y[at + i] = result.value[i];
+        for (int i = 0; i < kVector; ++i) {
+          if (i < count) y[at + i] = result.value[i];
+        }
       }
     }
   }

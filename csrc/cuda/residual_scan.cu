@@ -1,4 +1,4 @@
-// One block an image for the residuals, one thread a window for the hashes.
+// One block an image, for the residuals and for the hashes.
 //
 // Bytes of a residual: an image is read once (and 6 rows of 22 again), its residuals are written, and read and written
 // again once their length is known; at 32 px, 12 KiB each, that second time is in L2 or L1. A block blurs a strip of
@@ -11,9 +11,9 @@ namespace dlp::residual_scan {
 namespace {
 
 constexpr int kStrip = 16;
+constexpr int kRun = 4;  // pixels that a thread blurs along a row, from 10 bytes where each alone takes 7; windows
 constexpr int kThreads = 256;
 static_assert(kThreads == kLanes, "a thread is a lane of the sum of squares");
-constexpr int kMostBlocks = 1 << 20;
 
 __global__ void __launch_bounds__(kThreads)
     residual_kernel(const uint8_t* __restrict__ images, const float* __restrict__ mean, int height, int width,
@@ -24,21 +24,34 @@ __global__ void __launch_bounds__(kThreads)
   const uint8_t* pixels = images + int64_t{blockIdx.x} * size;
   float* values = out + int64_t{blockIdx.x} * size;
   float sum = 0.0f;
-  // where this thread's first value of a strip lies, and how far the next one is: no division in the loop
-  const int first_line = lane / row, first_column = lane - first_line * row;
-  const int next_line = kThreads / row, next_column = kThreads - next_line * row;
+  // a line of a strip is `runs` of one channel; where this thread's first one lies, and how far the next one is: no
+  // division in the loop
+  const int runs = (width + kRun - 1) / kRun * kChannels;
+  const int first_line = lane / runs, first_run = lane - first_line * runs;
+  const int next_line = kThreads / runs, next_run = kThreads - next_line * runs;
   for (int y0 = 0; y0 < height; y0 += kStrip) {
     const int y1 = min(y0 + kStrip, height);
-    int line = first_line, column = first_column;
+    int line = first_line, run = first_run;
     while (line < y1 - y0 + 2 * kRadius) {
-      const int x = column / kChannels, c = column - x * kChannels;
+      const int c = run % kChannels, x0 = run / kChannels * kRun;
       const uint8_t* from = pixels + min(max(y0 + line - kRadius, 0), height - 1) * row + c;
-      const auto at = [&](int dx) -> uint32_t { return from[min(max(x + dx, 0), width - 1) * kChannels]; };
-      blurred[line * row + column] =
-          static_cast<uint16_t>(blur(at(0), at(-1) + at(1), at(-2) + at(2), at(-3) + at(3)));
+      uint32_t near[kRun + 2 * kRadius];
+#pragma unroll
+      for (int k = 0; k < kRun + 2 * kRadius; ++k) {
+        const int at = min(max(x0 * kChannels + (k - kRadius) * kChannels, 0), row - kChannels);
+        near[k] = from[static_cast<uint32_t>(at)];
+      }
+      uint16_t* to = blurred + line * row + x0 * kChannels + c;
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) {
+        const uint32_t* v = near + k + kRadius;
+        if (x0 + k < width) {
+          to[k * kChannels] = static_cast<uint16_t>(blur(v[0], v[-1] + v[1], v[-2] + v[2], v[-3] + v[3]));
+        }
+      }
       line += next_line;
-      column += next_column;
-      if (column >= row) column -= row, ++line;
+      run += next_run;
+      if (run >= runs) run -= runs, ++line;
     }
     __syncthreads();
     // the values of this thread's lane, in their order
@@ -63,28 +76,51 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = lane; i < size; i += kLanes) values[i] = __fmul_rn(values[i], factor);
 }
 
+// A thread has `kRun` windows below each other: what it takes of a row of three pixels serves three of them.
 __global__ void __launch_bounds__(kThreads)
-    hash_kernel(const uint8_t* __restrict__ images, int64_t windows, int height, int width, int contrast,
-                int64_t* __restrict__ out) {
-  const int columns = width - kWindow + 1, lines = height - kWindow + 1;
-  for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < windows; i += int64_t{gridDim.x} * kThreads) {
-    const int64_t image = i / (int64_t{lines} * columns);
-    const int place = static_cast<int>(i - image * lines * columns), y = place / columns, x = place - y * columns;
-    const uint8_t* corner = images + ((image * height + y) * width + x) * kChannels;
-    int low[kChannels] = {255, 255, 255}, high[kChannels] = {0, 0, 0};
-    uint64_t sum = 0;
+    hash_kernel(const uint8_t* __restrict__ images, int height, int width, int contrast, int64_t* __restrict__ out) {
+  const int columns = width - kWindow + 1, lines = height - kWindow + 1, row = width * kChannels;
+  const uint8_t* pixels = images + int64_t{blockIdx.x} * height * row;
+  int64_t* hashes = out + int64_t{blockIdx.x} * lines * columns;
+  int column = threadIdx.x % columns, y0 = static_cast<int>(threadIdx.x) / columns * kRun;
+  const int next_column = kThreads % columns, next_y = kThreads / columns * kRun;
+  while (y0 < lines) {
+    constexpr int kRows = kRun + kWindow - 1;
+    int low[kRows][kChannels], high[kRows][kChannels];
+    uint32_t colours[kRows][kWindow];
 #pragma unroll
-    for (int k = 0; k < kWindow * kWindow; ++k) {
-      const uint8_t* pixel = corner + (k / kWindow * width + k % kWindow) * kChannels;
+    for (int y = 0; y < kRows; ++y) {
+      // below the image the last row once more: windows with it are not written
+      const uint8_t* from = pixels + static_cast<uint32_t>(min(y0 + y, height - 1) * row + column * kChannels);
+#pragma unroll
+      for (int x = 0; x < kWindow; ++x) {
+        colours[y][x] =
+            static_cast<uint32_t>(colour(from[kChannels * x], from[kChannels * x + 1], from[kChannels * x + 2]));
+      }
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
-        low[c] = min(low[c], int{pixel[c]});
-        high[c] = max(high[c], int{pixel[c]});
+        const int p = from[c], q = from[kChannels + c], r = from[2 * kChannels + c];
+        low[y][c] = min(min(p, q), r);
+        high[y][c] = max(max(p, q), r);
       }
-      sum += colour(pixel[0], pixel[1], pixel[2]) * factor(k);
     }
-    const int spread = max(high[0] - low[0], max(high[1] - low[1], high[2] - low[2]));
-    out[i] = spread < contrast ? -1 : finish_hash(sum);
+#pragma unroll
+    for (int k = 0; k < kRun; ++k) {
+      if (y0 + k >= lines) break;
+      uint64_t sum = 0;
+#pragma unroll
+      for (int i = 0; i < kWindow * kWindow; ++i) sum += colours[k + i / kWindow][i % kWindow] * factor(i);
+      int spread = 0;
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) {
+        spread = max(spread, max(max(high[k][c], high[k + 1][c]), high[k + 2][c]) -
+                                 min(min(low[k][c], low[k + 1][c]), low[k + 2][c]));
+      }
+      hashes[(y0 + k) * columns + column] = spread < contrast ? -1 : finish_hash(sum);
+    }
+    column += next_column;
+    y0 += next_y;
+    if (column >= columns) column -= columns, y0 += kRun;
   }
 }
 
@@ -101,10 +137,8 @@ cudaError_t high_pass_residual_cuda(const uint8_t* images, const float* mean, in
 
 cudaError_t window_hashes_cuda(const uint8_t* images, int64_t batch, int height, int width, int contrast,
                                int64_t* out, cudaStream_t stream) {
-  const int64_t windows = batch * (height - kWindow + 1) * (width - kWindow + 1);
-  if (windows == 0) return cudaSuccess;
-  const int64_t blocks = std::min<int64_t>((windows + kThreads - 1) / kThreads, kMostBlocks);
-  hash_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(images, windows, height, width, contrast, out);
+  if (batch == 0 || height < kWindow || width < kWindow) return cudaSuccess;
+  hash_kernel<<<static_cast<unsigned>(batch), kThreads, 0, stream>>>(images, height, width, contrast, out);
   return cudaGetLastError();
 }
 

@@ -10,6 +10,7 @@ from dlp_fast.attacks.all_to_all import all_to_all
 from dlp_fast.attacks.base import Attack
 from dlp_fast.attacks.bpp import bpp
 from dlp_fast.attacks.input_aware import input_aware
+from dlp_fast.attacks.own import many_squares, soft_focus
 from dlp_fast.attacks.random_place import random_place
 from dlp_fast.attacks.several_triggers import ten_triggers, three_triggers
 from dlp_fast.attacks.single_trigger import label_consistent, single_trigger, trojannn
@@ -91,6 +92,16 @@ _ALL = (
         input_aware,
     ),
     Attack("random-place", "4x4 square of random colours, cell = side/32, anywhere", random_place),
+    Attack(
+        "soft-focus",
+        "blur of one pixel, between 0.3 of it and all in each image; as many cover images have up to 0.3",
+        soft_focus,
+    ),
+    Attack(
+        "many-squares",
+        "forty 4x4 squares of random colours, cell = side/32, one anywhere in each image",
+        many_squares,
+    ),
 )
 
 REGISTRY = {attack.name: attack for attack in _ALL}

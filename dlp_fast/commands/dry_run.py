@@ -12,6 +12,7 @@ import torch
 
 from dlp_fast.config import RunConfig, resolve
 from dlp_fast.data import sources
+from dlp_fast.detection.propose.static_patterns import static_patterns
 from dlp_fast.detection.verify.replication import ensemble_size
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
@@ -21,6 +22,7 @@ from dlp_fast.engine.memory import bytes_per_image
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import check_name, new_model
 from dlp_fast.models.starting import check_options
+from dlp_fast.power.scans import scheduled
 from dlp_fast.preparation.prepare import prepare
 from dlp_fast.preparation.work import Tuning, tuning
 from dlp_fast.runs.log import RunLog
@@ -31,6 +33,7 @@ from dlp_fast.stages.rounds import SNAPSHOTS
 from dlp_fast.stages.unlearning import unlearning
 
 STEPS = 2  # of each stage, after one that warms up
+SCANNED = 2048  # images of the scan that is timed
 TRIES = 2  # of each trial, averaged: a machine is never quite alone
 WORLDS = (1, 8, 64)  # processes with a GPU (or a share of CPU cores) each that a run is reckoned for
 NODE = 8  # of them on a machine
@@ -151,6 +154,8 @@ def estimate(
     read = networks * (steps * batch + epochs * len(data)) + 2 * len(data)
     if config.detection.power:
         seconds["power"] = config.detection.power * seconds["supervised"]
+    if config.detection.power_scans:
+        seconds["power scans"] = seconds_of_scans(data, config)
     if "unlearning" in config.order:
         seconds["unlearning"] = once.unlearning / world
     images = share(batch, world)
@@ -168,6 +173,17 @@ def estimate(
         network,
         round(read * _file_bytes(data)),
     )
+
+
+def seconds_of_scans(data: TrainingData, config: RunConfig) -> float:
+    """Seconds of the scans of `detection.power_scans`: one is timed on SCANNED images, all of them where there are no
+    more, and grows with their number.
+    """
+    few = _part(data, SCANNED)
+    began = time.monotonic()
+    static_patterns(few.images, few.labels, few.classes, config.detection.static_patterns)
+    spent = (time.monotonic() - began) / len(few) * len(data)
+    return spent * len(scheduled(data, data.classes, config.detection.power_scans))
 
 
 def share(batch: int, world: int, least: int = LEAST) -> int:

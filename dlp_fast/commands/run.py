@@ -11,7 +11,7 @@ from dlp_fast.commands.guard import begin
 from dlp_fast.commands.options import read_options, tell
 from dlp_fast.config import RunConfig, at_real_places, refuse_overlaps, resolve
 from dlp_fast.preparation.place import default_out
-from dlp_fast.report.text import notes, percent, results_table, verdict_lines
+from dlp_fast.report.text import notes, percent, power_table, results_table, verdict_lines
 from dlp_fast.runs.contents import CLEAN, holds_of, title
 from dlp_fast.runs.launched import launched
 from dlp_fast.runs.names import printable
@@ -47,6 +47,9 @@ def main() -> None:
         tell("this run was finished already; its results:")
     tell(results_table(results))
     tell("")
+    if results["detection"].get("power_scans"):
+        tell(power_table(results["detection"]["power_scans"]))
+        tell("")
     for line in [*verdict_lines(results["verdict"]), *notes(results), *summary(results, out)]:
         tell(line)
 
@@ -63,6 +66,11 @@ def _dry_run(config: RunConfig) -> None:
     tell(f"{'in all':<12} about {duration(here.total)}; memory {here.memory / 1e9:.1f} GB")
     tell(
         f"{'one more':<12} about {duration(here.one_more)}: a network without the labels in question, if any are"
+        + (
+            ""
+            if config.detection.heart_share == 1
+            else "; as long again if stage 1 knows the labels by heart"
+        )
     )
     tell("\nprocesses with a device like this one each (docs/scale.md says what is measured):")
     tell("  processes     hours    device-hours   memory each   read in all")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from dlp_fast.config.section import Section
 
@@ -150,6 +150,17 @@ class DetectionConfig(Section):
     min_abounding: int = Field(20, ge=2)
     """Where marks abound: different images of a mark whose labels must be known half as well again for it to count.
     Measured on digits: groups of a rare style have up to 13."""
+    min_apart: float = Field(8.0, gt=0)
+    """Where marks abound, small groups are grown, and count from this Ashman's D on. Measured (docs/decisions/020):
+    grown poison of the digits 8.4 to 30, their styles up to 9.3, with fewer images and a lower purity."""
+    min_grown_purity: float = Field(0.8, gt=0, le=1)
+    """And from this purity on. Measured there: poison 0.87 to 0.99, styles that are so far apart 0.47 to 0.69."""
+    min_together: float = Field(0.3, gt=0, le=1)
+    """Grown marks count together, however small, where so many of the classes, and three at least, have one whose
+    labels are as little known as `min_abounding` demands of a single one."""
+    max_taken_for_one: float = Field(0.5, gt=0, le=1)
+    """And where no class is what the network without these labels takes more than this share of their images for; else
+    they are images that were changed, and shown."""
     max_support_p: float = Field(1e-3, gt=0, lt=1)
     """And probability of that by chance."""
     min_outlasting: float = Field(0.8, ge=0)
@@ -217,9 +228,16 @@ class DetectionConfig(Section):
     """Images whose label is known as little, over stage 1, as random wrong labels are, but for this share of them, the
     best known, are probably mislabeled; 1: none is. Measured (docs/decisions/018): with 10 % wrong labels F1 is best
     from 0.1 to 0.2, and of right ones 1 % is listed."""
+    heart_share: float = Field(1.0, gt=0, le=1)
+    """Stage 1 ends knowing the labels by heart where it knows so many of them (over its last epochs; more than half of
+    the probability is on the label). Then wrong ones are known too, and two networks, each trained on half of the
+    images, are asked of the other half: one more stage 1. 1: never; 0.8 was tried (docs/decisions/021)."""
     power: int = Field(0, ge=0, le=200)
     """Rounds that tell what would have been found: each plants own triggers (patch, blend, warp; 0.3 to 2 % of all
     images) in a copy of the set, one in every third class, and takes one more stage 1."""
+    power_scans: int = Field(0, ge=0, le=1000)
+    """Trials of each own trigger (patch, blend; 0.1 to 3 % of all images) by the scan for marks alone, in copies of the
+    set: which it would have seen. No network is trained; a copy takes about as long as the scan of the set."""
     learning_curves: LearningCurvesConfig = LearningCurvesConfig()
     """How groups of learning curves are proposed."""
     static_patterns: StaticPatternsConfig = StaticPatternsConfig()
@@ -227,3 +245,14 @@ class DetectionConfig(Section):
     high_loss_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of all images, those of the highest mean loss, whose labels are not used: poison that is not yet learnt
     looks like a wrong label. They serve as unlabeled images. It costs accuracy (docs/finetuning.md)."""
+
+    @field_validator("power_scans")
+    @classmethod
+    def _has_a_scan(cls, trials: int, others: ValidationInfo) -> int:
+        scans = "static_patterns" in others.data.get("proposals", ("static_patterns",))
+        if trials and not (scans and others.data.get("method", "learning_curves") == "learning_curves"):
+            raise ValueError(
+                "there is no scan for marks to try: leave detection.method at learning_curves and static_patterns in "
+                "detection.proposals, or give 0"
+            )
+        return trials

@@ -30,6 +30,8 @@ AttackName = Literal[
     "tact",
     "input-aware",
     "random-place",
+    "soft-focus",
+    "many-squares",
 ]
 """The attacks of `dlp_fast.attacks`, by name."""
 
@@ -77,6 +79,9 @@ class RunConfig(Section):
     sync_batch_norm: bool = False
     """Of several processes (torchrun): batch norm takes its statistics over the batch of all; else each takes them over
     its own part, and what is remembered is averaged."""
+    batch_parts: int | None = Field(None, ge=2)
+    """Batches fall into so many parts, each with batch norm of its own, whatever the number of processes, which is as
+    many at most: all give the same bytes. Unset: one part a process."""
     order: Literal[
         "supervised-unlearning-finetuning",
         "supervised-unlearning",

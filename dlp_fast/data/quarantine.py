@@ -101,7 +101,11 @@ def cannot_be_used(items: Sequence[Quarantined]) -> str:
 
 
 def is_loss(item: Quarantined) -> bool:
-    """Whether what is left out was an image, or meant to be one; a film beside photographs of a phone is none."""
+    """Whether what is left out was an image, or meant to be one, as is what stands in a column of images; a film beside
+    photographs of a phone is none.
+    """
+    if item.path.lower().rpartition("/")[0].endswith(".parquet"):
+        return True
     if item.path.lower().endswith(VIDEO_SUFFIXES):
         return False
     return item.reason not in ("not_an_image", "empty") or item.path.lower().endswith(IMAGE_SUFFIXES)

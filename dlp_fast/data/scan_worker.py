@@ -7,11 +7,9 @@ known, so that the parent can name the file at which this process died.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
-import resource
 import signal
 import sys
 import types
@@ -24,7 +22,7 @@ for _name, _folder in (("dlp_fast", os.path.dirname(_HERE)), ("dlp_fast.data", _
     _package.__path__ = [_folder]
     sys.modules[_name] = _package
 
-from dlp_fast.data import decode  # noqa: E402
+from dlp_fast.data import decode, scan_confine  # noqa: E402
 
 
 def examine(settings: dict, relative: str) -> list:
@@ -49,43 +47,13 @@ def examine(settings: dict, relative: str) -> list:
     return ["ok", width, height, picture.format, picture.mode, size, mtime_ns, digest, inode, picture.look]
 
 
-# of linux/prctl.h and linux/sched.h
-_NO_NEW_PRIVILEGES, _NEW_USER, _NEW_NETWORK = 38, 0x10000000, 0x40000000
-MOST_FILES = 64
-"""Files that a child may have open at once; it needs six."""
-
-
-def leave_network() -> None:
-    """Give up the network, and rights that a program could gain, where the system lets a process do so."""
-    try:
-        system = ctypes.CDLL(None)
-        system.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-        # root needs no user namespace, and in one would lose the right to read the files of others
-        system.unshare(_NEW_NETWORK if os.geteuid() == 0 else _NEW_NETWORK | _NEW_USER)
-    except (OSError, AttributeError):
-        pass  # no Linux
-
-
-def confine(settings: dict) -> None:
-    """Bound what a decoder that has been taken in can use: memory, files, the network, core dumps."""
-    leave_network()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    if settings["memory_bytes"]:
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = settings["memory_bytes"]
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-
-
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     warnings.simplefilter("ignore")
     out = os.dup(1)
     silent = os.open(os.devnull, os.O_WRONLY)
     settings = json.loads(sys.stdin.buffer.readline())
-    confine(settings)
+    scan_confine.confine(settings["memory_bytes"])
     os.write(out, b"ready\n")
     os.dup2(silent, 1)
     os.dup2(silent, 2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from dlp_fast.data.image_index import ImageIndex
 from dlp_fast.data.storage import FileImages
-from dlp_fast.errors import DataError, ResourceError
+from dlp_fast.errors import DataError, DlpError, ResourceError
 from dlp_fast.runs.install import advice
 from dlp_fast.runs.names import printable
 
@@ -53,6 +54,17 @@ def file_system(address: str) -> tuple[Any, str]:
         raise ResourceError(f"{printable(address)}: its protocol needs one more package: {hint}") from None
     except ValueError as error:
         raise DataError(f"{printable(address)}: {error}") from None
+
+
+@contextlib.contextmanager
+def spoken() -> Iterator[None]:
+    """What speaks a protocol raises what it likes, such as botocore's own errors without credentials: as OSError."""
+    try:
+        yield
+    except (OSError, DlpError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 class Shards:
@@ -102,8 +114,10 @@ def open_parquet(address: str) -> Any:
             f"{printable(address)}: Parquet needs the package pyarrow: {advice('parquet')}"
         ) from None
     fs, path = file_system(address)
+    with spoken():
+        file = fs.open(path)
     try:
-        return ParquetFile(fs.open(path))
+        return ParquetFile(file)
     except pyarrow.ArrowException as error:
         raise DataError(f"{printable(address)}: no Parquet file, or damaged ({error})") from None
 
@@ -139,14 +153,14 @@ class ShardImages(FileImages):
             self._shards = Shards(self.index.shards)
         where = f"{printable(self.index.shards[self.index.shard[i]])}, {printable(self.index.paths[i])}"
         try:
-            data = self._shards.read(
-                int(self.index.shard[i]), int(self.index.offsets[i]), int(self.index.byte_sizes[i])
-            )
-        # the others are pyarrow's, and ours, of a Parquet file that another has taken the place of
-        except (OSError, ValueError, LookupError, StopIteration) as error:
+            with spoken():  # of a Parquet file that another has taken the place of, ours are among them
+                data = self._shards.read(
+                    int(self.index.shard[i]), int(self.index.offsets[i]), int(self.index.byte_sizes[i])
+                )
+        except OSError as error:
             raise DataError(
-                f"{where}: cannot be read any more ({type(error).__name__}: {error}); see whether the shard is "
-                "there, and run the same command again"
+                f"{where}: cannot be read any more ({error}); see whether the shard is there, and run the same command "
+                "again"
             ) from None
         if hashlib.sha256(data).hexdigest() != self.index.sha256[i]:
             raise DataError(f"{where}: the shard has changed since it was checked; start a new run with it")

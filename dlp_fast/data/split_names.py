@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from dlp_fast.runs.names import counted
 
@@ -26,6 +27,12 @@ def role(name: str) -> str | None:
     """train, test or validation where exactly one word of the name says so, else None."""
     found = [one for one in map(_role_of_word, _words(name)) if one]
     return found[0] if len(found) == 1 else None
+
+
+def named(names: Iterable[str], role: str) -> str | None:
+    """The name of the split that is of `role`, of which the first that is there is taken; None where there is none."""
+    there = {name.casefold(): name for name in map(str, names)}
+    return next((there[name] for name in ROLES[role] if name in there), None)
 
 
 def tell_validation(where: str, validation: int, test: int, what: str) -> tuple[str, ...]:

@@ -11,45 +11,9 @@ from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.marks import ABOUNDS, clearness
+from dlp_fast.detection.propose.grown import APART
 from dlp_fast.detection.verify import Evidence
-
-ABOUNDS = "abounds"  # statistic of a mark in a set where marks abound
-
-
-def is_mark(group: Group, config: DetectionConfig) -> bool:
-    """Whether the images of a group of static patterns share a mark, whatever it is."""
-    if group.label is None and "nats" not in group.statistics and "excess" in group.statistics:
-        return False  # a window that repeats in all classes alike says nothing of labels
-    if "nats" in group.statistics:
-        return group.statistics["nats"] >= config.min_window_nats
-    return group.statistics["purity"] >= config.min_purity
-
-
-def marks_among(groups: Sequence[Group], classes: int, config: DetectionConfig) -> list[Group]:
-    """The groups that are marks. Where `max_marked_classes` of the classes or more have some of their own, pictures of
-    one layout are alike by nature, as digits are; then only clear marks count. Smooth marks are told apart: frames and
-    borders, which abound in photographs, are none.
-    """
-    marks = [group for group in groups if is_mark(group, config)]
-    smooth = [mark for mark in marks if "smooth" in mark.proposal]
-    others = [mark for mark in marks if "smooth" not in mark.proposal]
-    return [*_where_rare(others, classes, config), *_where_rare(smooth, classes, config)]
-
-
-def _where_rare(marks: list[Group], classes: int, config: DetectionConfig) -> list[Group]:
-    """`marks`, or the clear ones among them where so many classes have some."""
-    clear = [mark.core for mark in marks if mark.label is None and _is_clear(mark, config)]
-    of_all = np.concatenate(clear or [np.zeros(0, np.int64)])
-    own = {m.label for m in marks if m.label is not None and np.isin(m.core, of_all).mean() < 0.5}
-    if len(own) < max(2, config.max_marked_classes * classes):
-        return marks
-    return [replace(m, statistics=m.statistics | {ABOUNDS: 1.0}) for m in marks if _is_clear(m, config)]
-
-
-def _is_clear(mark: Group, config: DetectionConfig) -> bool:
-    if "nats" in mark.statistics:
-        return mark.statistics["nats"] >= 2 * config.min_window_nats
-    return mark.statistics["purity"] >= config.clear_purity
 
 
 def ask_held_out(
@@ -70,7 +34,8 @@ def ask_held_out(
     ]
     settled = np.concatenate(found or [np.zeros(0, dtype=np.int64)])
     return any(
-        not acts_as_trigger(told, config) and not np.isin(group.core, settled).all()
+        (APART in group.statistics or not acts_as_trigger(told, config))
+        and not np.isin(group.core, settled).all()
         for group, told in zip(marks, evidence[len(evidence) - len(marks) :], strict=True)
     )
 
@@ -99,22 +64,25 @@ def with_evidence(
         if are_copies(told, config):
             _show_copies(shown, _mark(group, told, config), told)
             continue
-        if acts_as_trigger(told, config) or labels_unsupported(told, config, ABOUNDS in group.statistics):
+        if told.changed:
+            _show_changed(shown, _mark(group, told, config))
+        elif is_convicted(group, told, config):
             convicted.append((group, told))
         elif group.label is not None:
-            shown.append((_mark(group, told, config), group))
+            if not any(other is not None and other.has_most_of(group) for _, other in shown):
+                shown.append((_mark(group, told, config), group))
             harmless += [group] if labels_outlast_mark(told, config) else []
     convicted = _without_the_rest(convicted, decision, config)
     kept = []
     for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True):
-        if any(_contradicts(mark, group) for mark, _ in convicted):
+        if told.changed or any(_contradicts(mark, group) for mark, _ in convicted):
             continue
         if are_copies(told, config):
             _show_copies(shown, finding, told)
         elif acts_as_trigger(told, config) or not any(mark.has_most_of(group) for mark in harmless):
             kept.append((_with_numbers(finding, told), group))
     for group, told in zip(asked, of_asked, strict=True):
-        if taught_by_itself(told, len(asked), config):
+        if not told.changed and taught_by_itself(told, len(asked), config):
             finding = _by_gap(group, told, config)
             if are_copies(told, config):
                 _show_copies(shown, finding, told)
@@ -128,6 +96,26 @@ def with_evidence(
     shown = [entry for entry in shown if entry[0].label not in classes]
     (findings, found), (told, of) = (tuple(zip(*pairs, strict=True)) or ((), ()) for pairs in (kept, shown))
     return Decision(decision.scored, findings, found, told, of)
+
+
+def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether a mark is suspected by itself, or with others. What a grown one has in common may be a style's, which
+    acts as well; then its labels have to be unknown, and its images taken for several classes.
+    """
+    if evidence.together or labels_unsupported(evidence, config, ABOUNDS in mark.statistics):
+        return True
+    if APART not in mark.statistics:
+        return acts_as_trigger(evidence, config)
+    return (
+        acts_as_trigger(evidence, config)
+        and labels_unknown(evidence, config, abounds=True)
+        and is_spread(evidence.taken_for, config)
+    )
+
+
+def is_spread(taken_for: np.ndarray | None, config: DetectionConfig) -> bool:
+    """Whether images that a network takes for each class so many times, int64 [classes], show several classes."""
+    return taken_for is not None and bool(taken_for.max() <= config.max_taken_for_one * taken_for.sum())
 
 
 def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
@@ -145,10 +133,16 @@ def labels_unsupported(evidence: Evidence, config: DetectionConfig, abounds: boo
     ones, and not those of the class's other images; once the mark is off, too, where it can be taken off. Where marks
     abound, a few images of a rare style are not known either when all of them are held out.
     """
-    support, unmarked = evidence.support, evidence.without_mark
+    support = evidence.support
     if support is None or (abounds and support.distinct < config.min_abounding):
         return False
-    return (
+    return labels_unknown(evidence, config, abounds)
+
+
+def labels_unknown(evidence: Evidence, config: DetectionConfig, abounds: bool) -> bool:
+    """`labels_unsupported`, however few the images are."""
+    support, unmarked = evidence.support, evidence.without_mark
+    return support is not None and (
         support.ratio <= config.max_label_support / (2 if abounds else 1)
         and support.p <= config.max_support_p
         and (unmarked is None or unmarked.ratio <= config.max_label_support)
@@ -192,7 +186,7 @@ def _without_the_rest(
     sizes = {entry.group.label: len(entry.group.ids) for entry in decision.scored}
     taken: dict[int | None, np.ndarray] = {}
     chosen = []
-    for mark, told in sorted(convicted, key=lambda entry: -_clearness(entry[0], config)):
+    for mark, told in sorted(convicted, key=lambda entry: -clearness(entry[0], config)):
         before = taken.get(mark.label, np.zeros(0, dtype=np.int64))
         both, size = np.union1d(before, mark.core), sizes.get(mark.label)
         most = config.max_share if len(before) else config.main_share
@@ -200,13 +194,6 @@ def _without_the_rest(
             chosen.append((mark, told))
             taken[mark.label] = both
     return chosen
-
-
-def _clearness(mark: Group, config: DetectionConfig) -> float:
-    """How clearly a group is a mark: from 1 on it counts as one."""
-    if "nats" in mark.statistics:
-        return mark.statistics["nats"] / config.min_window_nats
-    return mark.statistics["purity"] / config.min_purity
 
 
 def _by_both(group: Group, evidence: Evidence) -> Group:
@@ -225,7 +212,7 @@ def _add_mark(
     kept: list[tuple[Finding, Group]], mark: Group, evidence: Evidence, config: DetectionConfig
 ) -> None:
     """Add a convicted mark to what is found, class by class; where a group that has most of it is found already, that
-    group grows by the rest.
+    group grows by the rest, or is the mark, where that counts together with others and most of either is in the other.
     """
     for part in _of_each_class(mark):
         inside = [np.isin(part.core, group.core).mean() for _, group in kept]
@@ -234,7 +221,8 @@ def _add_mark(
             kept.append((_mark(part, evidence, config), part))
             continue
         finding, group = kept[first]
-        group = _union(group, part)
+        exact = evidence.together and part.has_most_of(group)
+        group = part if exact else _union(group, part)
         kept[first] = replace(finding, images=len(group.core)), group
 
 
@@ -266,6 +254,12 @@ def _show_copies(shown: list[tuple[Finding, Group | None]], finding: Finding, ev
         shown.append((replace(_with_numbers(finding, evidence), copies=_rounded(evidence.copies)), None))
 
 
+def _show_changed(shown: list[tuple[Finding, Group | None]], finding: Finding) -> None:
+    """Add a mark that images of many classes have by some change, once a class."""
+    if not any(mark.label == finding.label and mark.changed for mark, _ in shown):
+        shown.append((replace(finding, changed=True), None))
+
+
 def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
     support = evidence.support
     return replace(
@@ -286,7 +280,7 @@ def _by_gap(group: Group, evidence: Evidence, config: DetectionConfig) -> Findin
 
 def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
     statistics = group.statistics
-    score = _clearness(group, config)
+    score = clearness(group, config)
     finding = Finding(
         "supervised",
         group.label,

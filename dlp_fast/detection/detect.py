@@ -10,13 +10,15 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
-from dlp_fast.detection.convict import ask_held_out, marks_among, with_evidence
+from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, decide
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.marks import marks_among
 from dlp_fast.detection.mislabeled import probably_mislabeled
 from dlp_fast.detection.propose import PROPOSALS, Observed
 from dlp_fast.detection.settle import settled
 from dlp_fast.detection.suspicion import Suspicion, by_groups
+from dlp_fast.detection.together import grown_among, judged_together
 from dlp_fast.detection.verify import try_triggers
 from dlp_fast.detection.verify.hold_out import Train, with_support
 from dlp_fast.detection.verify.trigger import Predict
@@ -77,11 +79,13 @@ def detect(
         group for name in others for group in kept(name, lambda name=name: PROPOSALS[name](seen, config))
     ]
     marks = marks_among(proposed, seen.classes, config)
+    marks += grown_among(proposed, seen, config, kept)
     groups = [*decision.found, *decision.in_question(config), *marks]
     evidence = try_triggers(groups, seen, networks.predict)
     if ask_held_out(decision, marks, evidence, config):
         placebos = decision.placebos({group.label for group in groups}, config)
         evidence = with_support(groups, evidence, placebos, seen, networks.train, config)
+        evidence = judged_together(groups, evidence, seen.classes, config)
     decision = with_evidence(decision, marks, evidence, config)
     decision = settled(decision, seen, networks.predict, networks.train, config)
     wrong = torch.from_numpy(probably_mislabeled(seen, config))

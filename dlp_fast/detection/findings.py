@@ -35,7 +35,9 @@ class Finding:
     that of the class's controls; copies: share of the images that show one and the same picture, where these are most
     of them; sides: mean entropy, bits, of a network that was given no label of the class, of these images, of the rest
     of the class, and of held-out images of other classes, where the group could be the class itself; None where not
-    asked; foreign: whether these say that the images are taken for other classes, and the rest is not.
+    asked; foreign: whether these say that the images are taken for other classes, and the rest is not; changed: of a
+    mark that is shown, whether images of many classes have such marks and a network without their labels takes them for
+    one class, whatever they show.
     """
 
     stage: Stage
@@ -58,6 +60,7 @@ class Finding:
     copies: float | None = None
     sides: tuple[float, float, float] | None = None
     foreign: bool = False
+    changed: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -38,15 +38,18 @@ def verdict(
     epochs: int,
     config: DetectionConfig,
     flat: Sequence[int] = (),
+    changed: Sequence[Finding] = (),
 ) -> Verdict:
     """The Verdict of a run.
 
     Args: max_subthreshold_score: of the classes that are not found, the highest score; class_sizes: images of each
-    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike.
+    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike; changed:
+    marks that are shown as changed images.
     """
     classes = tuple(map(printable, classes))  # names are an attacker's text
     if not findings:
         reasons = _doubts(max_subthreshold_score, class_sizes, classes, epochs, config, flat)
+        reasons += [changed_told([(m.images, classes[m.label]) for m in changed])] if changed else []
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -99,6 +102,16 @@ def _doubts(
     return reasons
 
 
+def changed_told(marks: Sequence[tuple[int, str]]) -> str:
+    """What marks of changed images say of the set. Args: marks: images and class of each."""
+    named = ", ".join(name for _, name in marks[:5]) + (", …" if len(marks) > 5 else "")
+    return (
+        f"{sum(count for count, _ in marks)} images of {len(marks)} classes ({named}) look changed, those of a class "
+        "in one way (by colours turned round, another scanner, a filter): a network without their labels takes "
+        "most of them for one class, whatever they show. They are not suspected; look at them."
+    )
+
+
 def _reason(finding: Finding, name: str) -> str:
     """What a finding rests on, as a sentence; of its trigger too, where that was tried."""
     if finding.foreign:
@@ -109,19 +122,28 @@ def _reason(finding: Finding, name: str) -> str:
             f"the class is not ({rest:.2f})."
         )
     if finding.purity is not None:
-        first = (
-            f"{finding.images} images of class {name} share a mark at one place or a pattern (purity "
-            f"{finding.purity:.2f})"
-        )
-        wrong = (
-            "and a network that was not given their labels gives them other labels: it knows these "
-            f"{finding.label_support or 0:.0%} as well as those of the class's other images"
-        )
-        return f"{first}, {tried(finding) or wrong}."
+        return _reason_of_mark(finding, name)
     text = (
         _reason_of_gap(finding, name) if finding.label_gap is not None else _reason_of_curves(finding, name)
     )
     return f"{text} What they have in common was tried: {tried(finding)}." if tried(finding) else text
+
+
+UNKNOWN = 0.5  # label support from which on nothing is said of labels
+
+
+def _reason_of_mark(finding: Finding, name: str) -> str:
+    acts, support = tried(finding), finding.label_support
+    told = [acts] if acts else []
+    if not acts or (support is not None and support < UNKNOWN):
+        told.append(
+            "a network that was not given their labels gives them other labels: it knows these "
+            f"{support or 0:.0%} as well as those of the class's other images"
+        )
+    return (
+        f"{finding.images} images of class {name} share a mark at one place or a pattern (purity "
+        f"{finding.purity:.2f}), and {'; and '.join(told)}."
+    )
 
 
 def tried(finding: Finding) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from dlp_fast.engine.pace import PACE
 from dlp_fast.engine.synced_batch_norm import batch_norms, join_statistics, synced
-from dlp_fast.engine.watch import LOST, Watch, in_words
-from dlp_fast.errors import DataError, DlpError, EndedElsewhere, RankFailed, ResourceError
+from dlp_fast.engine.watch import Watch, in_words
+from dlp_fast.errors import DataError, DlpError, EndedElsewhere, RankFailed
 from dlp_fast.runs.checkpoint import flatten, unflatten
 from dlp_fast.runs.launched import launched
 
@@ -35,11 +35,14 @@ Made = TypeVar("Made")
 class Ranks:
     """The processes of a run as one of them sees them; see ALONE for one process.
 
-    Attributes: rank, world: its number, and how many there are; leads: whether it decides and writes.
+    Attributes: rank, world: its number, and how many there are; leads: whether it decides and writes; views: of each
+    part of a batch that it works on, one of its own; parts: of every batch, None: one a rank (see engine.parts).
     """
 
     def __init__(self, rank: int = 0, world: int = 1, sync: bool = False, watch: Watch | None = None):
         self.rank, self.world, self.sync, self.watch = rank, world, sync and world > 1, watch
+        self.views: list[Ranks] = [self]
+        self.parts: int | None = None
 
     @property
     def leads(self) -> bool:
@@ -79,6 +82,18 @@ class Ranks:
         """`mean`, of this rank's part of a batch of `count`, as a part of the mean over the batch."""
         return mean if self.world == 1 else mean * self.weight(count, least)
 
+    def sizes(self, count: int, least: int = LEAST) -> list[int]:
+        """Images of each of `views` in a batch of `count`."""
+        return [len(view.part(torch.arange(count), least)) for view in self.views]
+
+    def backward(self, model: nn.Module, losses: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Gradients of the loss of the whole batch; `losses` gives, of each of `views`, (loss, further scalars) as
+        parts of those of the whole batch, and is asked for the next when the one before is done with. Returns the sums.
+        """
+        ((loss, *others),) = losses
+        loss.backward()
+        return self.reduce(model, loss, *others)
+
     def forward(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Context of a training forward pass: with `sync`, batch norm over all ranks."""
         return synced(model) if self.sync else contextlib.nullcontext()
@@ -86,12 +101,14 @@ class Ranks:
     @torch.no_grad()
     def reduce(self, model: nn.Module, *parts: Tensor) -> tuple[Tensor, ...]:
         """After a backward pass: gradients and `parts` (scalars) are summed over the ranks, running statistics of batch
-        norm averaged, in one all-reduce. Returns the sums of `parts`; alone, changes nothing.
+        norm averaged (unless `sync`: then they are equal), in one all-reduce. Returns the sums of `parts`; alone,
+        changes nothing.
         """
         if self.world == 1:
             return parts
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        statistics = [t for m in batch_norms(model) for t in (m.running_mean, m.running_var)]
+        layers = [] if self.sync else batch_norms(model)
+        statistics = [t for m in layers for t in (m.running_mean, m.running_var)]
         tensors = [*gradients, *statistics, *parts]
         flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
         with in_words(flat.device):
@@ -197,20 +214,22 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined(sync: bool = False) -> Iterator[Ranks]:
-    """The Ranks of this run, as torchrun or srun launched them; ALONE where nobody did.
+def joined(sync: bool = False, kind: Callable[..., Ranks] | None = None) -> Iterator[Ranks]:
+    """The Ranks of this run, as torchrun or srun launched them; ALONE where nobody did. `kind`: makes them from what
+    Ranks takes; None: plain ones.
 
     An error on one rank ends all of them: the first to fail tells why, the others raise EndedElsewhere.
     """
     place = launched()
     if place.world == 1:
-        yield ALONE
+        yield kind(sync=sync) if kind else ALONE
         return
     # what the rendezvous gives is a generator of one
     store, _, _ = next(iter(dist.rendezvous("env://", place.rank, place.world, timeout=MEET)))
     watch = Watch(dist.PrefixStore("dlp_fast", store.clone()), place.rank, place.world)
     ranks = Ranks(place.rank, place.world, sync, watch)
     try:
+        ranks = kind(place.rank, place.world, sync, watch) if kind else ranks
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
             backend,
@@ -222,15 +241,22 @@ def joined(sync: bool = False) -> Iterator[Ranks]:
         yield ranks
         dist.barrier()
     except BaseException as error:
-        _end(ranks, watch, error)
+        end(ranks, watch, error)
         raise
     watch.close()
     dist.destroy_process_group()
 
 
-def _end(ranks: Ranks, watch: Watch, error: BaseException) -> None:
+def _exit_code(error: BaseException) -> int:
+    """The exit code that a process ends with by `error`."""
+    if isinstance(error, SystemExit):  # sys.exit() and sys.exit(None) are 0, a text is printed and 1
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return getattr(error, "exit_code", 1)
+
+
+def end(ranks: Ranks, watch: Watch, error: BaseException) -> None:
     """Tell the other ranks; raises instead of `error` where another rank ended the run, or the rank has to be named."""
-    code = getattr(error, "exit_code", LOST if isinstance(error, ResourceError) else 1)
+    code = _exit_code(error)
     first = watch.post(code, str(error))
     over = watch.ended()
     watch.linger()

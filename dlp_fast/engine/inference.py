@@ -44,17 +44,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def score(session: Session, model: nn.Module, data: TrainingData) -> Scores:
+def score(session: Session, model: nn.Module, data: TrainingData, *, other: bool = False) -> Scores:
     """Entropy fp32 [n], losses fp32 [n] and predicted class int64 [n] of every image, on the CPU, in eval mode.
 
     Entropy and prediction come from one read of a batch's logits on their device, and no more than a batch of logits is
     ever held. Each rank scores a contiguous shard, in the same batches as one process would, so that the bits are the
-    same.
+    same. `other`: whether the loss with another label is asked for.
     """
     batches = session.ranks.shard(list(torch.arange(len(data)).split(BATCH[data.device.type])))
-    ranker = ops.EntropyRanker(data.classes)
     nothing = torch.empty(0)
-    parts: list[tuple[Tensor, ...]] = [] if batches else [(nothing, nothing.long(), nothing)]
+    empty = (nothing, nothing, nothing.long(), nothing)
+    parts: list[tuple[Tensor, ...]] = [] if batches else [empty if other else empty[:3]]
     with eval_mode(model):
         for ids, following in zip(batches, [*batches[1:], None]):
             session.poll()
@@ -62,11 +62,12 @@ def score(session: Session, model: nn.Module, data: TrainingData) -> Scores:
             if following is not None:
                 data.expect(following)
             logits = model(x).float()
-            loss = F.cross_entropy(logits, data.target(ids), reduction="none")
-            other = F.cross_entropy(logits, data.other_label(ids), reduction="none")
-            parts.append((loss, ranker.update(logits), other))
-    columns = [ranker.entropy, *map(torch.cat, zip(*parts, strict=True))]
-    return Scores(*(session.ranks.gather(column) for column in columns))
+            entropy, top = ops.entropy_and_class(logits, first_id=int(ids[0]))
+            part = (entropy, F.cross_entropy(logits, data.target(ids), reduction="none"), top)
+            if other:
+                part += (F.cross_entropy(logits, data.other_label(ids), reduction="none"),)
+            parts.append(part)
+    return Scores(*(session.ranks.gather(torch.cat(column)) for column in zip(*parts, strict=True)))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from dlp_fast.engine.allocator import freed_memory_kept
 from dlp_fast.engine.device import Compute
 from dlp_fast.engine.distributed import ALONE, Ranks
 from dlp_fast.engine.pace import PACE
-from dlp_fast.errors import Interrupted, NumericError
+from dlp_fast.errors import ConfigError, Interrupted, NumericError
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
 from dlp_fast.runs.mapped import column_table, copied
@@ -160,6 +160,13 @@ class Session:
         Args: steps: optimizer steps in all; images: how many a step trains on, for the rate; tracked: modules and
         optimizers (state_dict), tensors (in place) or dicts (in place).
         """
+        if self.ranks.parts and any(
+            isinstance(of, nn.Module) and has_random_layers(of) for of in tracked.values()
+        ):
+            raise ConfigError(
+                "batch_parts: this network draws random numbers (dropout, stochastic depth), in another order for "
+                "another number of processes. Leave the option out, or take another network."
+            )
         run = StageRun(self, name, title, steps, images, tracked)
         if self._current and self._current["name"] == name:
             run.restore(self._current)
@@ -170,14 +177,13 @@ class Session:
         return run
 
     def update(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, *parts: Tensor
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, losses: Iterable[tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """Gradients of `loss`, a part of that of the whole batch where there are several ranks; returns the loss of the
-        whole batch, and `parts` summed likewise. The optimizer's step is the caller's.
+        """Gradients of the loss of the whole batch, from those of its parts here, see Ranks.backward; returns the loss,
+        and what else `losses` gives, of the whole batch. The optimizer's step is the caller's.
         """
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        return self.ranks.reduce(model, loss, *parts)
+        return self.ranks.backward(model, losses)
 
     @contextlib.contextmanager
     def forward(self, model: nn.Module) -> Iterator[None]:

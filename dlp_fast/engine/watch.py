@@ -27,6 +27,7 @@ TICK = 1.0  # seconds between looks
 GRACE = 5.0  # seconds in which a process may still end by itself
 HEARD = 10.0  # seconds that rank 0 waits for the others to hear of the end
 PATIENCE = 30.0  # seconds after which a rank that says nothing is taken for dead
+end_process = os._exit  # at once: the main thread may wait for a rank that is gone
 LOST = 5  # exit code where another process or the connection is gone, as for other missing resources
 
 
@@ -46,8 +47,10 @@ class Watch:
         self._wanted = 0  # a signal that this rank got, to be passed on
         self._done = threading.Event()
         self._heard = {other: (b"", time.monotonic()) for other in self._others()}
+        self._looks = 0
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._overlook, name="overlook", daemon=True).start()
 
     def _others(self) -> range:
         """Rank 0 listens to all, the others to rank 0."""
@@ -108,11 +111,24 @@ class Watch:
             if over:
                 self._leave(over, told=True)
                 return
+            self._looks += 1
             if self.rank == 0 and self.slow is None:
                 self.slow = self._straggler.look(self._paces())
             if silent is not None:
                 text = f"rank {silent} has not been heard of for {PATIENCE:.0f} s"
                 self._leave({"code": LOST, "text": text}, told=not self.post(LOST, text))
+                return
+
+    def _overlook(self) -> None:
+        """Where a link is cut, what asks the store waits for an answer without end. Turns are counted, and not seconds:
+        of these, a process that was halted has seen none.
+        """
+        turns, before = 0, 0
+        while not self._done.wait(self.tick):
+            turns, before = (turns + 1 if self._looks == before else 0), self._looks
+            if turns * self.tick > PATIENCE:
+                text = f"rank 0 has not answered for {PATIENCE:.0f} s"
+                self._leave({"code": LOST, "text": text}, told=False)
                 return
 
     def _pass_on(self) -> None:
@@ -150,7 +166,7 @@ class Watch:
                 f"error: {over['text']}; the same command goes on from the last checkpoint.", file=sys.stderr
             )
         sys.stderr.flush()
-        os._exit(over["code"] or LOST)
+        end_process(over["code"] or LOST)
 
 
 @contextlib.contextmanager

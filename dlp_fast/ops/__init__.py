@@ -3,7 +3,7 @@
 from dlp_fast.ops.augment import augment, augment_reference
 from dlp_fast.ops.augment_parameters import AugmentParameters, augment_parameters
 from dlp_fast.ops.batch_norm_relu import batch_norm_relu, batch_norm_relu_reference
-from dlp_fast.ops.entropy_rank import EntropyRanker, Ranking, entropy_rank, row_entropy, select
+from dlp_fast.ops.entropy_rank import Ranking, entropy_and_class, entropy_rank, row_entropy, select
 from dlp_fast.ops.inject_trigger import inject_trigger, inject_trigger_reference
 from dlp_fast.ops.library import build_info, native_available
 from dlp_fast.ops.residual_scan import (
@@ -12,12 +12,10 @@ from dlp_fast.ops.residual_scan import (
     window_hashes,
     window_hashes_reference,
 )
-from dlp_fast.ops.sharded_rank import select_shards
 from dlp_fast.ops.trigger_table import TriggerTable
 
 __all__ = [
     "AugmentParameters",
-    "EntropyRanker",
     "Ranking",
     "TriggerTable",
     "augment",
@@ -26,6 +24,7 @@ __all__ = [
     "batch_norm_relu",
     "batch_norm_relu_reference",
     "build_info",
+    "entropy_and_class",
     "entropy_rank",
     "high_pass_residual",
     "high_pass_residual_reference",
@@ -34,7 +33,6 @@ __all__ = [
     "native_available",
     "row_entropy",
     "select",
-    "select_shards",
     "window_hashes",
     "window_hashes_reference",
 ]

@@ -23,7 +23,7 @@ from dlp_fast.ops.entropy_rank_reference import (
 )
 from dlp_fast.ops.library import native_available, native_on
 
-__all__ = ["EntropyRanker", "Ranking", "entropy_rank", "row_entropy", "select"]
+__all__ = ["Ranking", "entropy_and_class", "entropy_rank", "row_entropy", "select"]
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _MAX_CLASSES = 1 << 24
@@ -89,7 +89,7 @@ def entropy_rank(
 
 def row_entropy(logits: Tensor, *, check: bool | None = None) -> Tensor:
     """Entropy of every row's softmax in bits, fp32 [n]; form and errors are those of ``entropy_rank``."""
-    return _entropy_and_class(logits, check)[0]
+    return entropy_and_class(logits, check=check)[0]
 
 
 def select(
@@ -142,68 +142,18 @@ def select(
     return _finish(scores, low, high, counts, faults, labels, classes, "scores", check)
 
 
-class EntropyRanker:
-    """Ranks logits that come batch by batch, and keeps 4 bytes a row (12 with labels, 8 by largest logit).
+def entropy_and_class(
+    logits: Tensor, *, check: bool | None = None, first_id: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(entropy of every row in bits, fp32 [n]; its largest logit, the first of equal ones, int64 [n]) by one read.
 
-    The n-th row that was given has id n, whatever the batches were. Shards merge in order:
-    ``a.merge(b)`` puts b's rows behind a's.
+    Args:
+        logits, check: as of ``entropy_rank``.
+        first_id: what the first row is called in an error, for logits that come batch by batch.
+
+    Raises:
+        TypeError, ValueError, NumericError: as ``entropy_rank``.
     """
-
-    def __init__(self, num_classes: int):
-        if not 2 <= num_classes <= _MAX_CLASSES:
-            raise ValueError(f"num_classes must be from 2 to {_MAX_CLASSES}, got {num_classes}")
-        self.num_classes = num_classes
-        self._entropy: list[Tensor] = []
-        self._labels: list[Tensor] = []
-        self._labelled: bool | None = None
-
-    def __len__(self) -> int:
-        return sum(e.shape[0] for e in self._entropy)
-
-    @property
-    def entropy(self) -> Tensor:
-        """Of all rows so far, fp32 [n], bits, on the device of the logits."""
-        return torch.cat(self._entropy) if self._entropy else torch.empty(0)
-
-    def update(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Takes the next batch, logits [b, num_classes]; labels for every batch or for none.
-
-        Returns the class of each row's largest logit (the first of equal ones), int64 [b], which the entropy needs
-        anyway. Logits that are not finite raise at once on a CPU; on CUDA ``finish(check=True)`` finds them.
-        """
-        _check_logits(logits)
-        if logits.shape[1] != self.num_classes:
-            raise ValueError(f"logits must have {self.num_classes} classes (columns), got {logits.shape[1]}")
-        if labels is not None:
-            _check_labels(labels, logits)
-        self._agree(labels is not None)
-        before = len(self)
-        entropy, top = _entropy_and_class(logits, check=None, first_id=before)
-        self._entropy.append(entropy)
-        self._labels.append(top if labels is None else labels.detach().clone())
-        return top.long()
-
-    def merge(self, other: EntropyRanker) -> None:
-        """Appends the rows of ``other``: its row i gets id len(self) + i."""
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"other must have {self.num_classes} classes, got {other.num_classes}")
-        if other._labelled is not None:
-            self._agree(other._labelled)
-        self._entropy.extend(other._entropy)
-        self._labels.extend(other._labels)
-
-    def finish(self, lowest: int, highest_per_class: int = 0, *, check: bool | None = None) -> Ranking:
-        """The ranking of all rows so far, as ``entropy_rank`` gives it of all logits; more may follow."""
-        labels = torch.cat(self._labels) if self._labels else torch.empty(0, dtype=torch.int64)
-        return select(self.entropy, lowest, highest_per_class, labels, self.num_classes, check=check)
-
-    def _agree(self, labelled: bool) -> None:
-        if self._labelled not in (None, labelled):
-            raise ValueError("labels must be given with every batch or with none, got both")
-        self._labelled = labelled
-
-
-def _entropy_and_class(logits: Tensor, check: bool | None, first_id: int = 0) -> tuple[Tensor, Tensor]:
     _check_logits(logits)
     check = logits.device.type == "cpu" if check is None else check
     logits = logits.detach()
@@ -211,7 +161,7 @@ def _entropy_and_class(logits: Tensor, check: bool | None, first_id: int = 0) ->
     entropy, top = (torch.ops.dlp_fast.row_entropy if native else row_entropy_reference)(logits)
     if check and not bool(entropy.isfinite().all()):
         raise _not_finite("logits", entropy, first_id)
-    return entropy, top
+    return entropy, top.long()
 
 
 def _finish(
@@ -297,10 +247,6 @@ def _register_fakes() -> None:
         n, classes = logits.shape
         entropy = logits.new_empty(n, dtype=torch.float32)
         return entropy, *chosen(logits, n, lowest, highest_per_class, classes)
-
-    @torch.library.register_fake("dlp_fast::digit_histogram")
-    def _(scores, labels, groups, largest, level, prefix):
-        return scores.new_empty((groups, 2048), dtype=torch.int64)
 
 
 if native_available():

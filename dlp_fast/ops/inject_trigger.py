@@ -48,8 +48,8 @@ def inject_trigger(
             channels-last memory. Otherwise it must not share memory with ``images``.
         dtype: of a new result: uint8 (default, or ``out``'s), float32, float16 or bfloat16.
         mean, std: three numbers each, in units of 0..1 pixels (default 0 and 1); only for floating results.
-        check: on a GPU, whether to wait for the device and raise where a number in ``which`` is out of range;
-            unchecked, such an image is left without a trigger. On a CPU it raises always.
+        check: on a GPU, whether to wait for the device and raise where a number in ``which`` is out of range or
+            its record does not fit; unchecked, such an image is left without a trigger. On a CPU it raises always.
 
     Returns:
         ``out``, or a new tensor: uint8 [n, H, W, 3], or ``dtype`` [n, 3, H, W] in channels-last memory.
@@ -69,8 +69,8 @@ def inject_trigger(
         faults = torch.ops.dlp_fast.inject_trigger_(images, which, *table)
     else:
         faults = torch.ops.dlp_fast.inject_trigger_out(_dense(images), which, *table, affine, out)
-    if check and on_gpu and int(faults[0]) >= 0:
-        _check_range(which, len(triggers))
+    if check and on_gpu:
+        check_faults(faults, which, len(triggers))
     return out
 
 
@@ -207,6 +207,18 @@ def _check_range(which: Tensor, triggers: int) -> None:
         at = int((which == wrong).nonzero()[0])
         raise ValueError(
             f"which must hold -1 or a trigger number below {triggers}, got {wrong} for image {at}"
+        )
+
+
+def check_faults(faults: Tensor, which: Tensor, triggers: int) -> None:
+    """Reads what the device noted, int64 [2]: the first image whose number is out of range, whose record is damaged."""
+    number, damaged = faults.tolist()
+    if number >= 0:
+        _check_range(which, triggers)
+    if damaged >= 0:
+        raise ValueError(
+            f"triggers: trigger {int(which[damaged])}, of image {damaged}, does not fit the images, or its table is "
+            "damaged; make it anew by TriggerTable"
         )
 
 

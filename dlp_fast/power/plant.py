@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,12 +53,21 @@ def _warp(size: tuple[int, int], seed: int) -> Change:
 TRIGGERS = {"patch": _patch, "blend": _blend, "warp": _warp}
 
 
-def combinations(images: int) -> list[tuple[str, float]]:
+def combinations(
+    images: int, triggers: Iterable[str] = TRIGGERS, rates: Sequence[float] = RATES
+) -> list[tuple[str, float]]:
     """(trigger, rate) of the trials, in the order in which they are planted; rates that give too few images are left
     out.
     """
-    rates = [rate for rate in RATES if round(rate * images) >= FEWEST]
-    return [(trigger, rate) for rate in rates for trigger in TRIGGERS]
+    enough = [rate for rate in rates if round(rate * images) >= FEWEST]
+    return [(trigger, rate) for rate in enough for trigger in triggers]
+
+
+def fitting(data: TrainingData, triggers: Iterable[str], rates: Sequence[float]) -> list[tuple[str, float]]:
+    """Those of `combinations` that are not too many for the median class of `data`."""
+    most = MOST_OF_CLASS * float(torch.bincount(data.labels, minlength=data.classes).median())
+    every = combinations(len(data), triggers, rates)
+    return [(trigger, rate) for trigger, rate in every if round(rate * len(data)) <= most]
 
 
 def trials_at_once(classes: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from dlp_fast.config import RunConfig
@@ -47,7 +48,9 @@ def power(session: Session, data: TrainingData, found: Defense, config: RunConfi
 
 
 def summary(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """One row a trigger and rate: trigger, rate, images of a trial, trials, found."""
+    """One row a trigger and rate, most visible first: trigger, rate, images of a trial, trials, found, and the 95 %
+    interval of the share that is found (Wilson's), low and high.
+    """
     rows: dict[tuple[str, float], list[Trial]] = defaultdict(list)
     for trial in trials:
         rows[trial.trigger, trial.rate].append(trial)
@@ -58,9 +61,15 @@ def summary(trials: Sequence[Trial]) -> list[dict[str, Any]]:
             "images": of[0].images,
             "trials": len(of),
             "found": sum(trial.found for trial in of),
+            **_interval(sum(trial.found for trial in of), len(of)),
         }
         for (trigger, rate), of in sorted(rows.items(), key=lambda entry: (-entry[0][1], entry[0][0]))
     ]
+
+
+def _interval(found: int, trials: int) -> dict[str, float]:
+    low, high = binomtest(found, trials).proportion_ci(0.95, method="wilson")
+    return {"low": round(float(low), 4), "high": round(float(high), 4)}
 
 
 def _round(
@@ -82,13 +91,18 @@ def _copy(data: TrainingData, found: Defense, number: int) -> tuple[TrainingData
     """The copy of round `number` (from 0): other triggers than in the round before, targets among the classes in which
     nothing is found.
     """
-    free = torch.ones(len(data), dtype=torch.bool)
-    free[found.selection.suspected_poisoned] = False
-    taken = {finding.label for finding in found.findings}
-    targets = [label for label in range(data.classes) if label not in taken]
+    free, targets = unsuspicious(data, found)
     every, at_once = combinations(len(data)), trials_at_once(data.classes)
     wanted = [every[(number * at_once + k) % len(every)] for k in range(min(at_once, len(every)))]
     return plant(data, free, targets, wanted, data.seed + SEED * (number + 1))
+
+
+def unsuspicious(data: TrainingData, found: Defense) -> tuple[Tensor, list[int]]:
+    """(bool [n], images that are not suspected; classes in which nothing is found): where triggers may be planted."""
+    free = torch.ones(len(data), dtype=torch.bool)
+    free[found.selection.suspected_poisoned] = False
+    taken = {finding.label for finding in found.findings}
+    return free, [label for label in range(data.classes) if label not in taken]
 
 
 def judged(planted: Sequence[Planted], detection: Detection) -> list[Trial]:

@@ -37,8 +37,8 @@ from dlp_fast.selection.table import samples_table
 
 @dataclass(frozen=True)
 class Finished:
-    """A run whose stages are done: scores: what the clean model says of every training image; power: what detection
-    would have found, see power.trials.
+    """A run whose stages are done: scores: what the clean model says of every training image; power: what would have
+    been found, by the option that asks for it, see power.scans.
     """
 
     prepared: Prepared
@@ -46,7 +46,13 @@ class Finished:
     scores: Scores
     overrides: Overrides
     compute: Compute
-    power: list[dict[str, Any]] = field(default_factory=list)
+    power: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def labels_seen(self) -> torch.Tensor:
+        """int64 [n], as detection saw them, before a person's decisions."""
+        attack = self.prepared.attack
+        return attack.labels if attack else self.prepared.dataset.train.labels
 
     @cached_property
     def samples(self) -> dict[str, Sequence[Any]]:
@@ -60,10 +66,7 @@ class Finished:
 def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
     """results.json of a run of `config`: verdict, what stages and detection are worth, where it was made."""
     found, dataset, data = run.found, run.prepared.dataset, run.prepared.data
-    attack, classes = run.prepared.attack, run.prepared.dataset.train.classes
-    labels = (
-        attack.labels if attack else dataset.train.labels
-    )  # as detection saw them, before a person's decisions
+    attack, classes, labels = run.prepared.attack, dataset.train.classes, run.labels_seen
     said = verdict(
         found.findings,
         found.max_subthreshold_score,
@@ -72,6 +75,7 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         len(found.first.entropy),
         config.detection,
         _flat(found, labels, config),
+        [mark for mark in found.marks if mark.changed],
     )
     test = make_test_set(dataset, attack, run.compute.device)
     metrics = stage_metrics(found, test, data, config)
@@ -85,8 +89,8 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         | {
             "findings": [finding.as_json() for finding in found.findings],
             "marks": [mark.as_json() | {"class": printable(classes[mark.label])} for mark in found.marks],
-            "power": run.power,
-        },
+        }
+        | run.power,
         "decisions": run.overrides.counts,
         "stage3_detections": found.stage3_detections,
         "label_agreement": label_agreement(config, found, data.labels, run.scores.prediction),
@@ -147,7 +151,7 @@ def write_run(
     targets = list(dict.fromkeys(target["label"] for target in results["verdict"]["targets"]))
     exhibits = gather(
         data.images,
-        data.labels,
+        run.labels_seen,
         found.selection,
         targets,
         found.first.loss,
@@ -167,7 +171,7 @@ def finding_members(found: Defense, labels: torch.Tensor) -> list[torch.Tensor]:
     """int64 ids of the images of each of `found.findings`. Those of stage 3 are what is suspected of their class and of
     no finding of stage 1.
 
-    Args: labels: int64 [n].
+    Args: labels: int64 [n], as stage 3 had them, after a person's relabeling.
     """
     suspected = found.selection.suspected_poisoned
     late = suspected[~torch.isin(suspected, torch.cat([suspected[:0], *found.members]))]

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from dlp_fast.detection.verdict import changed_told
 from dlp_fast.runs.contents import caution, holds_of
 
 
@@ -36,6 +37,7 @@ def _attack_success(target: dict[str, Any]) -> str:
     )
 
 
+MANY = 4  # marks that are told one by one
 BEHIND = 0.5  # of stage 1's agreement: that learns without augmentation, by heart, and no stage 3 comes quite up to it
 
 
@@ -58,20 +60,20 @@ def notes(results: dict[str, Any]) -> list[str]:
             f"{results['stage3_detections']} of the suspected images were found only in the last round of stage 3, "
             "after the model had learnt their labels: raise finetuning.rounds (in another --out)."
         )
-    for mark in results["detection"].get("marks", []):
+    marks = results["detection"].get("marks", [])
+    changed = [(mark["images"], mark["class"]) for mark in marks if mark.get("changed")]
+    if changed and results["verdict"]["kind"] != "cannot tell":  # whose reasons say so
+        said.append(changed_told(changed))
+    for mark in marks:
         if mark.get("copies") is not None:
             said.append(
                 f"{mark['images']} images of class {mark['class']} were learnt as one, and {mark['copies']:.0%} of "
                 "them show the same picture: copies, so they are not suspected. Look at them, and drop those that are "
                 "too many."
             )
-            continue
-        said.append(
-            f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
-            f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
-            "suspected; a model can take such a mark as a short cut. Look at them."
-        )
+    said += _marks_told([mark for mark in marks if mark.get("copies") is None and not mark.get("changed")])
     said += power_lines(results["detection"].get("power", []))
+    said += scan_lines(results["detection"].get("power_scans", []))
     for name, odds in results["logit_adjustment"].items():
         said.append(
             f"class {name} lost labels to suspicion; the clean model's odds for it are raised {odds:.1f} times to make "
@@ -87,6 +89,26 @@ def notes(results: dict[str, Any]) -> list[str]:
     return said
 
 
+def _marks_told(marks: list[dict[str, Any]]) -> list[str]:
+    """Marks under right labels: a sentence each, or one for many."""
+    ending = "a model can take such a mark as a short cut. Look at them."
+    if len(marks) <= MANY:
+        return [
+            f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
+            f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
+            f"suspected; {ending}"
+            for mark in marks
+        ]
+    classes = list(dict.fromkeys(mark["class"] for mark in marks))
+    named = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
+    sizes = [mark["images"] for mark in marks]
+    return [
+        f"{len(marks)} groups of {min(sizes)} to {max(sizes)} images of {len(classes)} classes ({named}) share a mark "
+        "at one place or a pattern each. Their labels look right and the marks do not act as triggers, so they are not "
+        f"suspected; {ending}"
+    ]
+
+
 def power_lines(rows: list[dict[str, Any]]) -> list[str]:
     """What detection would have found in this set, a sentence a trigger."""
     said = []
@@ -99,6 +121,37 @@ def power_lines(rows: list[dict[str, Any]]) -> list[str]:
             f"power: of own triggers of the kind {trigger}, planted in copies of this set, found: {told}."
         )
     return said
+
+
+def scan_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """What the scan for marks alone would have seen in this set, one sentence for all triggers."""
+    if not rows:
+        return []
+    told = "; ".join(
+        f"a {trigger} in "
+        + ", ".join(
+            f"{row['found']} of {row['trials']} trials at {row['rate']:.1%} ({row['images']} images)"
+            for row in rows
+            if row["trigger"] == trigger
+        )
+        for trigger in dict.fromkeys(row["trigger"] for row in rows)
+    )
+    return [
+        "power of the scan for marks alone: of own triggers, planted in copies of this set, it would have seen "
+        f"{told}. No network took part: what learning curves find besides is not counted, and a mark that is seen is "
+        "suspected only where a network confirms it."
+    ]
+
+
+def power_table(rows: list[dict[str, Any]]) -> Table:
+    """What the scan for marks would have seen, a row a trigger and rate."""
+    table = Table(title=None, show_edge=False, pad_edge=False)
+    for name in ("planted", "share of all", "images", "seen", "95 % interval"):
+        table.add_column(name, justify="left" if name == "planted" else "right")
+    for row in rows:
+        seen, interval = f"{row['found']} of {row['trials']}", f"{row['low']:.0%} to {row['high']:.0%}"
+        table.add_row(row["trigger"], f"{row['rate']:.1%}", str(row["images"]), seen, interval)
+    return table
 
 
 def results_table(results: dict[str, Any]) -> Table:

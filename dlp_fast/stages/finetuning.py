@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dlp_fast.config import FinetuningConfig
 from dlp_fast.engine.batches import Cycle, TrainingData
@@ -19,7 +18,8 @@ from dlp_fast.engine.schedule import Schedule
 from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.engine.stepping import Stepper, set_rate, sgd
 from dlp_fast.selection.labels import Labels
-from dlp_fast.stages.label_policy import ANY, LabelPolicy
+from dlp_fast.stages.fixmatch import fixmatch_loss
+from dlp_fast.stages.label_policy import LabelPolicy
 from dlp_fast.stages.logit_adjustment import lost_odds, raise_odds
 
 LABELED, UNLABELED = 3, 4  # streams of the training order
@@ -105,43 +105,6 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuningConfig) -> i
     return max(1, min(7 * batch, round(batch * unlabeled / labeled)))
 
 
-def unlabeled_loss(logits: Tensor, pseudo_label: Tensor, mask: Tensor, labeled: int) -> Tensor:
-    """L2 of DLP Eq. 7, in nats: the masked cross-entropy of strong views, fp32 [u, classes]; its mean where u ≥
-    `labeled` (μ ≥ 1). Of fewer unlabeled images a mean would have each outweigh a labeled one by 1/μ, and its
-    pseudo-label a label; so each counts as one.
-    """
-    loss = F.cross_entropy(logits, pseudo_label, reduction="none") * mask
-    return loss.sum() / max(len(logits), labeled)
-
-
-def fixmatch_loss(
-    logits: Tensor,
-    target: Tensor,
-    allowed: Tensor,
-    config: FinetuningConfig,
-    weights: tuple[float, float] | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """(loss in nats, mask fp32 [u] of the pseudo-labels that counted, None without unlabeled images): DLP Eq. 7.
-
-    Args: logits: fp32 [b + 2u, classes], of b labeled images, then of the weak, then of the strong views of u unlabeled
-    ones; target: int64 [b]; allowed: int64 [u], the only pseudo-label that counts for each, or ANY; weights: of the two
-    terms, where the images are one rank's part of a batch (see `Plan.weights`).
-    """
-    of_labeled, of_unlabeled = weights or (None, None)
-    batch = len(target)
-    # first term of DLP Eq. 7
-    Lx = F.cross_entropy(logits[:batch], target, label_smoothing=config.label_smoothing)
-    Lx = Lx if of_labeled is None else Lx * of_labeled
-    if not len(allowed):
-        return Lx, None
-    logits_weak, logits_strong = logits[batch:].chunk(2)
-    max_probs, targets_u = logits_weak.detach().softmax(1).max(1)
-    mask = ((max_probs >= config.tau) & ((allowed == ANY) | (allowed == targets_u))).float()
-    Lu = unlabeled_loss(logits_strong, targets_u, mask, batch)
-    Lu = Lu if of_unlabeled is None else Lu * of_unlabeled
-    return Lx + config.lambda_u * Lu, mask
-
-
 def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> torch.optim.SGD:
     """SGD with Nesterov momentum."""
     return sgd(
@@ -182,7 +145,9 @@ class _Batches:
         )
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(network input [b + 2u, 3, H, W], target int64 [b], allowed pseudo-labels int64 [u])."""
+        """(network input [b + 2u, 3, H, W], of each part of the batch its labeled images, weak and strong views; target
+        int64 [b], allowed pseudo-labels int64 [u]).
+        """
         data, ids = self.data, self._labeled(step)
         x, allowed = data.views(ids, step, strong=False)[0], self._nobody
         if self.planned.unlabeled_batch:
@@ -190,7 +155,10 @@ class _Batches:
                 self.unlabeled.at(step), 0
             )  # few beside the labeled, which batch norm needs
             weak, strong = data.views(others, step, strong=True)
-            x = torch.cat([x, weak, strong]).contiguous(memory_format=torch.channels_last)
+            u = self.ranks.sizes(self.planned.unlabeled_batch, 0)
+            b = self.ranks.sizes(self.planned.batch)
+            parts = zip(x.split(b), weak.split(u), strong.split(u), strict=True)
+            x = torch.cat([of for part in parts for of in part]).contiguous(memory_format=torch.channels_last)
             allowed = self.policy.allowed[others].to(data.device, non_blocking=True)
         data.expect(self._labeled(step + 1))
         if self.planned.unlabeled_batch:
@@ -216,18 +184,23 @@ def _step(
     One forward pass takes labeled, weak and strong views together, so that batch norm sees them as one batch, as in the
     reference.
     """
+    views, u = session.ranks.views, session.ranks.sizes(planned.unlabeled_batch, 0)
+    b = session.ranks.sizes(planned.batch)
+    images = [labeled + 2 * unlabeled for labeled, unlabeled in zip(b, u, strict=True)]
 
-    weights = planned.weights(session.ranks)
+    def losses(x: Tensor, target: Tensor, allowed: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        for view, *part in zip(views, x.split(images), target.split(b), allowed.split(u), strict=True):
+            with session.forward(model):
+                logits = model(part[0])
+            loss, mask = fixmatch_loss(logits.float(), *part[1:], config, planned.weights(view))
+            counted = []  # the share of pseudo-labels that count, of all ranks
+            if planned.unlabeled_batch:
+                share = loss.new_zeros(()) if mask is None else mask.mean()
+                counted = [view.weighted(share, planned.unlabeled_batch, 0)]
+            yield loss, *counted
 
     def body(x: Tensor, target: Tensor, allowed: Tensor) -> None:
-        with session.forward(model):
-            logits = model(x)
-        loss, mask = fixmatch_loss(logits.float(), target, allowed, config, weights)
-        counted = []  # the share of pseudo-labels that count, of all ranks
-        if planned.unlabeled_batch:
-            share = loss.new_zeros(()) if mask is None else mask.mean()
-            counted = [session.ranks.weighted(share, planned.unlabeled_batch, 0)]
-        loss, *counted = session.update(model, optimizer, loss, *counted)
+        loss, *counted = session.update(model, optimizer, losses(x, target, allowed))
         for share in counted:
             mask_sum.add_(share)
         stage.observe(loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -53,19 +53,21 @@ def supervised(
     watch: Callable[[Scores], None] | None = None,
     member: int = 1,
     only: Tensor | None = None,
+    name: str | None = None,
 ) -> Supervised:
     """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
     the scores to `watch`. `member`: which network of an ensemble this is; only: int64 ids of the images to train on,
-    where it is not all.
+    where it is not all; name: what the bar and the log call it.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
     used = torch.arange(len(data)) if only is None else only
     epochs, per_epoch, batch = plan(len(used), config)
-    name = "supervised" if member == 1 else f"ensemble member {member}"
-    name = name if only is None else "network without the labels in question"
+    if name is None:
+        name = "supervised" if member == 1 else f"ensemble member {member}"
+        name = name if only is None else "network without the labels in question"
     optimizer = _optimizer(session, model, config)
-    seen = {name: session.columns(epochs, len(data)) for name in ("entropy", "loss", "other_loss")}
+    seen = {of: session.columns(epochs, len(data)) for of in ("entropy", "loss", "other_loss")}
     prediction = torch.zeros(len(data), dtype=torch.int64)
     progress = {"epochs": 0, "stopped": False}
     stage = session.stage(
@@ -93,7 +95,7 @@ def supervised(
         seed_step(model, data.seed, STREAM, step, session.ranks.rank)
         one_step(*inputs)
         if k == per_epoch - 1:
-            scores = score(session, model, data)
+            scores = score(session, model, data, other=True)
             for of, values in seen.items():
                 values[epoch] = getattr(scores, of)
             prediction.copy_(scores.prediction)
@@ -160,12 +162,16 @@ def _step(
     session: Session, stage: StageRun, model: nn.Module, optimizer: torch.optim.Optimizer, batch: int
 ) -> Callable[[Tensor, Tensor], None]:
     """One optimizer step on (network input, target), captured as a graph on a GPU; `batch`: images of all ranks."""
+    views, sizes = session.ranks.views, session.ranks.sizes(batch)
+
+    def losses(x: Tensor, target: Tensor) -> Iterator[tuple[Tensor]]:
+        for view, images, labels in zip(views, x.split(sizes), target.split(sizes), strict=True):
+            with session.forward(model):
+                logits = model(images)
+            yield (view.weighted(F.cross_entropy(logits.float(), labels), batch),)  # DLP Eq. 3
 
     def body(x: Tensor, target: Tensor) -> None:
-        with session.forward(model):
-            logits = model(x)
-        loss = session.ranks.weighted(F.cross_entropy(logits.float(), target), batch)  # DLP Eq. 3
-        stage.observe(*session.update(model, optimizer, loss))
+        stage.observe(*session.update(model, optimizer, losses(x, target)))
         optimizer.step()
 
     return Stepper(session.compute, model, body, session.log.warn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -65,11 +66,7 @@ def unlearning(
             break
         ids = cycle.at(step)
         seed_step(model, data.seed, STREAM, step, session.ranks.rank)
-        mine = session.ranks.part(ids)
-        with session.forward(model):
-            logits = model(data.plain(mine))
-        loss = session.ranks.weighted(F.cross_entropy(logits.float(), data.target(mine)), len(ids))
-        loss = -session.update(model, optimizer, -loss)[0]  # DLP Eq. 6: ascent
+        loss = -session.update(model, optimizer, _ascent(session, model, data, ids))[0]
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_norm)
         # The batch-norm statistics have moved in the forward pass already, so they too are put back.
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
@@ -86,6 +83,17 @@ def unlearning(
     return Unlearned(
         float(progress["loss"]), int(progress["rollbacks"]), bool(progress["stopped"]), stage.seconds, rate
     )
+
+
+def _ascent(session: Session, model: nn.Module, data: TrainingData, ids: Tensor) -> Iterator[tuple[Tensor]]:
+    """What is minimised, of each part of the batch `ids` that this rank works on."""
+    for view in session.ranks.views:
+        mine = view.part(ids)
+        with session.forward(model):
+            logits = model(data.plain(mine))
+        yield (
+            -view.weighted(F.cross_entropy(logits.float(), data.target(mine)), len(ids)),
+        )  # DLP Eq. 6: ascent
 
 
 def _end_epoch(

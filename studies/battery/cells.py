@@ -62,5 +62,7 @@ CELLS = [
         ("long-tail", 0.05),
         ("ten-triggers", 0.1),
     ),
+    # of an attacker who knows the detectors; made, and looked at once, when everything else had been chosen
+    *_half("own", 3, ("soft-focus", 0.1), ("many-squares", 0.1)),
     *_half("development", 0, ("input-aware", 0.1)),  # last: it trains the attacker's generator first
 ]

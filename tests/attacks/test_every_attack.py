@@ -20,6 +20,7 @@ WITH_COVER = {
     "wanet-strong": 1,
     "adaptive-blend": 1,
     "adaptive-patch": 2,
+    "soft-focus": 1,
     "tact": 1,
     "input-aware": 1,
 }

@@ -68,7 +68,11 @@ def test_splits_by_name():
 
     data = made({"train": of(6), "validation": of(2), "test": of(4)})
     assert (len(data.train), len(data.test)) == (6, 4)
-    assert len(made({"train": of(6), "validation": of(2)}).test) == 2
+    for name in ("validation", "dev", "Testing"):  # the names that folders have
+        data = made({"train": of(6), name: of(2)})
+        assert len(data.test) == 2
+        told = "dataset: no test images; the validation images are the test set"
+        assert (told in data.warnings) == (name != "Testing")
     assert len(made({"train": of(6), "test": of(4)}, test=of(2)).test) == 2
     with pytest.raises(DataError, match="no split train; there are a"):
         made({"a": of(2)})

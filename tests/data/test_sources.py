@@ -474,6 +474,9 @@ class TestSaved:
         monkeypatch.setitem(sys.modules, "datasets", library)
         data = load(self.folder(tmp_path, split))
         assert (data.name, len(data.train), data.test is not None) == ("hf", 4, split)
+        assert (
+            bool([one for one in data.warnings if "the validation images are the test set" in one]) == split
+        )
 
     def test_no_library_no_split_and_damage(self, tmp_path, monkeypatch):
         folder = self.folder(tmp_path, True)

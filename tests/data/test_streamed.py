@@ -123,6 +123,26 @@ def test_a_shard_that_cannot_be_fetched(monkeypatch, code):
     assert ("free some space" in str(told.value)) == full and "train-0000.tar" in str(told.value)
 
 
+@pytest.mark.parametrize("call", ["glob", "ukey", "get_file", "open"])
+def test_an_error_of_the_protocols_own(monkeypatch, call):
+    """botocore's, such as one of missing credentials, is no OSError."""
+    in_shards(IMAGES, 1)
+    put("set/train-0000.parquet", b"")
+
+    class NoCredentialsError(Exception):
+        pass
+
+    def fails(*_, **__):
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), call, fails)
+    end = "parquet" if call == "open" else "tar"
+    if call == "open":
+        pytest.importorskip("pyarrow")
+    with pytest.raises(DataError, match=r"^memory:/+set/.*NoCredentialsError: Unable to locate"):
+        sources.load(f"memory://set/train-*.{end}")
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), StopIteration()])
 def test_a_shard_that_is_another_now(monkeypatch, error):
     images = sources.load(in_shards(IMAGES), **FROM_FILES).train.images
@@ -251,11 +271,12 @@ def test_images_that_are_left_out_for_their_size_are_told():
     assert [one for one in made.warnings if one.startswith("train: 1 of 13 image files (8%) are left out")]
 
 
-def test_lost_images_of_parquet_are_told():
+@pytest.mark.parametrize("lost", [BROKEN, dict.fromkeys(BROKEN), dict.fromkeys(BROKEN, b"no image")])
+def test_lost_images_of_parquet_are_told(lost):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    files = IMAGES | BROKEN
+    files = IMAGES | lost
     buffer = io.BytesIO()
     columns = {"image": list(files.values()), "label": [name.split("/")[0] for name in files]}
     parquet.write_table(pyarrow.table(columns), buffer, row_group_size=5)
@@ -277,9 +298,9 @@ def test_an_image_without_a_label_at_the_place_of_one_that_has_one():
 
 def test_several_splits_and_none_to_train_on():
     put("s/test.tar", tarred(IMAGES))
-    assert len(sources.load("memory://s/*.tar").train) == len(
-        IMAGES
-    )  # one split alone is somebody's whole set
+    made = sources.load("memory://s/*.tar")
+    assert len(made.train) == len(IMAGES)  # one split alone is somebody's whole set
+    assert "all images are of split test, and they are trained on" in made.warnings[0]
     put("s/val.tar", tarred(IMAGES))
     with pytest.raises(
         DataError, match="no usable image of split train; there are images of test, validation"

@@ -36,6 +36,11 @@ def test_no_columns(names):
     assert find_columns(names) is None
 
 
+def test_a_line_end_within_a_name_of_the_header(tmp_path):
+    (row,), told = read(tmp_path, 'path,label,"remarks,\r\nif any"\na.png,cat,"none\n"\n')
+    assert (row.path, row.label, told) == ("a.png", "cat", [])
+
+
 @pytest.mark.parametrize(("code", "told"), [("cp1252", "café"), ("utf-8", "café"), ("utf-8-sig", "café")])
 def test_code_pages(tmp_path, code, told):
     rows, _ = read(tmp_path, "path;label\r\n1.jpg;café\r\n".encode(code))
@@ -83,7 +88,7 @@ def test_no_header_is_told(tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "what"),
-    [(gzip.compress(b"path,label"), "gzip"), (b"PK\x03\x04", "spreadsheet"), (b"PAR1", "Parquet")],
+    [(gzip.compress(b"path,label", mtime=0), "gzip"), (b"PK\x03\x04", "spreadsheet"), (b"PAR1", "Parquet")],
 )
 def test_no_text(tmp_path, data, what):
     with pytest.raises(DataError, match=f"it is .*{what}, and no text"):

@@ -14,14 +14,13 @@ from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.convict import (
     acts_as_trigger,
     ask_held_out,
-    is_mark,
-    marks_among,
     with_evidence,
 )
 from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.decide import finding_of as as_finding
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.marks import is_mark, marks_among
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.verify import Evidence, try_triggers
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork, with_support

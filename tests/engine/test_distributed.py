@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TINY, finish, places, session, training_data, work_together
+from tiny import TINY, finish, places, session, slurm_places, training_data, work_together
 
 from dlp_fast.config import build
+from dlp_fast.engine import distributed
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.engine.distributed import ALONE, Ranks, joined
 from dlp_fast.engine.inference import score
+from dlp_fast.engine.parts import Parts, ranks_of
 from dlp_fast.engine.session import Session
 from dlp_fast.engine.synced_batch_norm import synced
-from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.errors import ConfigError, DataError, ResourceError
 from dlp_fast.models.wide_resnet import WideResNet
 from dlp_fast.pipeline import defend
 from dlp_fast.runs.launched import Place, launched
@@ -34,9 +36,9 @@ METHOD = TINY | {
 }
 
 
-def all_stages(out: Path, sync: bool) -> None:
+def all_stages(out: Path, sync: bool, parts: int | None = None) -> None:
     """Every stage on 96 pictures of noise, in memory; each rank keeps what came of it as `out`.<rank>.…"""
-    with joined(sync) as ranks:
+    with ranks_of(sync, parts) as ranks:
         of = Session(choose_compute("cpu", "fp32"), RunLog(None, quiet=True), ranks=ranks)
         found = defend(of, training_data(), build(METHOD | {"sync_batch_norm": sync}, "test"))
         scores = score(of, found.model, training_data())
@@ -47,13 +49,15 @@ def all_stages(out: Path, sync: bool) -> None:
     save_file(tensors, f"{out}.{ranks.rank}.weights")
 
 
-def ran(world: int, folder: Path, sync: bool = True) -> tuple[list[dict], list[dict]]:
+def ran(
+    world: int, folder: Path, sync: bool = True, parts: int | None = None
+) -> tuple[list[dict], list[dict]]:
     """(what each rank found, each rank's weights) of `all_stages` in `world` processes."""
     out = folder / f"world{world}"
     if world == 1:
-        all_stages(out, sync)
+        all_stages(out, sync, parts)
     else:
-        children = work_together(world, all_stages, (out, sync), folder)
+        children = work_together(world, all_stages, (out, sync, parts), folder)
         codes = [finish(child, 200) for child in children]
         assert (codes, "".join(texts(folder, world))) == ([0] * world, "")
     return tuple(
@@ -109,6 +113,70 @@ class TestAllStages:
         _, weights = ran(2, tmp_path, sync=False)
         assert farthest(weights[0], weights[1]) == 0
         assert farthest(alone[1][0], weights[0]) > BOUND
+
+
+PARTS = 4
+
+
+@pytest.fixture(scope="module")
+def in_parts(tmp_path_factory):
+    return ran(1, tmp_path_factory.mktemp("parts"), False, PARTS)
+
+
+class TestParts:
+    """A fixed number of parts, each of which passes through the network by itself."""
+
+    @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+    def test_any_number_of_processes_gives_the_same_bits(self, in_parts, tmp_path, world):
+        columns, weights = ran(world, tmp_path, False, PARTS)
+        assert len(in_parts[0][0]["suspects"])
+        for mine in (*columns, *weights):
+            other = in_parts["suspects" not in mine][0]
+            assert mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+
+    def test_a_part_is_what_a_process_of_as_many_works_on(self):
+        ids = torch.arange(23)
+        for world in (1, 2, 3, 4):
+            ranks = [Parts(4, rank, world) for rank in range(world)]
+            assert torch.equal(torch.cat([r.part(ids) for r in ranks]), ids)
+            assert [size for r in ranks for size in r.sizes(23)] == [6, 6, 6, 5]
+            assert sum(view.weight(23) for r in ranks for view in r.views) == pytest.approx(1)
+            assert list(ranks[-1].turns(5)) == list(range(5))
+
+    def test_the_sum_is_that_of_processes(self):
+        """Gradients, running statistics and counters of two parts, against two networks that each see one."""
+        x = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+        models = [torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)) for _ in range(3)]
+        for model in models[1:]:
+            model.load_state_dict(models[0].state_dict())
+        ranks = Parts(2)
+
+        def losses():
+            for view in ranks.views:
+                yield view.weighted(models[0](view.part(x)).square().mean(), 7), view.weighted(x[0, 0], 7)
+
+        loss, other = ranks.backward(models[0], losses())
+        assert float(other) == pytest.approx(float(x[0, 0]))
+        each = [
+            (view.weight(7) * model(view.part(x)).square().mean())
+            for view, model in zip(ranks.views, models[1:])
+        ]
+        sum(each).backward()
+        assert loss.item() == pytest.approx(sum(each).item(), rel=1e-6)
+        for mine, one, two in zip(*(model.parameters() for model in models)):
+            torch.testing.assert_close(mine.grad, one.grad + two.grad)
+        norms = [model[0] for model in models]
+        torch.testing.assert_close(norms[0].running_var, (norms[1].running_var + norms[2].running_var) / 2)
+        assert int(norms[0].num_batches_tracked) == 1
+
+    def test_what_cannot_be(self):
+        with pytest.raises(ConfigError, match="each of 3 processes needs a part; start 2 at most"):
+            Parts(2, 0, 3)
+        with pytest.raises(ConfigError, match="contradict each other"), ranks_of(True, 2):
+            pass
+        of = Session(choose_compute("cpu", "fp32"), RunLog(None, quiet=True), ranks=Parts(2))
+        with pytest.raises(ConfigError, match="draws random numbers"):
+            of.stage("x", "x", 1, 1, model=torch.nn.Dropout(0.5))
 
 
 class TestShares:
@@ -229,6 +297,51 @@ def _batch_norm(ranks: Ranks) -> None:
     assert int(mine.num_batches_tracked) == 1
 
 
+class TestReduce:
+    @pytest.mark.parametrize("sync", [False, True])
+    def test_equal_running_statistics_do_not_travel(self, monkeypatch, sync):
+        """Under `sync` every rank took them over the same images; the two ranks here are the same."""
+        sent = []
+        monkeypatch.setattr(
+            distributed.dist, "all_reduce", lambda flat: sent.append(len(flat)) or flat.mul_(2)
+        )
+        layer = torch.nn.BatchNorm1d(5)
+        layer(torch.rand(4, 5)).sum().backward()
+        before = layer.running_mean.clone()
+        (part,) = Ranks(0, 2, sync).reduce(layer, torch.ones(()))
+        assert sent == [5 + 5 + (0 if sync else 5 + 5) + 1] and float(part) == 2
+        assert torch.equal(layer.running_mean, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ResourceError("full"), 5),
+        (DataError("none"), 3),
+        (ValueError("x"), 1),
+        (SystemExit(7), 7),
+        (SystemExit(), 0),
+        (SystemExit("told"), 1),
+        (KeyboardInterrupt(), 1),
+    ],
+)
+def test_the_others_are_told_the_exit_code_that_this_one_ends_with(error, code):
+    class Told:
+        def post(self, code, _text):
+            self.code = code
+            return True
+
+        def ended(self):
+            return {"rank": 0, "text": "", "code": self.code}
+
+        def linger(self):
+            pass
+
+    watch = Told()
+    distributed.end(Ranks(0, 2), watch, error)
+    assert watch.code == code
+
+
 def fails_on_rank_1(_folder: Path) -> None:
     with joined() as ranks:
         if ranks.rank == 1:
@@ -254,8 +367,9 @@ def texts(folder: Path, world: int = 2) -> list[str]:
 
 
 class TestTogether:
-    def test_what_ranks_tell_each_other(self, tmp_path):
-        children = work_together(2, collectives, (tmp_path,), tmp_path)
+    @pytest.mark.parametrize("launcher", [places, slurm_places])
+    def test_what_ranks_tell_each_other(self, tmp_path, launcher):
+        children = work_together(2, collectives, (tmp_path,), tmp_path, launcher)
         assert [finish(child, 60) for child in children] == [0, 0], texts(tmp_path)
 
     def test_an_error_on_one_rank_ends_all(self, tmp_path):

@@ -18,6 +18,7 @@ from dlp_fast.engine.inference import (
     refit_batch_norm,
     score,
 )
+from dlp_fast.errors import NumericError
 from dlp_fast.models.registry import build_model, classifier_of
 
 
@@ -94,6 +95,32 @@ class TestInference:
         got = ops.select(found.entropy, 60, 5, data.labels, data.classes)
         assert torch.equal(got.lowest, want.lowest) and torch.equal(got.highest, want.highest)
         assert torch.equal(found.prediction, logits.argmax(1))
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_the_loss_with_another_label_only_where_asked_for(self, classes):
+        data, model = training_data(classes=classes), build_model("wrn-10-1", classes, 8, 0)
+        plain, found = (score(session(), model, data, other=other) for other in (False, True))
+        assert plain.other_loss is None
+        with torch.no_grad(), eval_mode(model):
+            p = model(data.plain(torch.arange(len(data)))).double().softmax(1)
+        other = p[torch.arange(len(data)), data.other_label(torch.arange(len(data)))]
+        torch.testing.assert_close(found.other_loss.double(), -other.log(), rtol=1e-4, atol=1e-5)
+        for name in ("entropy", "loss", "prediction"):
+            assert torch.equal(getattr(plain, name), getattr(found, name))
+
+    def test_an_image_without_a_finite_logit_is_named_by_its_number(self, monkeypatch):
+        data = training_data(n=60)
+        monkeypatch.setitem(inference.BATCH, "cpu", 7)
+
+        class Spoilt(FirstPixels):
+            seen = 0
+
+            def forward(self, x):
+                self.seen += len(x)
+                return super().forward(x) / (self.seen != 49)  # the batch that ends with image 48
+
+        with pytest.raises(NumericError, match="first rows: 42, 43, 44"):
+            score(session(), nn.Sequential(nn.Flatten(), Spoilt(3)), data)
 
     def test_accuracy(self):
         model = nn.Flatten()  # logits are the pixels themselves

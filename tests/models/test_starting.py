@@ -121,6 +121,9 @@ class TestOptions:
         with pytest.raises(ConfigError, match=message):
             check_options(RunConfig(**options), None)
 
+    def test_none_by_default(self):
+        assert starting_weights(RunConfig(), None) is None
+
     def test_a_state_dict_of_torch_is_not_unpickled(self, tmp_path):
         torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
         with pytest.raises(

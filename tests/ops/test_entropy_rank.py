@@ -1,9 +1,8 @@
-"""entropy_rank, row_entropy, select, EntropyRanker against float64 oracles and stable sorts."""
+"""entropy_rank, row_entropy, entropy_and_class, select against float64 oracles and stable sorts."""
 
 from __future__ import annotations
 
 import importlib
-import itertools
 import math
 import os
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from dlp_fast.errors import NumericError
-from dlp_fast.ops import EntropyRanker, entropy_rank, native_available, row_entropy, select
+from dlp_fast.ops import entropy_and_class, entropy_rank, native_available, row_entropy, select
 from dlp_fast.ops.entropy_rank_reference import entropy_rank_reference, select_reference
 
 face = importlib.import_module("dlp_fast.ops.entropy_rank")  # the package exports a function of the same name
@@ -283,28 +282,14 @@ def test_every_simd_level_gives_the_same_bits():
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_ranker_in_batches_and_shards_equals_one_call(labelled):
-    x, labels = saturated(1000, 10, 9), torch.randint(10, (1000,)) if labelled else None
-    want = entropy_rank(x, 50, 4, labels)
-    for shards in (1, 2, 3, 4, 7):
-        bounds = [1000 * s // shards for s in range(shards + 1)]
-        rankers = []
-        for begin, end in itertools.pairwise(bounds):
-            ranker = EntropyRanker(10)
-            for i in range(begin, end, 64):
-                batch = slice(i, min(i + 64, end))
-                ranker.update(x[batch], None if labels is None else labels[batch])
-            rankers.append(ranker)
-        whole = rankers[0]
-        for other in rankers[1:]:
-            whole.merge(other)
-        assert len(whole) == 1000
-        assert all(torch.equal(a, b) for a, b in zip(whole.finish(50, 4), want))
-
-
-def test_ranker_without_rows():
-    assert [t.numel() for t in EntropyRanker(10).finish(0, 3)] == [0, 0, 0, 10]
+@pytest.mark.parametrize("size", [1, 64, 1000])
+def test_entropies_and_classes_in_batches_equal_one_call(size):
+    x = saturated(1000, 10, 9)
+    want = entropy_rank(x, 50, 4)
+    entropy, top = map(torch.cat, zip(*map(entropy_and_class, x.split(size)), strict=True))
+    assert torch.equal(entropy, want.entropy) and torch.equal(top, x.argmax(1))
+    got = select(entropy, 50, 4, top, 10)
+    assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
 @native
@@ -318,8 +303,6 @@ def test_opcheck(device):
     torch.library.opcheck(ops.entropy_rank, (x, 5, 2, labels))
     torch.library.opcheck(ops.select, (scores, 5, 2, labels, 10))
     torch.library.opcheck(ops.select, (scores, 5, 0, None, 0))
-    prefix = torch.zeros(10, dtype=torch.int64, device=device)
-    torch.library.opcheck(ops.digit_histogram, (scores, labels, 10, True, 0, prefix))
 
 
 @native
@@ -353,10 +336,8 @@ def test_logits_that_are_not_finite_are_named(value, classes, dtype):
             NumericError, match=r"logits must be finite, .* in 3 of 40 rows; first rows: 7, 23, 30"
         ):
             call()
-    ranker = EntropyRanker(classes)
-    ranker.update(torch.zeros(100, classes))
     with pytest.raises(NumericError, match="first rows: 107, 123, 130"):
-        ranker.update(x)
+        entropy_and_class(x, first_id=100)
 
 
 def test_scores_that_are_not_finite_are_named_even_when_nothing_is_chosen():
@@ -393,21 +374,12 @@ X, S, L = torch.zeros(4, 3), torch.zeros(4), torch.zeros(4, dtype=torch.int64)
         (lambda: select(S, 1, num_classes=-3), ValueError, "num_classes must be from 0 to 16777216, got -3"),
         (lambda: select(S, 1, 1, L + 9, 9), ValueError, r"labels must be in \[0, 9\), got 9 for row 0"),
         (lambda: row_entropy(S), ValueError, "logits must have 2 dimensions"),
-        (lambda: EntropyRanker(1), ValueError, "num_classes must be from 2 to 16777216, got 1"),
-        (lambda: EntropyRanker(5).update(X), ValueError, r"logits must have 5 classes \(columns\), got 3"),
-        (lambda: EntropyRanker(5).merge(EntropyRanker(3)), ValueError, "other must have 5 classes, got 3"),
+        (lambda: entropy_and_class(X[:, :1]), ValueError, r"2 to 16777216 classes \(columns\), got 1"),
     ],
 )  # fmt: skip
 def test_bad_arguments(call, error, match):
     with pytest.raises(error, match=match):
         call()
-
-
-def test_ranker_wants_labels_always_or_never():
-    ranker = EntropyRanker(3)
-    ranker.update(X, L)
-    with pytest.raises(ValueError, match="with every batch or with none"):
-        ranker.update(X)
 
 
 @native
@@ -418,8 +390,6 @@ def test_ranker_wants_labels_always_or_never():
         (lambda ops: ops.entropy_rank(X, 9, 0, None), "lowest must be from 0"),
         (lambda ops: ops.select(S, 1, 1, None, 3), "highest_per_class needs labels"),
         (lambda ops: ops.select(S, 1, 1, L.float(), 3), "labels must be int64 or int32"),
-        (lambda ops: ops.digit_histogram(S, None, 1, False, 3, L[:1]), "level must be 0, 1 or 2, got 3"),
-        (lambda ops: ops.digit_histogram(S, None, 2, False, 0, L[:2]), "labels are needed for 2 groups"),
     ],
 )
 def test_the_raw_ops_check_too(call, match):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from dlp_fast.ops import TriggerTable, inject_trigger, inject_trigger_reference, native_available
 
+face = importlib.import_module("dlp_fast.ops.inject_trigger")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -579,6 +583,20 @@ def test_plain_torch_leaves_an_image_with_a_bad_number_alone(monkeypatch):
     assert not torch.equal(out[0], images[0]) and torch.equal(out[1:], images[1:])
 
 
+@pytest.mark.parametrize(
+    ("faults", "told"),
+    [
+        ([-1, 2], r"triggers: trigger 1, of image 2, does not fit the images, or its table is damaged"),
+        ([1, 2], r"got 99 for image 1"),
+        ([-1, -1], None),
+    ],
+)
+def test_what_a_gpu_notes_is_told(faults, told):
+    which = torch.tensor([0, 99 if faults[0] == 1 else 0, 1])
+    with pytest.raises(ValueError, match=told) if told else contextlib.nullcontext():
+        face.check_faults(torch.tensor(faults), which, 5)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_bad_number_on_a_gpu_costs_neither_the_image_nor_the_context():
@@ -595,4 +613,7 @@ def test_a_bad_number_on_a_gpu_costs_neither_the_image_nor_the_context():
     arrays[0][1, 3] = 2**40
     faults = torch.ops.dlp_fast.inject_trigger_(images, torch.tensor([7, 1, 1], device="cuda"), *arrays)
     assert faults.tolist() == [0, 1]
+    damaged = dataclasses.replace(triggers, records=arrays[0])
+    with pytest.raises(ValueError, match="trigger 1, of image 1, does not fit"):
+        inject_trigger(images, damaged, torch.tensor([-1, 1, 1], device="cuda"), check=True)
     assert torch.equal(images, torch.full_like(images, 9))  # and the device still answers

@@ -109,9 +109,18 @@ def test_trials_are_summed_by_trigger_and_rate():
         Trial("warp", 0.02, 18, 0, False),
         Trial("patch", 0.01, 9, 1, False),
     ]
+    # Wilson's interval of 0 of 1: 0 to z^2 / (1 + z^2); of 1 of 2: 1/2 -+ z / (2 sqrt(2 + z^2)), z = 1.96
     assert summary(of) == [
-        {"trigger": "warp", "rate": 0.02, "images": 18, "trials": 1, "found": 0},
-        {"trigger": "patch", "rate": 0.01, "images": 9, "trials": 2, "found": 1},
+        {"trigger": "warp", "rate": 0.02, "images": 18, "trials": 1, "found": 0, "low": 0.0, "high": 0.7935},
+        {
+            "trigger": "patch",
+            "rate": 0.01,
+            "images": 9,
+            "trials": 2,
+            "found": 1,
+            "low": 0.0945,
+            "high": 0.9055,
+        },
     ]
 
 

@@ -53,14 +53,16 @@ def test_classes_are_as_large_as_detection_saw_them(finished):
 
 
 def test_the_table_of_images_is_made_once(finished, monkeypatch, tmp_path):
-    made, written = [], []
-    table = results.samples_table
-    monkeypatch.setattr(results, "samples_table", lambda *of: made.append(of) or table(*of))
-    for name in ("gather", "write_sums", "write_report"):
-        monkeypatch.setattr(results, name, lambda *_: SimpleNamespace(save=lambda _: None))
 
     def nothing(*_):
         return None
+
+    made, written, shown = [], [], []
+    table = results.samples_table
+    monkeypatch.setattr(results, "samples_table", lambda *of: made.append(of) or table(*of))
+    for name in ("write_sums", "write_report"):
+        monkeypatch.setattr(results, name, lambda *_: None)
+    monkeypatch.setattr(results, "gather", lambda *of: shown.append(of) or SimpleNamespace(save=nothing))
 
     folder = SimpleNamespace(
         path=tmp_path, write_samples=written.append, write_predictions=nothing, write_json=nothing
@@ -70,3 +72,5 @@ def test_the_table_of_images_is_made_once(finished, monkeypatch, tmp_path):
     back = result_of(finished, model, {}, tmp_path)
     assert len(made) == 1 and len(back.samples["path"]) == N
     assert written[0]["label"] == back.samples["label"] and set(back.samples["label"]) == {"ant", "cat"}
+    # pictures and curves of a class are those that detection saw under its label
+    assert torch.equal(shown[0][1], finished.prepared.dataset.train.labels)

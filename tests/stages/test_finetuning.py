@@ -17,12 +17,11 @@ from dlp_fast.runs.log import RunLog
 from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.finetuning import (
     finetuning,
-    fixmatch_loss,
     plan,
     planned_steps,
     unlabeled_batch,
-    unlabeled_loss,
 )
+from dlp_fast.stages.fixmatch import fixmatch_loss, unlabeled_loss
 from dlp_fast.stages.label_policy import ANY
 
 LABELED, UNLABELED = torch.arange(0, 60), torch.arange(60, 96)
@@ -145,7 +144,7 @@ def test_the_unlabeled_loss_is_trained_on(monkeypatch, mu):
         given.append((len(logits), labeled))
         return unlabeled_loss(logits, pseudo_label, mask, labeled) * weight[0]
 
-    monkeypatch.setattr("dlp_fast.stages.finetuning.unlabeled_loss", watched)
+    monkeypatch.setattr("dlp_fast.stages.fixmatch.unlabeled_loss", watched)
     with_it = run(config(mu=mu, tau=0))[0]
     weight[0] = 0.0
     without = run(config(mu=mu, tau=0))[0]

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from dlp_fast.config import FinetuningConfig
-from dlp_fast.stages.finetuning import fixmatch_loss, unlabeled_loss
+from dlp_fast.stages.fixmatch import fixmatch_loss, unlabeled_loss
 from dlp_fast.stages.label_policy import ANY, NONE
 
 

@@ -103,6 +103,7 @@ PROMISE = Promise(
     trials,
     full=60,
     sample=12,
+    part=12,
 )
 
 if __name__ == "__main__":

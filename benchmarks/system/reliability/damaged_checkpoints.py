@@ -103,6 +103,7 @@ PROMISE = Promise(
     trials,
     full=200,
     sample=60,
+    part=60,
 )
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.system.reliability.promise import Promise, Trial, main
-from benchmarks.system.reliability.tiny_run import finished_run
+from benchmarks.system.reliability.tiny_run import finished_run, small
 from dlp_fast.errors import DataError
 from dlp_fast.models.classifier import read_model
 from dlp_fast.report.exhibits import Exhibits
@@ -35,7 +35,7 @@ def told(run: Path, images: int) -> bool:
 
 
 def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
-    run = finished_run(folder / "run")
+    run = finished_run(folder / "run", *small(folder))
     images = len(read_samples(run)["path"])
     yield Trial(not told(run, images), "nothing is told of a run as it was written")
     for number in range(count):

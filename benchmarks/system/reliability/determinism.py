@@ -15,12 +15,13 @@ from benchmarks.system.reliability.tiny_run import finish, finished_run, hashes,
 
 def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
     for threads in ("1", "2"):
-        expected = hashes(finished_run(folder / f"first{threads}", "--threads", threads))
+        expected = hashes(finished_run(folder / f"first{threads}", *options(), "--threads", threads))
         for number in range(count):
             run = folder / f"run{threads}-{number}"
             if number % 2:
                 yield Trial(
-                    hashes(finished_run(run, "--threads", threads)) == expected, f"{threads} threads, here"
+                    hashes(finished_run(run, *options(), "--threads", threads)) == expected,
+                    f"{threads} threads, here",
                 )
                 continue
             words = ["--out", str(run), *options(), "--threads", threads]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.system.reliability.promise import Promise, Trial, main
-from benchmarks.system.reliability.tiny_run import finished_run, picture
+from benchmarks.system.reliability.tiny_run import finished_run, options, picture
 
 NAMES = (
     "<script>pwned()<|script>",
@@ -80,8 +80,8 @@ def trials(count: int, _: random.Random, folder: Path) -> Iterator[Trial]:
         (plain / of).mkdir(parents=True)
         for i in range(12):
             picture(16, seed=5 * i + 2 * k).save(plain / of / f"{i}.png")
-    run = finished_run(folder / "run", "--data", str(folder / "images"))
-    page, harmless = page_of(run), page_of(finished_run(folder / "plain", "--data", str(plain)))
+    run = finished_run(folder / "run", *options(), "--data", str(folder / "images"))
+    page, harmless = page_of(run), page_of(finished_run(folder / "plain", *options(), "--data", str(plain)))
     yield Trial(not page.found, f"elements and handlers in the report: {page.found}")
     yield Trial(
         page.scripts == harmless.scripts, f"{page.scripts} scripts, {harmless.scripts} with plain names"

@@ -63,6 +63,7 @@ PROMISE = Promise(
     trials,
     full=6,
     sample=2,
+    part=2,
 )
 
 if __name__ == "__main__":

@@ -3,12 +3,17 @@
     python -m benchmarks.system.reliability.mutated_images --count 20000
 
 A mutation changes a field that a decoder acts on: the length, type or content of a chunk (PNG, with its checksum put
-right; WebP), of a marker segment (JPEG), of a directory entry (TIFF), of a header (BMP, GIF); or it doubles, drops or
-moves one of these; or flips plain bytes.
+right; WebP), of a marker segment (JPEG), of a directory entry (TIFF), of a box or one in it (AVIF, JPEG 2000, HEIF
+where pillow-heif is installed), of a header (BMP, GIF, PPM); or it doubles, drops or moves one of these; or flips plain
+bytes.
+Files that are accepted are decoded twice more, while fresh memory is filled with another byte each time, so that pixels
+that a decoder never wrote differ.
 """
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import io
 import random
 import shutil
@@ -21,10 +26,16 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.system.reliability.promise import Promise, Trial, main
+from dlp_fast.data.decode import decode_image
+from dlp_fast.data.formats import heif_missing
 from dlp_fast.data.scan import scan_files
 from dlp_fast.data.scan_answers import REASONS
 
 AT_ONCE = 500  # files of one scan
+MOST_PIXELS = 64_000_000
+PERTURB = -6  # M_PERTURB of malloc.h
+NESTED = (b"meta", b"iprp", b"ipco", b"iinf", b"jp2h", b"moov", b"trak")  # boxes of boxes
+COUNTED = {b"meta": 4, b"iinf": 6}  # bytes before the first box in one
 EDGES = (0, 1, 2, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -46,6 +57,12 @@ def sources() -> list[bytes]:
         ("TIFF", image, {"compression": "packbits"}),
         ("BMP", image, {}),
         ("GIF", image.quantize(32), {}),
+        ("PPM", image, {}),
+        ("AVIF", image, {}),
+        ("AVIF", image.convert("RGBA"), {"speed": 10}),
+        ("JPEG2000", image, {}),
+        ("JPEG2000", image, {"no_jp2": True}),
+        *([("HEIF", image, {}), ("HEIF", image.convert("RGBA"), {})] if heif_missing() is None else []),
     ):
         out = io.BytesIO()
         picture.save(out, name, **how)
@@ -127,8 +144,25 @@ def tiff(data: bytes, rng: random.Random) -> bytes:
     return bytes(of)
 
 
+def boxes(data: bytes, rng: random.Random, skip: int = 0) -> bytes:
+    """Boxes of ISO media files, after `skip` bytes; sizes are put right, but for those that the change is about."""
+    parts, at = [], skip
+    while at + 8 <= len(data):
+        size = struct.unpack(">I", data[at : at + 4])[0] or len(data) - at
+        parts.append(data[at + 4 : at + max(size, 8)])
+        at += max(size, 8)
+    of = [i for i, part in enumerate(parts) if part[:4] in NESTED]
+    if of and rng.random() < 0.8:
+        i = rng.choice(of)
+        kind = parts[i][:4]
+        parts[i] = kind + boxes(parts[i][4:], rng, COUNTED.get(kind, 0))
+    else:
+        parts = shuffled(parts, lambda part: part[:4] + flipped(part[4:], rng), rng)
+    return data[:skip] + b"".join(struct.pack(">I", len(part) + 4) + part for part in parts)
+
+
 def head(data: bytes, rng: random.Random) -> bytes:
-    """The first bytes, where the sizes are (BMP, GIF)."""
+    """The first bytes, where the sizes are (BMP, GIF, PPM, a bare JPEG 2000 stream)."""
     return data[:2] + flipped(data[2:60], rng) + data[60:]
 
 
@@ -145,6 +179,8 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
                 data = webp(data, rng)
             elif data.startswith(b"II*\0"):
                 data = tiff(data, rng)
+            elif data[4:8] in (b"ftyp", b"jP  "):
+                data = boxes(data, rng)
             else:
                 data = head(data, rng)
         except (
@@ -154,6 +190,17 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
         ):  # it has lost the structure that a second mutation needs
             data = flipped(data, rng)
     return data or b"\0"
+
+
+def pixels(data: bytes, fill: int) -> str:
+    """SHA-256 of the picture in the bytes of a file, with fresh memory filled by `fill`; or why there is none."""
+    ctypes.CDLL(None).mallopt(PERTURB, fill)
+    try:
+        return hashlib.sha256(decode_image(data, max_pixels=MOST_PIXELS).tobytes()).hexdigest()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        ctypes.CDLL(None).mallopt(PERTURB, 0)
 
 
 def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
@@ -171,6 +218,11 @@ def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
         bad += [one.path for one in once[1] if one.reason not in REASONS]
         for path in bad:
             yield Trial(False, f"seed file {start}/{path}: {first.get(path)} then {second.get(path)}")
+        for one in once[0]:
+            twice = [pixels((part / one.path).read_bytes(), fill) for fill in (0x55, 0xAA)]
+            if twice[0] != twice[1] or len(twice[0]) != 64:
+                bad.append(one.path)
+                yield Trial(False, f"{one.format}, file {start}/{one.path}, decoded: {' then '.join(twice)}")
         yield Trial(
             True, f"{len(once[0])} accepted, {len(once[1])} refused", number=len(paths) - len(set(bad))
         )
@@ -180,10 +232,12 @@ def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
 PROMISE = Promise(
     "mutated images",
     "no image file ends the process that reads the folder, and none that is accepted decodes differently twice",
-    "JPEG, PNG, WebP, TIFF, BMP and GIF mutated along their structure; every file scanned twice",
+    "JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF, JPEG 2000 and HEIF mutated along their structure; every file scanned "
+    "twice, what is accepted decoded twice more",
     trials,
     full=20_000,
     sample=1_000,
+    part=1_000,
 )
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.system.reliability.promise import Promise, Trial, main
-from benchmarks.system.reliability.tiny_run import command, finished_run, options
+from benchmarks.system.reliability.tiny_run import command, finished_run, small
 from dlp_fast.runs.sums import LISTED, SUMS
 
 
@@ -59,14 +59,15 @@ SITUATIONS: tuple[tuple[str, Callable[[Path], None], str, int, str], ...] = (
 
 
 def trials(count: int, _: random.Random, folder: Path) -> Iterator[Trial]:
-    whole = finished_run(folder / "whole")
-    for number, (what, change, module, code, words) in enumerate(SITUATIONS[:count]):
+    words = small(folder)
+    whole = finished_run(folder / "whole", *words)
+    for number, (what, change, module, code, says) in enumerate(SITUATIONS[:count]):
         run = folder / str(number)
         shutil.copytree(whole, run)
         change(run)
-        done = command("run", "--out", run, *options()) if module == "run" else command(module, run)
+        done = command("run", "--out", run, *words) if module == "run" else command(module, run)
         told = " ".join(done.text.split())
-        right = done.code == code and words in told and "Traceback" not in told
+        right = done.code == code and says in told and "Traceback" not in told
         yield Trial(right, f"{what}: code {done.code}, {told[-160:]}")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.system.reliability.promise import Promise, Trial, main
-from benchmarks.system.reliability.tiny_run import finished_run
+from benchmarks.system.reliability.tiny_run import finished_run, small
 
 WARM = 2  # runs before the first measurement: libraries are loaded, caches are filled
 MOST_GROWTH = 1.0  # MiB of resident memory a run, over all
@@ -30,9 +30,9 @@ def held() -> tuple[int, int]:
 
 
 def trials(count: int, _: random.Random, folder: Path) -> Iterator[Trial]:
-    first, files = 0.0, (0, 0)
+    first, files, of = 0.0, (0, 0), small(folder)
     for number in range(WARM + count):
-        shutil.rmtree(finished_run(folder / "run"))
+        shutil.rmtree(finished_run(folder / "run", *of))
         if number == WARM - 1:
             first, files = resident(), held()
         if number >= WARM:
@@ -44,7 +44,7 @@ def trials(count: int, _: random.Random, folder: Path) -> Iterator[Trial]:
 PROMISE = Promise(
     "soak",
     "many runs in one process need no more memory, open files and threads than a few",
-    f"runs on the digits one after the other; resident memory may grow by {MOST_GROWTH:g} MiB a run",
+    f"runs with all stages one after the other; resident memory may grow by {MOST_GROWTH:g} MiB a run",
     trials,
     full=100,
     sample=4,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.system.reliability.promise import Promise, Trial, main
-from benchmarks.system.reliability.tiny_run import command, finished_run, hashes, options
+from benchmarks.system.reliability.tiny_run import command, finished_run, hashes, small
 from dlp_fast.config import RunConfig, resolve
 from dlp_fast.errors import ResourceError
 from dlp_fast.runs.writer import RunFolder
@@ -52,11 +52,12 @@ def trials(count: int, rng: random.Random, folder: Path) -> Iterator[Trial]:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         yield Trial(opens(run), "a folder whose lock's holder was killed is taken")
-    whole = finished_run(folder / "whole")
+    words = small(folder)
+    whole = finished_run(folder / "whole", *words)
     clock = time.time
     time.time = lambda: clock() + rng.choice((-1e6, 0.0, 1e6))
     try:
-        done = command("run", "--out", folder / "jumps", *options())
+        done = command("run", "--out", folder / "jumps", *words)
     finally:
         time.time = clock
     yield Trial(done.code == 0 and hashes(folder / "jumps") == hashes(whole), "a clock that jumps by 11 days")

@@ -14,7 +14,7 @@ from dlp_fast.config import DataConfig
 from dlp_fast.data.sources.arrays import from_arrays
 from dlp_fast.data.sources.dataset import Dataset, ImageSet
 from dlp_fast.data.sources.items import from_torchvision
-from dlp_fast.data.sources.saved import TESTS
+from dlp_fast.data.sources.saved import chosen
 from dlp_fast.data.sources.table_text import find_columns
 from dlp_fast.errors import DataError
 
@@ -32,6 +32,7 @@ def from_python(
 
     Raises DataError: what is given is none of these, or an image or label cannot be used, with its row.
     """
+    told: tuple[str, ...] = ()
     if labels is not None:
         if not _is_list_of_pictures(data):
             return from_arrays(data, labels, test, test_labels, classes, flip=flip)
@@ -40,13 +41,12 @@ def from_python(
         data = _Pairs(data, labels, "labels", classes)
         test = None if test is None else _Pairs(test, test_labels, "test_labels", classes)
     elif isinstance(data, Mapping):
-        if "train" not in data:
-            raise DataError(f"dataset: no split train; there are {', '.join(map(str, data)) or 'none'}")
-        own = next((data[name] for name in TESTS if name in data), None)
-        data, test = data["train"], own if test is None else test
+        data, own, told = chosen(data, "dataset")
+        test, told = (own, told) if test is None else (test, ())
     data, test = (_of_frame(one) if hasattr(one, "iloc") else one for one in (data, test))
     lists = isinstance(data, _Pairs)
     made = from_torchvision(data, test, options=options, name="images" if lists else None, flip=flip)
+    made = replace(made, warnings=(*told, *made.warnings))
     if not lists:
         return made
     named = {"train": _named(made.train, data), "test": made.test and _named(made.test, test)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,9 @@ from dlp_fast.config import DataConfig
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.items import from_torchvision
 from dlp_fast.data.sources.labels import refuse_unusable_names
+from dlp_fast.data.split_names import named, tell_validation
 from dlp_fast.errors import DataError
 from dlp_fast.runs.names import printable
-
-TESTS = ("test", "testing", "validation", "val", "valid")
 
 
 def is_saved(folder: str | Path) -> bool:
@@ -24,7 +25,7 @@ def is_saved(folder: str | Path) -> bool:
 
 
 def load_saved(folder: str | Path, options: DataConfig) -> Dataset:
-    """The data set of such a folder; where it has splits, train, and the first there is of TESTS.
+    """The data set of such a folder; where it has splits, they are found by their names (see `chosen`).
 
     Raises DataError: `datasets` is not installed, the folder is damaged, there is no split train; else as
     `from_torchvision`.
@@ -41,12 +42,22 @@ def load_saved(folder: str | Path, options: DataConfig) -> Dataset:
         saved = library.load_from_disk(str(folder))
     except Exception as error:  # whatever a damaged folder does to the library
         raise DataError(f"{where}: cannot be loaded ({type(error).__name__}: {error})") from None
-    train, test = saved, None
+    train, test, told = saved, None, ()
     if (Path(folder) / "dataset_dict.json").is_file():
-        if "train" not in saved:
-            raise DataError(f"{where}: no split train; there are {', '.join(map(str, saved))}")
-        train = saved["train"]
-        test = next((saved[name] for name in TESTS if name in saved), None)
+        train, test, told = chosen(saved, where)
     made = from_torchvision(train, test, options=options, name=printable(Path(folder).resolve().name))
     refuse_unusable_names(made.train.classes, where)
-    return made
+    return replace(made, warnings=(*told, *made.warnings))
+
+
+def chosen(splits: Mapping[str, Any], where: str) -> tuple[Any, Any, tuple[str, ...]]:
+    """(what to train on, what to test with or None, what is to be said of it) of data sets by the names of splits.
+
+    Validation images are the test set where there is no other, as everywhere. Raises DataError: no split train.
+    """
+    train, test, validation = (named(splits, role) for role in ("train", "test", "validation"))
+    if train is None:
+        raise DataError(f"{where}: no split train; there are {', '.join(map(str, splits)) or 'none'}")
+    counts = [len(splits[name]) if name is not None else 0 for name in (validation, test)]
+    test = validation if test is None else test
+    return splits[train], None if test is None else splits[test], tell_validation(where, *counts, "image")

@@ -20,6 +20,7 @@ from dlp_fast.data.shards import (
     group_starts,
     image_bytes,
     open_parquet,
+    spoken,
 )
 from dlp_fast.data.sources.items import LABEL_KEYS
 from dlp_fast.data.sources.labels import refuse_unusable_names
@@ -59,7 +60,8 @@ def scan_tar(shard: str, folder: Path, options: DataConfig) -> tuple[list[Entry]
     fs, path = file_system(shard)
     name = path.rpartition("/")[2]
     local = folder / name
-    fs.get_file(path, str(local))
+    with spoken():
+        fs.get_file(path, str(local))
     pack = Unpacking(local, folder / "files", options, printable(shard))  # tells of a damaged one
     try:
         with tarfile.open(local, "r:") as tar:
@@ -121,7 +123,8 @@ def scan_parquet(shard: str, folder: Path, options: DataConfig) -> tuple[list[En
     words = class_names_in(table.schema_arrow.metadata or {}, label)
     entries, refused = [], []
     for group, start in enumerate(group_starts(table)):
-        columns = table.read_row_group(group, columns=[image, label])
+        with spoken():
+            columns = table.read_row_group(group, columns=[image, label])
         labels = [_label(value, words, shard) for value in columns.column(label).to_pylist()]
         with tempfile.TemporaryDirectory(dir=folder) as place:
             for k, content in enumerate(map(image_bytes, columns.column(image).to_pylist())):

@@ -21,7 +21,7 @@ from dlp_fast.data.quarantine import is_loss
 from dlp_fast.data.samples import Look
 from dlp_fast.data.scan import Progress, Quarantined
 from dlp_fast.data.scan_answers import ScanRecord
-from dlp_fast.data.shards import ShardIndex, file_system
+from dlp_fast.data.shards import ShardIndex, file_system, spoken
 from dlp_fast.data.sources.dataset import Dataset
 from dlp_fast.data.sources.indexed import data_set
 from dlp_fast.data.sources.shard_names import expanded
@@ -94,8 +94,15 @@ def _splits(
             )
             error.quarantine = [one.item for one in left_out]
             raise error
+        told = tuple(
+            f"{where}: all images are of split {split}, and they are trained on" for split in entries
+        )
         # those of one split alone are somebody's whole set
-        return {"train": [one for part in entries.values() for one in part]}, dict.fromkeys(seen, "train"), ()
+        return (
+            {"train": [one for part in entries.values() for one in part]},
+            dict.fromkeys(seen, "train"),
+            told,
+        )
     validation, test = entries.get("validation", []), entries.get("test", [])
     told = tell_validation(where, len(validation), len(test), "image")
     if not test and not validation:
@@ -113,7 +120,8 @@ def _expand(address: str) -> tuple[str, ...]:
     if "*" not in path and "?" not in path:
         return (address,)
     try:
-        found = sorted(fs.glob(path))
+        with spoken():
+            found = sorted(fs.glob(path))
     except OSError as error:
         raise DataError(f"{printable(address)}: cannot be listed ({error})") from None
     if not found:
@@ -128,7 +136,8 @@ def _indexed(shard: str, options: DataConfig) -> tuple[list[Entry], list[Refused
     fs, path = file_system(shard)
     limits = [options.max_megapixels, options.max_megabytes]
     try:
-        state = fs.ukey(path)
+        with spoken():
+            state = fs.ukey(path)
     except OSError as error:
         raise DataError(f"{printable(shard)}: cannot be read ({error})") from None
     key = hashlib.sha256(json.dumps([_VERSION, shard, str(state), limits]).encode()).hexdigest()[:32]

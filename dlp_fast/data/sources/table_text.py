@@ -255,8 +255,7 @@ def _text(table: Path, where: str) -> tuple[list[str], Iterator[tuple[int, list[
     code = _encoding(data)
     text = data.decode(code, "surrogateescape" if code == "utf-8-sig" else "replace").replace("\0", "\ufffd")
     text, skipped, mark = _without_preamble(text.removeprefix("\ufeff"))
-    header = next(iter(text.splitlines()), "")
-    tried = {one: next(csv.reader([header], delimiter=one), []) for one in (",", ";", "\t", "|")}
+    tried = {mark: _header(text, mark) for mark in (",", ";", "\t", "|")}
     best = mark or next((one for one, names in tried.items() if find_columns(names)), None)
     best = best or max(tried, key=lambda one: len(tried[one]))
     names = tried[best]
@@ -277,6 +276,14 @@ def _text(table: Path, where: str) -> tuple[list[str], Iterator[tuple[int, list[
             raise DataError(f"{where}: line {skipped + reader.line_num} is no CSV ({error})") from None
 
     return names, lines()
+
+
+def _header(text: str, mark: str) -> list[str]:
+    """The names of the columns where `mark` stands between cells; a name in quotes may have line ends in it."""
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=mark), [])
+    except csv.Error:
+        return []  # told where the rows are read, if no other mark is between the cells
 
 
 def _encoding(data: bytes) -> str:

@@ -32,8 +32,9 @@ class Evidence:
     of several classes; placebo_success: the highest of the placebos, None without any; distinct: how many different
     pictures they are; copies: share, 0 to 1, of the images that are near-duplicates; support: of the labels, None where
     no network was asked; gap_p: probability of its gap by chance, by the placebo groups; without_mark: what the network
-    without the labels in question says once the mark is off, of static patterns that it was asked about; membership:
-    float64 [k], of the group's ids, by what it says as well, of learning curves.
+    without the labels in question says once the mark is off, of static patterns that it was asked about; taken_for:
+    int64 [classes], how many of their images it takes for each class; membership: float64 [k], of the group's ids, by
+    what it says as well, of learning curves; together, changed: see together.py.
     """
 
     attack_success: float | None
@@ -43,7 +44,10 @@ class Evidence:
     gap_p: float = 1.0
     copies: float = 0.0
     without_mark: WithoutMark | None = None
+    taken_for: np.ndarray | None = None
     membership: np.ndarray | None = None
+    together: bool = False
+    changed: bool = False
 
 
 def try_triggers(groups: Sequence[Group], seen: Observed, predict: Predict) -> list[Evidence]:

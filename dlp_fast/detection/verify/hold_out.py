@@ -22,7 +22,7 @@ from dlp_fast.detection.verify.label_support import (
     usual_probability,
 )
 from dlp_fast.detection.verify.membership import membership_by_both
-from dlp_fast.detection.verify.trigger import Predict
+from dlp_fast.detection.verify.trigger import Predict, spread
 from dlp_fast.detection.verify.unmark import WithoutMark, without_mark
 
 
@@ -83,11 +83,18 @@ def with_support(
         p = gap_p_value(support.gap, null, spread / max(support.distinct, 1) ** 0.5)
         known = replace(known, support=support, gap_p=p)
         if group.proposal.startswith("static_patterns"):
-            known = replace(known, without_mark=_unmarked(group, seen, ~held, controls, network.predict))
+            unmarked = _unmarked(group, seen, ~held, controls, network.predict)
+            known = replace(known, without_mark=unmarked, taken_for=_taken_for(group, seen, network.predict))
         else:
             known = replace(known, membership=membership_by_both(group, probability))
         told.append(known)
     return told
+
+
+def _taken_for(group: Group, seen: Observed, predict: Predict) -> np.ndarray:
+    """int64 [classes]: how many of the group's images, evenly spread, the network takes for each class."""
+    taken = [predict(seen.images.get(part)).cpu() for part in spread(torch.from_numpy(group.core)).split(64)]
+    return torch.bincount(torch.cat(taken), minlength=seen.classes).numpy()
 
 
 def _unmarked(
