@@ -66,6 +66,11 @@ def _dry_run(config: RunConfig) -> None:
     tell(f"{'in all':<12} about {duration(here.total)}; memory {here.memory / 1e9:.1f} GB")
     tell(
         f"{'one more':<12} about {duration(here.one_more)}: a network without the labels in question, if any are"
+        + (
+            ""
+            if config.detection.heart_share == 1
+            else "; as long again if stage 1 knows the labels by heart"
+        )
     )
     tell("\nprocesses with a device like this one each (docs/scale.md says what is measured):")
     tell("  processes     hours    device-hours   memory each   read in all")

@@ -228,6 +228,10 @@ class DetectionConfig(Section):
     """Images whose label is known as little, over stage 1, as random wrong labels are, but for this share of them, the
     best known, are probably mislabeled; 1: none is. Measured (docs/decisions/018): with 10 % wrong labels F1 is best
     from 0.1 to 0.2, and of right ones 1 % is listed."""
+    heart_share: float = Field(1.0, gt=0, le=1)
+    """Stage 1 ends knowing the labels by heart where it knows so many of them (over its last epochs; more than half of
+    the probability is on the label). Then wrong ones are known too, and two networks, each trained on half of the
+    images, are asked of the other half: one more stage 1. 1: never; 0.8 was tried (docs/decisions/021)."""
     power: int = Field(0, ge=0, le=200)
     """Rounds that tell what would have been found: each plants own triggers (patch, blend, warp; 0.3 to 2 % of all
     images) in a copy of the set, one in every third class, and takes one more stage 1."""

@@ -122,19 +122,28 @@ def _reason(finding: Finding, name: str) -> str:
             f"the class is not ({rest:.2f})."
         )
     if finding.purity is not None:
-        first = (
-            f"{finding.images} images of class {name} share a mark at one place or a pattern (purity "
-            f"{finding.purity:.2f})"
-        )
-        wrong = (
-            "and a network that was not given their labels gives them other labels: it knows these "
-            f"{finding.label_support or 0:.0%} as well as those of the class's other images"
-        )
-        return f"{first}, {tried(finding) or wrong}."
+        return _reason_of_mark(finding, name)
     text = (
         _reason_of_gap(finding, name) if finding.label_gap is not None else _reason_of_curves(finding, name)
     )
     return f"{text} What they have in common was tried: {tried(finding)}." if tried(finding) else text
+
+
+UNKNOWN = 0.5  # label support from which on nothing is said of labels
+
+
+def _reason_of_mark(finding: Finding, name: str) -> str:
+    acts, support = tried(finding), finding.label_support
+    told = [acts] if acts else []
+    if not acts or (support is not None and support < UNKNOWN):
+        told.append(
+            "a network that was not given their labels gives them other labels: it knows these "
+            f"{support or 0:.0%} as well as those of the class's other images"
+        )
+    return (
+        f"{finding.images} images of class {name} share a mark at one place or a pattern (purity "
+        f"{finding.purity:.2f}), and {'; and '.join(told)}."
+    )
 
 
 def tried(finding: Finding) -> str:

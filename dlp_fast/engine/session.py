@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlp_fast.engine.allocator import freed_memory_kept
 from dlp_fast.engine.device import Compute
 from dlp_fast.engine.distributed import ALONE, Ranks
 from dlp_fast.engine.pace import PACE
@@ -44,6 +45,7 @@ class Session:
         self._signal, self._signalled = 0, 0.0
         self._told_slow = False
         self._previous: dict[int, Any] = {}
+        self._held = contextlib.ExitStack()
         state = checkpoints.load() if checkpoints else None
         for warning in checkpoints.warnings if checkpoints else []:
             log.warn(warning)
@@ -62,11 +64,14 @@ class Session:
                 if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                     continue  # nohup: the run shall outlive its terminal
                 self._previous[number] = signal.signal(number, self._on_signal)
+        if self.compute.device.type == "cpu":
+            self._held.enter_context(freed_memory_kept())
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._held.close()
         self.log.finish()
 
     def _on_signal(self, number: int, _frame: object) -> None:

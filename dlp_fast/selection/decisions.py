@@ -46,7 +46,7 @@ def go_back(
             "holds them), or choose another --out."
         )
     session.keep_only(
-        ("supervised", "ensemble", "static_patterns", "held_out", "sides")
+        ("supervised", "ensemble", "static_patterns", "held_out", "sides", "cross-fit 1", "cross-fit 2")
     )  # no decision changes these
     log.rewind(before["log_position"])  # what metrics.jsonl tells of the stages that are done anew
     if folder:

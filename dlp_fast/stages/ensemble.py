@@ -25,6 +25,7 @@ from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.inference import features, predict
 from dlp_fast.engine.session import Session
 from dlp_fast.models.registry import new_model
+from dlp_fast.stages.cross_fit import with_cross_fit
 from dlp_fast.stages.supervised import Supervised, supervised
 
 NOTHING = Decision((), ())
@@ -72,6 +73,8 @@ def observe(
 
     told = ranks.led(look, lambda ids: known_without(session, ids.numpy(), data, config, first))
     detection = made[0] if made else _without_groups(told)
+    suspicion, more = with_cross_fit(session, detection.suspicion, first, data, config)
+    detection, first = replace(detection, suspicion=suspicion), replace(first, seconds=first.seconds + more)
     for name in WITHOUT_LABELS:
         of = session.completed(name)
         first = replace(first, seconds=first.seconds + (of["seconds"] if of else 0.0))

@@ -53,19 +53,21 @@ def supervised(
     watch: Callable[[Scores], None] | None = None,
     member: int = 1,
     only: Tensor | None = None,
+    name: str | None = None,
 ) -> Supervised:
     """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
     the scores to `watch`. `member`: which network of an ensemble this is; only: int64 ids of the images to train on,
-    where it is not all.
+    where it is not all; name: what the bar and the log call it.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
     used = torch.arange(len(data)) if only is None else only
     epochs, per_epoch, batch = plan(len(used), config)
-    name = "supervised" if member == 1 else f"ensemble member {member}"
-    name = name if only is None else "network without the labels in question"
+    if name is None:
+        name = "supervised" if member == 1 else f"ensemble member {member}"
+        name = name if only is None else "network without the labels in question"
     optimizer = _optimizer(session, model, config)
-    seen = {name: session.columns(epochs, len(data)) for name in ("entropy", "loss", "other_loss")}
+    seen = {of: session.columns(epochs, len(data)) for of in ("entropy", "loss", "other_loss")}
     prediction = torch.zeros(len(data), dtype=torch.int64)
     progress = {"epochs": 0, "stopped": False}
     stage = session.stage(

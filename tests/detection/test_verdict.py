@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dlp_fast.config import DetectionConfig
@@ -103,3 +105,16 @@ def test_a_harmless_class_beside_a_poisoned_one():
     told = verdict_lines(of.as_json())
     assert len(told) == 2
     assert "target class cat" in told[0] and "class dog" in told[1] and "likely harmless" in told[1]
+
+
+def test_a_mark_is_told_by_all_that_convicts_it():
+    mark = replace(finding(), purity=0.93, attack_success=0.9, placebo_success=0.1)
+    acts = "it sends 90% of them to this class, that of harmless groups at most 10%"
+    unknown = "it knows these 4% as well"
+    assert acts in said([mark]).reasons[0] and "gives them other labels" not in said([mark]).reasons[0]
+    both = said([replace(mark, label_support=0.04)]).reasons[0]
+    assert acts in both and unknown in both
+    alone = said([replace(mark, label_support=0.04, attack_success=0.1)]).reasons[0]
+    assert unknown in alone and "it sends" not in alone
+    known = said([replace(mark, label_support=0.9)]).reasons[0]
+    assert "gives them other labels" not in known

@@ -109,6 +109,30 @@ class TestPage:
         text = write_report(tmp_path / "run").read_text()
         assert "target class cat" in text and "target class dog" not in text
 
+    def test_many_classes_are_told_in_one_line(self, tiny_run, tmp_path):
+        without = shutil.ignore_patterns("checkpoints", "SHA256SUMS")
+        shutil.copytree(tiny_run[0], tmp_path / "run", ignore=without)
+        file = tmp_path / "run" / "results.json"
+        results = json.loads(file.read_text())
+        targets = [
+            {
+                "label": 0,
+                "images": 9,
+                "stage": "supervised",
+                "score": 2.0,
+                "share_of_all": 0.02,
+                "class": name,
+            }
+            | {"likely_benign": name == "e"}
+            for name in "abcde"
+        ]
+        reasons = [f"reason {name}" for name in "abcde"]
+        results["verdict"] = {"kind": "poisoned", "score": 2.0, "targets": targets, "reasons": reasons}
+        file.write_text(json.dumps(results))
+        text = write_report(tmp_path / "run").read_text()
+        assert "Poisoned: 4 target classes (a, b, c, d), about 8.0 % of all images." in text
+        assert all(f"<li>{reason}</li>" in text for reason in reasons)
+
     def test_ids_are_unique(self, page):
         ids = re.findall(r'\bid="([^"]+)"', page)
         assert len(ids) == len(set(ids))
