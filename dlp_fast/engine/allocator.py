@@ -14,13 +14,14 @@ OWN = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MA
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def freed_memory_kept(wanted: bool = True) -> Iterator[None]:
     """Within it, malloc keeps what is freed. A training step on a CPU frees all its activations, and getting them
     anew means thousands of page faults a step. At the end what is free goes back to the system.
 
-    Does nothing where malloc is not glibc's, and where the environment sets it up (OWN).
+    Does nothing where it is not `wanted`, malloc is not glibc's, or the environment sets it up (OWN).
     """
-    libc = None if any(name in os.environ for name in OWN) else _glibc()
+    own = any(name in os.environ for name in OWN)
+    libc = _glibc() if wanted and not own else None
     if libc is None:
         yield
         return

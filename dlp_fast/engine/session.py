@@ -42,8 +42,7 @@ class Session:
     ):
         self.compute, self.log, self.every, self.ranks = compute, log, every, ranks
         self._checkpoints = checkpoints
-        self._signal, self._signalled = 0, 0.0
-        self._told_slow = False
+        self._signal, self._signalled, self._told_slow = 0, 0.0, False
         self._previous: dict[int, Any] = {}
         self._held = contextlib.ExitStack()
         state = checkpoints.load() if checkpoints else None
@@ -64,8 +63,7 @@ class Session:
                 if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                     continue  # nohup: the run shall outlive its terminal
                 self._previous[number] = signal.signal(number, self._on_signal)
-        if self.compute.device.type == "cpu":
-            self._held.enter_context(freed_memory_kept())
+        self._held.enter_context(freed_memory_kept(self.compute.device.type == "cpu"))
         return self
 
     def __exit__(self, *_: object) -> None:

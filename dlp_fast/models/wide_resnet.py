@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from dlp_fast.models.batch_norm import active
 
 
 class PreActivationBlock(nn.Module):
@@ -19,9 +20,9 @@ class PreActivationBlock(nn.Module):
         self.shortcut = None if same else nn.Conv2d(channels_in, channels_out, 1, stride, 0, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = torch.relu(self.bn1(x))
-        residual = x if self.shortcut is None else self.shortcut(active)
-        return residual + self.conv2(torch.relu(self.bn2(self.conv1(active))))
+        first = active(self.bn1, x)
+        residual = x if self.shortcut is None else self.shortcut(first)
+        return residual + self.conv2(active(self.bn2, self.conv1(first)))
 
 
 class WideResNet(nn.Module):
@@ -55,5 +56,5 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn(self.blocks(self.stem(x))))
+        x = active(self.bn, self.blocks(self.stem(x)))
         return self.classifier(x.mean((2, 3)))

@@ -2,6 +2,7 @@
 
 from dlp_fast.ops.augment import augment, augment_reference
 from dlp_fast.ops.augment_parameters import AugmentParameters, augment_parameters
+from dlp_fast.ops.batch_norm_relu import batch_norm_relu, batch_norm_relu_reference
 from dlp_fast.ops.entropy_rank import Ranking, entropy_and_class, entropy_rank, row_entropy, select
 from dlp_fast.ops.inject_trigger import inject_trigger, inject_trigger_reference
 from dlp_fast.ops.library import build_info, native_available
@@ -20,6 +21,8 @@ __all__ = [
     "augment",
     "augment_parameters",
     "augment_reference",
+    "batch_norm_relu",
+    "batch_norm_relu_reference",
     "build_info",
     "entropy_and_class",
     "entropy_rank",

@@ -40,6 +40,14 @@ def test_the_users_own_setting_stands(monkeypatch):
         assert page_faults() > 2000
 
 
+@glibc
+def test_a_run_on_a_gpu_leaves_malloc_alone(monkeypatch):
+    for name in allocator.OWN:
+        monkeypatch.delenv(name, raising=False)
+    with freed_memory_kept(False):
+        assert page_faults() > 2000
+
+
 def test_another_malloc_is_left_alone(monkeypatch):
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
     with freed_memory_kept():

@@ -1,6 +1,10 @@
+import copy
+
 import pytest
 import torch
+from torch.optim.swa_utils import update_bn
 
+from dlp_fast.models import wide_resnet
 from dlp_fast.models.wide_resnet import WideResNet
 
 
@@ -29,3 +33,38 @@ def test_last_map_stays_small(size, last):
     with torch.no_grad():
         assert net(torch.zeros(1, 3, size, size)).shape == (1, 5)
     assert seen == [last]
+
+
+def gradients(net: WideResNet, x: torch.Tensor) -> list[torch.Tensor]:
+    net.zero_grad()
+    net(x).square().sum().backward()
+    return [p.grad.clone() for p in net.parameters()]
+
+
+def test_batch_norm_with_relu_is_both_layers(monkeypatch):
+    """In training, in eval mode, and with running statistics that count every batch alike."""
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    net = WideResNet(10, 1, 5, 16).to(memory_format=torch.channels_last).train()
+    twin = copy.deepcopy(net)
+    mine, (mean, count) = gradients(net, x), (net.bn.running_mean, net.bn.num_batches_tracked)
+    update_bn([x, x + 0.1], net)
+    evaluated = net.eval()(x)
+    monkeypatch.setattr(wide_resnet, "active", lambda norm, x: torch.relu(norm(x)))
+    theirs = gradients(twin, x)
+    update_bn([x, x + 0.1], twin)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+    torch.testing.assert_close(mean, twin.bn.running_mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net.bn.running_var, twin.bn.running_var, rtol=1e-4, atol=1e-5)
+    assert count == twin.bn.num_batches_tracked == 2
+    torch.testing.assert_close(evaluated, twin.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_others_hold_is_called():
+    net = WideResNet(10, 1, 5, 8).train()
+    called = []
+    net.blocks[0].bn1.register_forward_pre_hook(lambda _m, _i: called.append("hook"))
+    net.bn.forward = lambda x: called.append("forward") or x
+    net(torch.randn(2, 3, 8, 8))
+    assert called == ["hook", "forward"]
