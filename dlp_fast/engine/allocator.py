@@ -21,7 +21,7 @@ def freed_memory_kept(wanted: bool = True) -> Iterator[None]:
     Does nothing where it is not `wanted`, malloc is not glibc's, or the environment sets it up (OWN).
     """
     own = any(name in os.environ for name in OWN)
-    libc = _glibc() if wanted and not own else None
+    libc = glibc() if wanted and not own else None
     if libc is None:
         yield
         return
@@ -35,7 +35,9 @@ def freed_memory_kept(wanted: bool = True) -> Iterator[None]:
         libc.malloc_trim(0)
 
 
-def _glibc() -> ctypes.CDLL | None:
+def glibc() -> ctypes.CDLL | None:
+    """The C library of this process where it is glibc; else None."""
+    """The C library of this process where it is glibc; None for another."""
     process = ctypes.CDLL(None)
     known = all(hasattr(process, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim"))
     return process if known else None
