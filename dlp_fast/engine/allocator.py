@@ -36,7 +36,6 @@ def freed_memory_kept(wanted: bool = True) -> Iterator[None]:
 
 
 def glibc() -> ctypes.CDLL | None:
-    """The C library of this process where it is glibc; else None."""
     """The C library of this process where it is glibc; None for another."""
     process = ctypes.CDLL(None)
     known = all(hasattr(process, name) for name in ("gnu_get_libc_version", "mallopt", "malloc_trim"))

@@ -43,7 +43,7 @@ def batch_norm_relu(
     Raises:
         ValueError: one value a channel, where ``training``.
     """
-    if not _has_kernel(x, weight, bias, training):
+    if not has_kernel(x, weight, bias, training):
         return batch_norm_relu_reference(x, weight, bias, running_mean, running_var, training, momentum, eps)
     if not training:
         return torch.ops.dlp_fast.batch_norm_relu_eval(x, weight, bias, running_mean, running_var, eps)
@@ -69,7 +69,8 @@ def batch_norm_relu_reference(
     return torch.relu(F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps))
 
 
-def _has_kernel(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> bool:
+def has_kernel(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> bool:
+    """Whether ``batch_norm_relu`` works these by its native kernel."""
     count = x.numel() // max(x.shape[1], 1)
     return (
         x.device.type == "cpu"

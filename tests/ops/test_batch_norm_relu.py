@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dlp_fast.ops import batch_norm_relu, batch_norm_relu_reference, native_available
-from dlp_fast.ops.batch_norm_relu import _has_kernel
+from dlp_fast.ops.batch_norm_relu import has_kernel
 
 native = pytest.mark.skipif(not native_available(), reason="the native module is not built")
 SHAPES = [(4, 16, 5, 3), (2, 32, 1, 7), (3, 48, 9, 9), (40, 16, 32, 32), (300, 64, 1, 1), (2, 9008, 1, 2)]
@@ -49,7 +49,7 @@ def test_values_and_gradients_are_those_of_float64(shape, dtype):
     # near the ReLU's edge the sign is a matter of rounding: no gradient comes from there
     margin = torch.nn.functional.batch_norm(x.double(), None, None, weight.double(), bias.double(), True)
     gradient[margin.abs() < 1e-3] = 0
-    assert _has_kernel(x, weight, bias, True)
+    assert has_kernel(x, weight, bias, True)
     got = outcome(batch_norm_relu, x, weight, bias, gradient)
     wanted = outcome(batch_norm_relu_reference, x, weight, bias, gradient, torch.float64)
     assert got[0].dtype == got[1].dtype == dtype
@@ -65,7 +65,7 @@ def test_running_statistics(dtype):
     running = torch.linspace(-1, 1, 32), torch.linspace(0.1, 3, 32)
     kept = [t.clone() for t in running]
     with torch.no_grad():
-        assert _has_kernel(x, weight, bias, False)
+        assert has_kernel(x, weight, bias, False)
         got = batch_norm_relu(x, weight, bias, *running, False)
         wide = [t.double() for t in (x, weight, bias, *running)]
         assert off(got, batch_norm_relu_reference(*wide, False)) < TOLERANCE[dtype]
@@ -147,7 +147,7 @@ def test_all_else_is_plain_torch():
         (x[:0], False),
     ):
         of = weight[: given.shape[1]].to(given.dtype), bias[: given.shape[1]].to(given.dtype)
-        assert not _has_kernel(given, *of, training)
+        assert not has_kernel(given, *of, training)
         running = [torch.zeros_like(of[0]), torch.ones_like(of[0])]
         wanted = batch_norm_relu_reference(given, *of, *(t.clone() for t in running), training)
         assert torch.equal(batch_norm_relu(given, *of, *running, training), wanted)
