@@ -158,12 +158,10 @@ class Session:
         Args: steps: optimizer steps in all; images: how many a step trains on, for the rate; tracked: modules and
         optimizers (state_dict), tensors (in place) or dicts (in place).
         """
-        if self.ranks.parts and any(
-            isinstance(of, nn.Module) and has_random_layers(of) for of in tracked.values()
-        ):
+        models = [of for of in tracked.values() if isinstance(of, nn.Module)]
+        if self.ranks.parts and any(map(has_random_layers, models)):
             raise ConfigError(
-                "batch_parts: this network draws random numbers (dropout, stochastic depth), in another order for "
-                "another number of processes. Leave the option out, or take another network."
+                "batch_parts: this network draws random numbers (dropout). Take another, or leave the option out."
             )
         run = StageRun(self, name, title, steps, images, tracked)
         if self._current and self._current["name"] == name:

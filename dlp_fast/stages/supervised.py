@@ -38,6 +38,12 @@ class Supervised:
     other_loss: Tensor | None = None
 
 
+def _name(member: int, only: Tensor | None) -> str:
+    if only is not None:
+        return "network without the labels in question"
+    return "supervised" if member == 1 else f"ensemble member {member}"
+
+
 def plan(n: int, config: SupervisedConfig) -> tuple[int, int, int]:
     """(epochs, steps an epoch, images a step): E1, or more where a small set would see fewer than `min_steps`."""
     batch = min(config.batch, n)
@@ -63,9 +69,7 @@ def supervised(
     """
     used = torch.arange(len(data)) if only is None else only
     epochs, per_epoch, batch = plan(len(used), config)
-    if name is None:
-        name = "supervised" if member == 1 else f"ensemble member {member}"
-        name = name if only is None else "network without the labels in question"
+    name = name or _name(member, only is None)
     optimizer = _optimizer(session, model, config)
     seen = {of: session.columns(epochs, len(data)) for of in ("entropy", "loss", "other_loss")}
     prediction = torch.zeros(len(data), dtype=torch.int64)
@@ -107,6 +111,12 @@ def supervised(
     entropy, loss, other = (_done(values[: progress["epochs"]]) for values in seen.values())
     done = len(loss) * per_epoch
     return Supervised(done, entropy, loss, prediction, stage.seconds, done * batch / stage.seconds, other)
+
+
+def _name(member: int, of_all: bool) -> str:
+    if not of_all:
+        return "network without the labels in question"
+    return "supervised" if member == 1 else f"ensemble member {member}"
 
 
 def _done(values: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from studies.cross_fit.run import parser as parser_of_cells
 
 
 def main() -> None:
-    from cleanlab.filter import find_label_issues
-
     options = parser_of_cells().parse_args()
+    from cleanlab.filter import find_label_issues  # after --help, which needs no cleanlab
+
     rows = []
     for name in options.cell:
         data, true, poisoned = cell_of(name, options.pack)
