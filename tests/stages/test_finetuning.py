@@ -298,9 +298,14 @@ class TestBatchNorm:
         without, fitted, exact = (
             run(FinetuningConfig(**{**of.model_dump(), "norm_batches": n}))[0] for n in (0, 10, 200)
         )
-        for name, wanted in self.norms(exact).items():
-            off = [(self.norms(of)[name] - wanted).abs().mean() for of in (fitted, without)]
-            assert off[0] < off[1]
+        off = [
+            torch.stack(
+                [(self.norms(of)[name] - wanted).abs().mean() for name, wanted in self.norms(exact).items()]
+            )
+            for of in (fitted, without)
+        ]
+        # of ten batches the statistics of a layer may be off by chance, those of all are not
+        assert (off[0] / off[1]).log().mean().exp() < 0.3
 
     def test_of_labeled_images_in_use(self, monkeypatch):
         """Not of suspects; and of those whose label came back."""
