@@ -31,7 +31,7 @@ def bytes_per_image(model: nn.Module, size: tuple[int, int], compute: Compute) -
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for ever
 
     # running statistics of batch norm are no business of a trial
     before = {name: value.clone() for name, value in model.named_buffers()}

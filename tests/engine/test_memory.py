@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from types import SimpleNamespace
 
@@ -40,6 +41,17 @@ class TestReckoned:
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
         assert not model.training
         assert all(p.grad is None for p in model.parameters())
+
+    def test_nothing_is_kept(self):
+        """A graph that is measured goes when it was: runs in one process, one after the other, need no more memory."""
+        model, compute = build_model("wrn-10-1", 10, 16, 0), session().compute
+
+        def tensors() -> int:
+            bytes_per_image(model, (16, 16), compute)
+            gc.collect()
+            return sum(issubclass(type(of), torch.Tensor) for of in gc.get_objects())
+
+        assert tensors() == tensors()
 
     def test_available(self):
         assert 1e6 < available(session().compute) < 1e14

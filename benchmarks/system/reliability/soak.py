@@ -16,7 +16,7 @@ from benchmarks.system.reliability.promise import Promise, Trial, main
 from benchmarks.system.reliability.tiny_run import finished_run, small
 
 WARM = 2  # runs before the first measurement: libraries are loaded, caches are filled
-MOST_GROWTH = 1.0  # MiB of resident memory a run, over all
+MOST_GROWTH = 0.2  # MiB of resident memory a run, over all
 
 
 def resident() -> float:
