@@ -248,7 +248,8 @@ THRESHOLDS = {
     "ensemble_to", "main_share", "min_window_nats", "min_distinct", "min_attack_success", "min_lead", "verify_from",
     "max_label_support", "max_support_p", "min_gap", "max_gap_support", "false_alarm_rate", "clear_purity",
     "max_marked_classes", "min_outlasting", "max_copies", "mislabeled_quantile",
-    "half_from", "min_foreign", "min_abounding", "min_apart", "min_grown_purity", "min_together", "max_taken_for_one",
+    "half_from", "min_foreign", "min_abounding", "min_apart", "min_grown_purity", "min_together",
+    "min_unknown", "max_taken_for_one",
 }  # fmt: skip
 
 

@@ -158,9 +158,11 @@ class DetectionConfig(Section):
     min_together: float = Field(0.3, gt=0, le=1)
     """Grown marks count together, however small, where so many of the classes, and three at least, have one whose
     labels are as little known as `min_abounding` demands of a single one."""
+    min_unknown: float = Field(0.75, ge=0, le=1)
+    """And where so many of the grown marks are of such labels: of a change of pictures some are known all the same."""
     max_taken_for_one: float = Field(0.5, gt=0, le=1)
-    """And where no class is what the network without these labels takes more than this share of their images for; else
-    they are images that were changed, and shown."""
+    """And where the network without these labels takes no more than this share of their images for one class, nor half
+    as much again for two; else they are images that were changed, and shown."""
     max_support_p: float = Field(1e-3, gt=0, lt=1)
     """And probability of that by chance."""
     min_outlasting: float = Field(0.8, ge=0)

@@ -15,6 +15,8 @@ from dlp_fast.detection.marks import ABOUNDS, clearness
 from dlp_fast.detection.propose.grown import APART
 from dlp_fast.detection.verify import Evidence
 
+FEW_CLASSES = 4  # of so few, two are half of them
+
 
 def ask_held_out(
     decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
@@ -114,8 +116,14 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
 
 
 def is_spread(taken_for: np.ndarray | None, config: DetectionConfig) -> bool:
-    """Whether images that a network takes for each class so many times, int64 [classes], show several classes."""
-    return taken_for is not None and bool(taken_for.max() <= config.max_taken_for_one * taken_for.sum())
+    """Whether images that a network takes for each class so many times, int64 [classes], show several classes: neither
+    one takes most of them, nor two, of more than FEW_CLASSES, half as many again.
+    """
+    if taken_for is None:
+        return False
+    most = config.max_taken_for_one * taken_for.sum()
+    first, second = np.sort(taken_for)[:-3:-1]
+    return bool(first <= most and (len(taken_for) <= FEW_CLASSES or first + second <= 1.5 * most))
 
 
 def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:

@@ -44,28 +44,33 @@ def judged_together(
     groups: Sequence[Group], evidence: Sequence[Evidence], classes: int, config: DetectionConfig
 ) -> list[Evidence]:
     """`evidence` of `groups`, with what grown marks say together, in so many classes, whose labels are unknown to a
-    network that was not given them: `together` for such a mark, or `changed` for it and for all groups that are mostly
-    of such images.
+    network that was not given them: `together` for such a mark, or `changed` for it and for all other groups that are
+    mostly of images with grown marks.
 
     A style of pictures, all held out, may be unknown as well, in a class or two. A change of some pictures of all
     classes, as of colours turned round, makes pictures that the network does not understand: these it takes for one
-    class, whatever they show, and relabelled pictures for what they show.
+    class or two, whatever they show, and relabelled pictures for what they show; or it knows some of them all the same.
     """
+    grown = [k for k, group in enumerate(groups) if APART in group.statistics]
     unknown = [
         k
-        for k, (group, told) in enumerate(zip(groups, evidence, strict=True))
-        if APART in group.statistics
-        and told.taken_for is not None
-        and told.distinct >= config.min_distinct
-        and labels_unknown(told, config, abounds=True)
+        for k in grown
+        if evidence[k].taken_for is not None
+        and evidence[k].distinct >= config.min_distinct
+        and labels_unknown(evidence[k], config, abounds=True)
     ]
     marked = {groups[k].label for k in unknown}
     if len(marked) < max(FEWEST_CLASSES, config.min_together * classes):
         return list(evidence)
-    if is_spread(sum(evidence[k].taken_for for k in unknown), config):
+    spread = is_spread(sum(evidence[k].taken_for for k in unknown), config)
+    if spread and len(unknown) >= config.min_unknown * len(grown):
         return [replace(told, together=k in unknown) for k, told in enumerate(evidence)]
-    ids = np.concatenate([groups[k].core for k in unknown])
+    ids = np.concatenate([groups[k].core for k in grown])
     return [
-        replace(told, changed=bool(len(group.core)) and bool(np.isin(group.core, ids).mean() > 0.5))
-        for group, told in zip(groups, evidence, strict=True)
+        replace(told, changed=k in unknown or (k not in grown and _is_mostly(groups[k], ids)))
+        for k, told in enumerate(evidence)
     ]
+
+
+def _is_mostly(group: Group, ids: np.ndarray) -> bool:
+    return bool(len(group.core)) and bool(np.isin(group.core, ids).mean() > 0.5)

@@ -107,8 +107,8 @@ def changed_told(marks: Sequence[tuple[int, str]]) -> str:
     named = ", ".join(name for _, name in marks[:5]) + (", …" if len(marks) > 5 else "")
     return (
         f"{sum(count for count, _ in marks)} images of {len(marks)} classes ({named}) look changed, those of a class "
-        "in one way (by colours turned round, another scanner, a filter): a network without their labels takes "
-        "most of them for one class, whatever they show. They are not suspected; look at them."
+        "in one way (by colours turned round, another scanner, a filter), and a network without their labels is misled "
+        "by the change. They are not suspected; look at them."
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.convict import ask_held_out, with_evidence
+from dlp_fast.detection.convict import ask_held_out, is_spread, with_evidence
 from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
@@ -77,6 +77,30 @@ class TestJudged:
     def test_known_ones_do_not_come_along(self):
         said = judged([0, 1, 2, 3], [told(SPREAD)] * 3 + [told(SPREAD, ratio=0.9)])
         assert [of.together for of in said] == [True, True, True, False]
+
+    @pytest.mark.parametrize(
+        ("taken_for", "spread"),
+        [
+            ([5, 5, 0, 0, 0, 0], False),  # two classes: an unknown picture looks like this or that
+            ([5, 4, 1, 1, 1, 0], True),
+            ([5, 4, 1, 0, 0, 0], False),
+            ([4, 4, 2, 0], True),  # of four classes, two are many
+            ([3, 3, 3], True),
+            ([6, 1, 1, 1, 1], False),
+        ],
+    )
+    def test_what_spreads(self, taken_for, spread):
+        assert is_spread(np.array(taken_for), CONFIG) == spread
+
+    def test_where_many_are_known_they_were_changed(self):
+        known = told(SPREAD, ratio=0.9)
+        curves = Group("learning_curves", 4, np.arange(400, 412), np.ones(12), {})
+        groups = [*(grown(c) for c in range(5)), curves]
+        said = judged_together(
+            groups, [*[told(SPREAD)] * 3, known, known, Evidence(0.0, 0.0, 9)], CLASSES, CONFIG
+        )
+        assert [of.changed for of in said] == [True, True, True, False, False, True]
+        assert not any(of.together for of in said)
 
     def test_images_that_are_taken_for_one_class_were_changed(self):
         curves = Group("learning_curves", 1, np.arange(100, 120), np.ones(20), {})
