@@ -152,7 +152,7 @@ class DetectionConfig(Section):
     Measured on digits: groups of a rare style have up to 13."""
     min_apart: float = Field(8.0, gt=0)
     """Where marks abound, small groups are grown, and count from this Ashman's D on. Measured (docs/decisions/020):
-    grown poison of the digits 8.4 to 30, their styles up to 9.3, with fewer images and a lower purity."""
+    grown poison of the digits 8.4 to 30, their styles up to 7.7, or 8.9 with a lower purity."""
     min_grown_purity: float = Field(0.8, gt=0, le=1)
     """And from this purity on. Measured there: poison 0.87 to 0.99, styles that are so far apart 0.47 to 0.69."""
     min_together: float = Field(0.3, gt=0, le=1)

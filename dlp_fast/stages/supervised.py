@@ -38,12 +38,6 @@ class Supervised:
     other_loss: Tensor | None = None
 
 
-def _name(member: int, only: Tensor | None) -> str:
-    if only is not None:
-        return "network without the labels in question"
-    return "supervised" if member == 1 else f"ensemble member {member}"
-
-
 def plan(n: int, config: SupervisedConfig) -> tuple[int, int, int]:
     """(epochs, steps an epoch, images a step): E1, or more where a small set would see fewer than `min_steps`."""
     batch = min(config.batch, n)

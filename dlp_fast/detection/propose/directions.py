@@ -56,7 +56,10 @@ class Direction:
 
     def membership(self, vectors: Tensor) -> Tensor:
         """Posterior of the group, float64 [b], of fp32 vectors [b, P]; beyond either mean it stays what it is there."""
-        u = vectors.double() @ self.weights - self.shift
+        return self.membership_at(vectors.double() @ self.weights - self.shift)
+
+    def membership_at(self, u: Tensor) -> Tensor:
+        """`membership` of images that lie at `u`, float64 [b], along the direction."""
         low, high = sorted((self.mean, self.other_mean))
         u = u.clamp(low, high)
         inside = math.log(self.share / math.sqrt(self.variance)) - (u - self.mean) ** 2 / (2 * self.variance)

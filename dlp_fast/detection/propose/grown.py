@@ -21,6 +21,7 @@ from dlp_fast.detection.propose.views import Images, ResidualView, mean_residual
 
 GROWN = "static_patterns.grown"  # the proposal
 APART = "apart"  # its statistic: Ashman's D of the group and the rest of its class
+HELD = 20  # bytes of a value: fp32, and twice fp64 while a group is told apart
 MOST = 0.6  # of its class, that a group has at most: a larger one is the class itself
 FEWEST = 3  # images that a group begins with
 ROUNDS = 8  # of growing, at most
@@ -116,8 +117,8 @@ class _Search:
         self.images, self.labels, self.config = images, labels, config
         view = views_of(images.height, images.width, config.scan_side, config.tile)[0]
         side = view.resized or (view.height, view.width)
-        held = config.hold_megabytes * 2**20 // (4 * 3 * side[0] * side[1])
-        self.most = max(64, min(config.fit_images, held))
+        values = 3 * max(HELD * side[0] * side[1], images.height * images.width)  # bytes of an image
+        self.most = max(64, min(config.fit_images, config.hold_megabytes * 2**20 // values))
         drawn = self._drawn(torch.arange(len(labels)))
         pixels = torch.cat([pixels for _, pixels in read(images, drawn, config.batch)])
         self.view = ResidualView(view, mean_residual(pixels, view))
@@ -193,7 +194,7 @@ def _rounds(vectors: Tensor, inside: Tensor, robust: bool) -> list[tuple[Directi
             deviation = MAD * (rest - middle).abs().median()
             usual = {"other_mean": float(middle), "other_variance": max(_least(u), float(deviation**2))}
             direction = replace(direction, **usual)
-        new = direction.membership(vectors) > 0.5
+        new = direction.membership_at(u) > 0.5
         if bool((new == inside).all()) or not FEWEST <= int(new.sum()) <= len(new) // 2:
             break
         inside = new
