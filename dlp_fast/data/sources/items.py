@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,23 @@ from dlp_fast.data.shards import IMAGE_KEYS
 from dlp_fast.data.sources.arrays import from_arrays
 from dlp_fast.data.sources.dataset import Dataset, target_size
 from dlp_fast.errors import DataError
+from dlp_fast.runs.names import listing
 
 LABEL_KEYS = ("label", "labels", "fine_label", "class", "cls", "category", "target")
+
+
+def image_and_label(names: Iterable[str], where: str) -> tuple[str, str]:
+    """Which of `names` (columns, keys) of `where` are the picture and its label; DataError where one is missing."""
+    names = list(map(str, names))
+    image, label = (next((key for key in keys if key in names), None) for keys in (IMAGE_KEYS, LABEL_KEYS))
+    if image is None or label is None:
+        raise DataError(
+            f"{where} has {listing(names)}; expected an image ({', '.join(IMAGE_KEYS)}) and a label "
+            f"({', '.join(LABEL_KEYS)}): rename the columns"
+        )
+    return image, label
+
+
 Pixels = Image.Image | np.ndarray
 """An RGB picture, or samples of 16 bits [height, width], until it is known how many bits the set uses."""
 
@@ -127,13 +142,7 @@ def _collect(dataset: Any, name: str, options: DataConfig) -> tuple[list[Pixels]
 def _parts(item: Any, where: str) -> tuple[Any, Any]:
     """(image, label) of an item of either kind."""
     if isinstance(item, Mapping):
-        image = next((key for key in IMAGE_KEYS if key in item), None)
-        label = next((key for key in LABEL_KEYS if key in item), None)
-        if image is None or label is None:
-            raise DataError(
-                f"{where} has {', '.join(map(str, item))}; expected an image ({', '.join(IMAGE_KEYS)}) and a label "
-                f"({', '.join(LABEL_KEYS)}): rename the columns"
-            )
+        image, label = image_and_label(item, where)
         return item[image], item[label]
     try:
         image, label = item

@@ -12,7 +12,7 @@ from dlp_fast.config import DataConfig
 from dlp_fast.data.quarantine import IMAGE_SUFFIXES
 from dlp_fast.data.shards import IMAGE_KEYS, class_names_in
 from dlp_fast.data.sources.dataset import Dataset
-from dlp_fast.data.sources.items import LABEL_KEYS, from_torchvision
+from dlp_fast.data.sources.items import from_torchvision, image_and_label
 from dlp_fast.data.sources.labels import refuse_unusable_names
 from dlp_fast.data.split_names import ROLE_OF, tell_validation
 from dlp_fast.errors import DataError
@@ -130,15 +130,7 @@ class _Pictures:
             table = pa.concat_tables([parquet.read_table(file) for file in files])
         except Exception as error:  # whatever a damaged file does to the library
             raise DataError(f"{where}: cannot be read as Parquet ({type(error).__name__}: {error})") from None
-        image, label = (
-            next((key for key in keys if key in table.column_names), None)
-            for keys in (IMAGE_KEYS, LABEL_KEYS)
-        )
-        if image is None or label is None:
-            raise DataError(
-                f"{where}: its columns are {listing(table.column_names)}; expected one of pictures "
-                f"({', '.join(IMAGE_KEYS)}) and one of labels ({', '.join(LABEL_KEYS)}): rename them"
-            )
+        image, label = image_and_label(table.column_names, where)
         self._images, self._labels = table[image], table[label]
         self.classes = class_names_in(table.schema.metadata or {}, label)
 

@@ -14,7 +14,6 @@ from dlp_fast.config import DataConfig
 from dlp_fast.data.scan import Quarantined, scan_files
 from dlp_fast.data.scan_answers import ScanRecord
 from dlp_fast.data.shards import (
-    IMAGE_KEYS,
     class_names_in,
     file_system,
     group_starts,
@@ -22,7 +21,7 @@ from dlp_fast.data.shards import (
     open_parquet,
     spoken,
 )
-from dlp_fast.data.sources.items import LABEL_KEYS
+from dlp_fast.data.sources.items import image_and_label
 from dlp_fast.data.sources.labels import refuse_unusable_names
 from dlp_fast.data.sources.unpacking import Unpacking, label_key, safe_path
 from dlp_fast.data.split_names import is_split_name, role
@@ -112,14 +111,7 @@ def scan_parquet(shard: str, folder: Path, options: DataConfig) -> tuple[list[En
     """Row group by row group."""
     table = open_parquet(shard)
     name = shard.rpartition("/")[2]
-    names = table.schema_arrow.names
-    image = next((one for one in names if one in IMAGE_KEYS), None)
-    label = next((one for one in names if one in LABEL_KEYS), None)
-    if image is None or label is None:
-        raise DataError(
-            f"{printable(shard)} has {', '.join(map(printable, names))}; expected an image ({', '.join(IMAGE_KEYS)}) "
-            f"and a label ({', '.join(LABEL_KEYS)})"
-        )
+    image, label = image_and_label(table.schema_arrow.names, printable(shard))
     words = class_names_in(table.schema_arrow.metadata or {}, label)
     entries, refused = [], []
     for group, start in enumerate(group_starts(table)):
