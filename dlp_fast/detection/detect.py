@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
+from dlp_fast.detection.cause import with_causes
 from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, decide
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import marks_among
-from dlp_fast.detection.mislabeled import probably_mislabeled
+from dlp_fast.detection.mislabeled import probably_mislabeled, unlike_their_label
 from dlp_fast.detection.propose import PROPOSALS, Observed
 from dlp_fast.detection.settle import settled
 from dlp_fast.detection.suspicion import Suspicion, by_groups
@@ -41,7 +42,7 @@ class Networks:
     """What detection may ask of networks.
 
     predict: of stage 1's, uint8 [b, H, W, 3] -> class int64 [b]; features: gives fp32 [n, d] of it, asked for only by
-    methods that look at activations; train: trains one more network, see verify.hold_out, twice at most.
+    methods that look at activations; train: trains one more network, see verify.hold_out, three times at most.
     """
 
     predict: Predict
@@ -88,6 +89,8 @@ def detect(
         evidence = judged_together(groups, evidence, seen.classes, config)
     decision = with_evidence(decision, marks, evidence, config)
     decision = settled(decision, seen, networks.predict, networks.train, config)
-    wrong = torch.from_numpy(probably_mislabeled(seen, config))
+    decision, without_cause = with_causes(decision, seen, networks.train, config)
+    wrong = torch.from_numpy(probably_mislabeled(seen, config) | unlike_their_label(seen, config))
+    wrong[without_cause] = True
     suspicion = replace(by_groups(decision.found, seen.entropy, seen.loss, config), mislabeled=wrong)
     return Detection(suspicion, decision)

@@ -174,6 +174,13 @@ def _reason_of_curves(finding: Finding, name: str) -> str:
     if not finding.likely_benign:
         return first + "."
     heard = finding.held_out
+    if heard is None:
+        return (
+            f"{first}, if weakly; but the pictures that look most like them have the same label "
+            f"({finding.shared_labels:.0%} as often, above chance, as for the class's other images), and beside these "
+            "they have no mark in common: likely harmless. Stage 3 does not use their labels; look at them, and write "
+            "keep in the table of images where they are right."
+        )
     return (
         f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "
         f"them (of the class's other images, whose labels it was given, to {heard.others:.0%}): likely harmless, "
