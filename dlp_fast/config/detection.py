@@ -167,9 +167,9 @@ class DetectionConfig(Section):
     """Labels are right where the pictures most like the images have these so often, above chance, as a share of how
     often they do of the class's other images. Measured (docs/decisions/028): poison up to 0.1, changed
     pictures from 0.9."""
-    min_apart_from_alike: float = Field(8.0, gt=0)
-    """Standard errors by which a found group differs from the pictures most like its images, from which it has a mark
-    of its own. Measured there: triggers from 10.7 on, wrong labels up to 4.6."""
+    min_apart_from_alike: float = Field(6.0, gt=0)
+    """Standard errors by which a found group differs from the pictures most like its images, more than others of its
+    kind do, from which it has a mark of its own. Measured there: static triggers from 7 on, wrong labels up to 4.4."""
     min_agreement: float = Field(0.5, gt=0, le=1)
     """Images that no picture like them shares its label with are probably mislabeled where pictures that look alike
     share their labels so much, from 0 by chance to 1. Measured: digits 0.97, with a fifth of wrong labels 0.7; CIFAR-10

@@ -92,8 +92,8 @@ def _with_strangers(group: Group, decision: Decision, around: Surroundings, conf
 
 
 def _learnt_together(group: Group, decision: Decision, config: DetectionConfig) -> np.ndarray:
-    """int64 ids of the class of `group` that learning curves show as a group that has most of it, if not as a clear one;
-    either component of the class may be it.
+    """int64 ids of the class of `group` that learning curves show as a group that has most of it, if not as a clear
+    one; either component of the class may be it.
     """
     for entry in decision.scored:
         if entry.group.label == group.label and entry.score >= config.verify_from:

@@ -19,29 +19,40 @@ ALIKE = "apart_from_alike"  # a statistic: see below
 COMPARED = 3  # pictures each is compared with
 FOLDS = 4
 SAMPLE = 256  # images of a group, evenly spread
-SEED = 31
+SEED = 31  # of the folds
 
 
 def apart_from_alike(
     images: Images, ids: Tensor, around: Surroundings, config: StaticPatternsConfig
 ) -> float | None:
-    """By how many standard errors the images of a group, int64 ids, differ from the pictures of other labels most like
-    each, along a direction that is found without the images it is measured on; 0 where nothing tells them apart, None
-    for fewer than FEWEST.
+    """By how many standard errors the images of a group, int64 ids, differ from the pictures most like each, more than
+    others of the kinds that they show do, along a direction that is found without the images it is measured on; 0 where
+    nothing tells them apart, None for fewer than FEWEST.
 
     The pictures themselves and their high-pass residuals are tried; the larger counts.
     """
     if len(ids) < FEWEST:
         return None
     ids = evenly(ids, SAMPLE)
-    alike = around.most_alike(ids, COMPARED)
-    if not alike.shape[1]:
-        return None
+    placebo = around.of_the_same_kind(ids)
     view = views_of(images.height, images.width, config.scan_side, config.tile)[0]
-    pixels = [images.get(of).cpu() for of in (ids, alike.flatten())]
+    pixels = [
+        images.get(of.flatten()).cpu()
+        for some in (ids, placebo)
+        for of in (some, around.most_alike(some, COMPARED))
+    ]
     residual = ResidualView(view, mean_residual(torch.cat(pixels), view))
-    tried = (residual.vectors, _plain)
-    return max(_held_out_shift(*(vectors(of) for of in pixels)) for vectors in tried)
+    apart = []
+    for vectors in (residual.vectors, _plain):
+        own, alike, others, like_others = (vectors(of).double() for of in pixels)
+        apart.append(
+            _held_out_shift(own - _mean_of_each(alike, own), others - _mean_of_each(like_others, others))
+        )
+    return max(apart)
+
+
+def _mean_of_each(alike: Tensor, of: Tensor) -> Tensor:
+    return alike.view(len(of), -1, alike.shape[1]).mean(1)
 
 
 def _plain(pixels: Tensor) -> Tensor:
@@ -52,17 +63,16 @@ def _plain(pixels: Tensor) -> Tensor:
 
 
 def _held_out_shift(group: Tensor, others: Tensor) -> float:
-    """By how many standard errors fp32 [n, P] differ from [n k, P], of whose rows k follow for each of the group."""
-    n, each = len(group), len(others) // len(group)
+    """Standard errors between the means of fp64 [n, P] and [n, P], along a direction found on the other folds."""
+    n = len(group)
     fold = torch.empty(n, dtype=torch.int64)
     fold[torch.randperm(n, generator=torch.Generator().manual_seed(SEED))] = torch.arange(n) % FOLDS
-    of_others = fold.repeat_interleave(each)
-    shifts = []
+    one, two = [], []
     for k in range(FOLDS):
-        rest, beside = group[fold != k].double(), others[of_others != k].double()
+        rest, beside = group[fold != k], others[fold != k]
         weights = diagonal_discriminant(rest, beside)
         scale = torch.cat([rest @ weights, beside @ weights]).std().clamp_min(1e-12)
-        alike = (others[of_others == k].double() @ weights).view(-1, each).mean(1)
-        shifts.append((group[fold == k].double() @ weights - alike) / scale)
-    shift = torch.cat(shifts)
-    return float(shift.mean() / shift.std().clamp_min(1e-9) * n**0.5)
+        one.append(group[fold == k] @ weights / scale)
+        two.append(others[fold == k] @ weights / scale)
+    a, b = torch.cat(one), torch.cat(two)
+    return float((a.mean() - b.mean()) / ((a.var() + b.var()) / n).sqrt().clamp_min(1e-9))

@@ -30,9 +30,7 @@ LEAST_EXCESS = 0.08  # that the controls' neighbours agree more than by chance; 
 ERRORS = 2.0  # standard errors of so few images as a group has, that it is at least
 ROUNDS = 5  # in which images unlike their labels are looked for
 SEED = 32
-COLOURS = -1  # a way of comparing; others: quarters that the brightness is turned by, from 4 on mirrored too
-PLAIN = (COLOURS, 0)
-TURNED = 0.8  # of the nearest, that have to have the label of a turned picture: some classes, turned, are like others
+COLOURS, BRIGHTNESS = WAYS = (0, 1)  # of comparing
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,14 @@ class _Pictures:
         """Those at `some`, bool or int64."""
         return _Pictures(self.ids[some], self.colours[some], self.brightness[some])
 
-    def turned(self, way: int) -> Tensor:
-        """fp32 [k, s s]: the brightness, turned by `way` quarters, from 4 on mirrored too."""
-        planes = self.brightness.flip(2) if way >= 4 else self.brightness
-        return planes.rot90(way % 4, (1, 2)).flatten(1)
+    def turned(self) -> list[Tensor]:
+        """fp32 [k, s s] each: the brightness as it is, turned by quarters, and mirrored; pictures that are no square
+        are only mirrored and turned round.
+        """
+        square = self.brightness.shape[1] == self.brightness.shape[2]
+        quarters = range(4) if square else (0, 2)
+        both = (self.brightness, self.brightness.flip(2))
+        return [planes.rot90(k, (1, 2)).flatten(1) for planes in both for k in quarters]
 
 
 def _pictures(images: Images, ids: Tensor) -> _Pictures:
@@ -87,9 +89,9 @@ def small_pictures(pixels: Tensor) -> Tensor:
 
 
 class Surroundings:
-    """Images that others are compared with, at most COMPARED of them, in several ways: by their colours; by brightness
-    alone, of which the negative is as near as the positive; and by the brightness of a picture that is mirrored, turned
-    by quarters, or both.
+    """Images that others are compared with, at most COMPARED of them, in two ways: by their colours; and by brightness
+    alone, of which the negative is as near as the positive, as they are, mirrored, or turned by quarters, whichever is
+    most like another picture.
 
     Args: labels: int64 [n]; among: int64 ids, ascending.
     """
@@ -97,11 +99,9 @@ class Surroundings:
     def __init__(self, images: Images, labels: Tensor, among: Tensor):
         self.images, self.labels = images, labels.cpu()
         self.pictures = _pictures(images, evenly(among, COMPARED))
-        square = self.pictures.brightness.shape[1] == self.pictures.brightness.shape[2]
-        self.ways = [COLOURS, *range(8 if square else 1)]
 
     def of(self, ids: Tensor) -> Neighbours | None:
-        """The Neighbours of a group, int64 ids, by the way of comparing in which it shares most labels; None where
+        """The Neighbours of a group, int64 ids, by the way of comparing in which it shares more labels; None where
         there are too few images, or where pictures that look alike do not share labels anyway.
         """
         group = _pictures(self.images, evenly(ids, SAMPLE))
@@ -112,21 +112,18 @@ class Surroundings:
         if min(len(ids), sum(len(of.ids) for of in own)) < FEWEST:
             return None
         strange = self.labels[others.ids] != classes[:, None]  # [classes, others]
-        plain = {}
-        for way in PLAIN:
-            near = self._nearest(others, way)
+        told = []
+        for way in WAYS:
+            near = self._labels_near(others, way)
             shares = [
                 (self._share(of, way), _mean(near[is_strange] == label))
                 for label, of, is_strange in zip(classes, own, strange, strict=True)
             ]
-            plain[way] = (torch.tensor(shares, dtype=torch.float64) * sizes[:, None]).sum(0) / sizes.sum()
-        told = []
-        for way in self.ways:
-            controls, chance = plain[way if way in plain else 0].tolist()  # others are compared as they are
+            shares = torch.tensor(shares, dtype=torch.float64)
+            controls, chance = ((shares * sizes[:, None]).sum(0) / sizes.sum()).tolist()
             error = (controls * (1 - controls) / len(group.ids)) ** 0.5
             if controls - chance >= max(LEAST_EXCESS, ERRORS * error):
-                known = Neighbours(self._share(group, way), controls, chance)
-                told += [known] if way in plain or known.ratio >= TURNED else []
+                told.append(Neighbours(self._share(group, way), controls, chance))
         return max(told, key=lambda known: known.ratio, default=None)
 
     def _controls(self, label: Tensor, ids: Tensor, most: int) -> _Pictures:
@@ -134,14 +131,13 @@ class Surroundings:
         return self.pictures.of(evenly(of_class.nonzero().flatten(), most))
 
     def _share(self, pictures: _Pictures, way: int) -> float:
-        return _mean(self._nearest(pictures, way) == self.labels[pictures.ids][:, None])
+        return _mean(self._labels_near(pictures, way) == self.labels[pictures.ids][:, None])
 
     def disagree(self, ids: Tensor) -> Tensor:
-        """Those of `ids` none of whose nearest pictures has their label, nor most of those nearest once turned."""
+        """Those of `ids` none of whose nearest pictures has their label, in neither way."""
         left = _pictures(self.images, ids)
-        for way in self.ways:
-            agree = (self._nearest(left, way) == self.labels[left.ids][:, None]).sum(1)
-            left = left.of(agree < (1 if way in PLAIN else TURNED * NEAREST))
+        for way in WAYS:
+            left = left.of((self._labels_near(left, way) != self.labels[left.ids][:, None]).all(1))
         return left.ids
 
     def agreement(self) -> float:
@@ -149,33 +145,47 @@ class Surroundings:
         they do by chance. Wrong labels of some lower it little.
         """
         some = self.pictures.of(evenly(torch.arange(len(self.pictures.ids)), ASKED))
-        near = torch.stack([self._nearest(some, way) for way in PLAIN])
+        near = torch.stack([self._labels_near(some, way) for way in WAYS])
         order = torch.randperm(near[0].numel(), generator=torch.Generator().manual_seed(SEED))
         by_chance = _largest_share(near.flatten(1)[:, order].view_as(near))
         return float(((_largest_share(near) - by_chance) / (1 - by_chance).clamp_min(1e-6)).max())
 
     def most_alike(self, ids: Tensor, count: int) -> Tensor:
-        """int64 [k, count]: ids of the pictures, by their colours, most like each of `ids` under other labels."""
-        asked, found = _pictures(self.images, ids), []
-        for part in torch.arange(len(ids)).split(BATCH):
-            alike = asked.colours[part] @ self.pictures.colours.T
-            alike[self.labels[ids[part]][:, None] == self.labels[self.pictures.ids]] = -2.0
-            found.append(self.pictures.ids[alike.topk(min(count, alike.shape[1]), 1).indices])
-        return torch.cat(found)
+        """int64 [k, count]: ids of the pictures, by their colours, most like each of `ids`."""
+        return self.pictures.ids[self._nearest(_pictures(self.images, ids), COLOURS, count)]
 
-    def _nearest(self, pictures: _Pictures, way: int) -> Tensor:
+    def of_the_same_kind(self, ids: Tensor) -> Tensor:
+        """int64 [k]: of each of `ids`, a random image under the label of the picture most like it."""
+        generator, drawn = torch.Generator().manual_seed(SEED), []
+        known = self.labels[self.pictures.ids]
+        for label in self.labels[self.most_alike(ids, 1)[:, 0]].tolist():
+            of_class = (known == label).nonzero().flatten()
+            drawn.append(of_class[int(torch.randint(len(of_class), (1,), generator=generator))])
+        return self.pictures.ids[torch.stack(drawn)]
+
+    def _labels_near(self, pictures: _Pictures, way: int) -> Tensor:
         """int64 [k, NEAREST]: labels of those nearest to `pictures`, themselves aside."""
+        return self.labels[self.pictures.ids[self._nearest(pictures, way, NEAREST)]]
+
+    def _nearest(self, pictures: _Pictures, way: int, count: int) -> Tensor:
+        """int64 [k, count]: which of the pictures here are nearest to `pictures`, themselves aside."""
         known = self.pictures
-        count = min(NEAREST, len(known.ids))
+        count = min(count, len(known.ids))
         found = [torch.zeros(0, count, dtype=torch.int64)]
         for part in torch.arange(len(pictures.ids)).split(BATCH):
             asked = pictures.of(part)
-            if way == COLOURS:
-                alike = asked.colours @ known.colours.T
-            else:
-                alike = (asked.turned(way) @ known.turned(0).T).abs()
-            alike[asked.ids[:, None] == known.ids] = -2.0
-            found.append(self.labels[known.ids[alike.topk(count, 1).indices]])
+            same = asked.ids[:, None] == known.ids
+            best = None
+            for vectors in [asked.colours] if way == COLOURS else asked.turned():
+                alike = vectors @ (known.colours if way == COLOURS else known.brightness.flatten(1)).T
+                alike = (alike if way == COLOURS else alike.abs()).masked_fill(same, -2.0)
+                near = alike.topk(count, 1)
+                if best is None:
+                    best = near
+                    continue
+                nearer = near.values.mean(1) > best.values.mean(1)
+                best.values[nearer], best.indices[nearer] = near.values[nearer], near.indices[nearer]
+            found.append(best.indices)
         return torch.cat(found)
 
 
