@@ -35,35 +35,38 @@ def grown_among(
         return grown_marks(begun, seen.images, seen.labels, seen.classes, least, config.static_patterns)
 
     def grow() -> list[Group]:
-        return [*grown(proposed, config.min_apart), *of_strangers()]
-
-    def of_strangers() -> list[Group]:
-        found = grown(strangers(seen.images, seen.labels, seen.classes), 0.0)
-        return _beside_alike(found, seen, config)
+        of_strangers = grown(strangers(seen.images, seen.labels, seen.classes), 0.0)
+        return _beside_alike([*grown(proposed, config.min_apart), *of_strangers], seen, config)
 
     marks = [
         replace(group, statistics=dict(group.statistics) | {ABOUNDS: 1.0})
         for group in kept("grown_marks", grow)
-        if group.statistics["purity"] >= config.min_grown_purity or ALIKE in group.statistics
+        if ALIKE in group.statistics or _is_far_apart(group, config)
     ]
     return distinct_groups(marks)
 
 
+def _is_far_apart(group: Group, config: DetectionConfig) -> bool:
+    statistics = group.statistics
+    return statistics[APART] >= config.min_apart and statistics["purity"] >= config.min_grown_purity
+
+
 def _beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConfig) -> list[Group]:
-    """Those of `groups` whose labels are wrong by the pictures that look most like their images, and that have a mark
-    of their own beside these.
+    """`groups`, with the statistic ALIKE where their labels are wrong by the pictures that look most like their images,
+    and they have a mark of their own beside these.
     """
     inside = np.concatenate([np.zeros(0, dtype=np.int64), *(group.core for group in groups)])
     others = np.setdiff1d(np.arange(len(seen.labels)), inside)
     if not len(groups) or not len(others):
-        return []
+        return list(groups)
     around = Surroundings(seen.images, seen.labels, torch.from_numpy(others))
     marked = []
     for group in groups:
         ids = torch.from_numpy(group.core)
         shared, apart = around.of(ids), apart_from_alike(seen.images, ids, around, config.static_patterns)
         if shared and shared.ratio < config.min_shared_labels and (apart or 0) >= config.min_apart_from_alike:
-            marked.append(replace(group, statistics=dict(group.statistics) | {ALIKE: apart}))
+            group = replace(group, statistics=dict(group.statistics) | {ALIKE: apart})
+        marked.append(group)
     return marked
 
 
