@@ -130,13 +130,16 @@ def _only_networks(run: Path) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
-    truth = f"ASR {row['attack_success_rate']:.0%}, " if row["attack_success_rate"] is not None else ""
-    estimated = [f["attack_success"] for f in row["findings"]]
-    return (
-        f"{row['cell']}: {row['verdict']}; {truth}{row['poisoned']} poisoned, {row['suspected']} suspected, "
-        f"{row['suspected_and_poisoned']} of them poisoned; estimated ASR {estimated}; {len(row['marks'])} marks shown; "
-        f"CA {row['clean_accuracy']:.0%}, {row['steps']} steps, {row['seconds']} s; {row['warnings'] or 'no warnings'}"
-    )
+    success, estimated = row["attack_success_rate"], [f["attack_success"] for f in row["findings"]]
+    parts = [
+        row["verdict"],
+        *([] if success is None else [f"ASR {success:.0%}, estimated {estimated}"]),
+        f"{row['poisoned']} poisoned, {row['suspected']} suspected, {row['suspected_and_poisoned']} of them poisoned",
+        f"{len(row['marks'])} marks shown",
+        f"CA {row['clean_accuracy']:.0%}, {row['steps']} steps, {row['seconds']} s",
+        *row["warnings"],
+    ]
+    return f"{row['cell']}: " + "; ".join(parts)
 
 
 def main() -> None:
