@@ -25,7 +25,7 @@ import torch
 from benchmarks.common import parser_of, write_result
 from studies.photographs.cells import BASES, CELLS, Cell
 
-SUPERVISED = {"batch": 32, "min_steps": 600}  # default: 128 and 1,000; see README.md
+SUPERVISED = {"batch": 32, "min_steps": 400}  # default: 128 and 1,000; see README.md
 NETWORKS = ("supervised", "ensemble", "held_out", "sides")  # what --again does not train again
 
 
