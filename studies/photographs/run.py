@@ -64,7 +64,7 @@ def scanned(cell: Cell, packs: Path, out: Path) -> dict[str, Any]:
             device="cpu",
             precision="fp32",
             supervised=SUPERVISED,
-            dataset={"image_size": BASES[cell.base].side},
+            dataset={"image_size": BASES[cell.base].side, "workers": 1},
         )
     seconds = time.monotonic() - began
     stage1 = Checkpoints(run / "checkpoints").load()["completed"]["supervised"]
