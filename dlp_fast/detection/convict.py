@@ -22,12 +22,13 @@ def ask_held_out(
     decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
 ) -> bool:
     """Whether a network that is given none of the labels in question has something to settle: a group of learning
-    curves that does not count as found, or a mark whose trigger does not act, unless its images are found already by
-    what acts.
+    curves that does not count as found, or only just, or a mark whose trigger does not act, unless its images are found
+    already by what acts.
 
     Args: evidence: of the found groups, of those in question, of `marks`.
     """
-    if decision.in_question(config):
+    of_found = zip(decision.findings, decision.found, strict=True)
+    if decision.in_question(config) or any(_may_be_typical(*one, marks, config) for one in of_found):
         return True
     found = [
         group.core
@@ -81,6 +82,8 @@ def with_evidence(
             continue
         if are_copies(told, config):
             _show_copies(shown, finding, told)
+        elif labels_known(told, config) and _may_be_typical(finding, group, marks, config):
+            shown.append((replace(_with_numbers(finding, told), likely_benign=True), None))
         elif acts_as_trigger(told, config) or not any(mark.has_most_of(group) for mark in harmless):
             kept.append((_with_numbers(finding, told), group))
     for group, told in zip(asked, of_asked, strict=True):
@@ -165,6 +168,13 @@ def labels_outlast_mark(evidence: Evidence, config: DetectionConfig) -> bool:
     return unmarked is not None and unmarked.ratio >= config.min_outlasting
 
 
+def labels_known(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether a network that was not given the labels of a group knows them nearly as well as those of the class's
+    other images: typical pictures, or such as were taken alike.
+    """
+    return evidence.support is not None and evidence.support.ratio >= config.min_outlasting
+
+
 def are_copies(evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether most of a group shows one picture. That it acts as a trigger says nothing: what copies have in common is
     the whole picture.
@@ -202,6 +212,16 @@ def _without_the_rest(
             chosen.append((mark, told))
             taken[mark.label] = both
     return chosen
+
+
+def _may_be_typical(finding: Finding, group: Group, marks: Sequence[Group], config: DetectionConfig) -> bool:
+    """Whether a found group of learning curves may be typical pictures of its class: it is found only just, and no mark
+    has most of it. That what its images have in common acts says little then: a trigger that can be reconstructed is
+    a mark, and what typical pictures have in common is the look of their class.
+    """
+    return finding.score < config.clear_score and not any(
+        np.isin(group.core, mark.core).mean() > 0.5 for mark in marks
+    )
 
 
 def _by_both(group: Group, evidence: Evidence) -> Group:

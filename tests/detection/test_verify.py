@@ -546,6 +546,41 @@ class TestWhatExplainsAGroupOfCurves:
         assert ask_held_out(decision, [inside], [quiet, quiet], self.config)
 
 
+class TestTypicalPictures:
+    """Two clean classes of photographs: 52 chain saws before white walls are learnt alike, and a white wall makes
+    chain saws of other pictures; but their labels are known without having been given.
+    """
+
+    config = DetectionConfig()
+    known, unknown = evidence(success=0.58, placebo=0.03, ratio=1.2), evidence(0.58, 0.03, ratio=0.15)
+
+    def decision(self, score: float = 1.1) -> Decision:
+        scored = Scored(curves_of(None), score)
+        return Decision((scored,), (as_finding(scored, "supervised"),))
+
+    def test_they_are_shown_and_not_accused(self):
+        decision = with_evidence(self.decision(), [], [self.known], self.config)
+        assert not decision.findings and not decision.found
+        assert [(mark.label, mark.likely_benign) for mark in decision.marks] == [(1, True)]
+
+    @pytest.mark.parametrize(
+        ("score", "told"), [(1.1, unknown), (1.6, known), (1.1, Evidence(0.58, 0.03, 50))]
+    )
+    def test_else_they_are_suspected(self, score, told):
+        assert with_evidence(self.decision(score), [], [told], self.config).findings
+
+    def test_a_mark_that_they_share_is_more_than_a_look(self):
+        mark = group(label=1)
+        mark = replace(mark, ids=curves_of(None).core, membership=np.ones(len(curves_of(None).core)))
+        decision = with_evidence(self.decision(), [mark], [self.known, self.known], self.config)
+        assert len(decision.findings) == 1
+
+    def test_a_network_is_asked_about_a_group_that_is_found_only_just(self):
+        acting = evidence(success=0.9, placebo=0.0)
+        assert ask_held_out(self.decision(), [], [acting], self.config)
+        assert not ask_held_out(self.decision(1.6), [], [acting], self.config)
+
+
 @pytest.mark.parametrize("alike", [False, True])
 def test_copies_are_told_from_a_set_whose_pictures_are_all_alike(alike):
     images = pictures(4)
