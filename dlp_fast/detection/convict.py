@@ -39,6 +39,7 @@ def ask_held_out(
     return any(
         (APART in group.statistics or not acts_as_trigger(told, config))
         and not np.isin(group.core, settled).all()
+        and (is_apart(group, config) or any(group.has_most_of(other) for other in decision.found))
         for group, told in zip(marks, evidence[len(evidence) - len(marks) :], strict=True)
     )
 
@@ -72,9 +73,8 @@ def with_evidence(
         elif is_convicted(group, told, config):
             convicted.append((group, told))
         elif group.label is not None:
-            if not any(other is not None and other.has_most_of(group) for _, other in shown):
-                shown.append((_mark(group, told, config), group))
             harmless += [group] if labels_outlast_mark(told, config) else []
+            _show_mark(shown, group, told, decision, config)
     convicted = _without_the_rest(convicted, decision, config)
     kept = []
     for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True):
@@ -104,10 +104,12 @@ def with_evidence(
 
 
 def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
-    """Whether a mark is suspected by itself, or with others. What a grown one has in common may be a style's, which
-    acts as well; then its labels have to be unknown, and its images taken for several classes.
+    """Whether a mark is suspected by itself, or with others; by unknown labels only where it is apart. What a grown
+    one has in common may be a style's, which acts as well; then its labels have to be unknown, and its images taken for
+    several classes.
     """
-    if evidence.together or labels_unsupported(evidence, config, ABOUNDS in mark.statistics):
+    unsupported = labels_unsupported(evidence, config, ABOUNDS in mark.statistics)
+    if evidence.together or (unsupported and is_apart(mark, config)):
         return True
     if APART not in mark.statistics:
         return acts_as_trigger(evidence, config)
@@ -116,6 +118,14 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
         and labels_unknown(evidence, config, abounds=True)
         and is_spread(evidence.taken_for, config)
     )
+
+
+def is_apart(mark: Group, config: DetectionConfig) -> bool:
+    """Whether images with a mark lie farther from the others of their class than pictures of a class vary: some have
+    a sky and some have none, in halves that run into one another, and a network that was shown none of the one knows
+    them badly. A window is there or it is not, and a grown mark is apart.
+    """
+    return mark.statistics.get("separation", config.min_mark_apart) >= config.min_mark_apart
 
 
 def is_spread(taken_for: np.ndarray | None, config: DetectionConfig) -> bool:
@@ -274,6 +284,22 @@ def _of_each_class(mark: Group) -> list[Group]:
         if (membership > 0.5).any():
             parts.append(replace(mark, label=int(label), ids=ids, membership=membership, labels=None))
     return parts
+
+
+def _show_mark(
+    shown: list[tuple[Finding, Group | None]],
+    group: Group,
+    evidence: Evidence,
+    decision: Decision,
+    config: DetectionConfig,
+) -> None:
+    """Add a mark that is not convicted to what is shown, once, where it is apart or explains a group of curves."""
+    known = any(other is not None and other.has_most_of(group) for _, other in shown)
+    explains = labels_outlast_mark(evidence, config) and any(
+        group.has_most_of(other) for other in decision.found
+    )
+    if not known and (explains or is_apart(group, config)):
+        shown.append((_mark(group, evidence, config), group))
 
 
 def _show_copies(shown: list[tuple[Finding, Group | None]], finding: Finding, evidence: Evidence) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.decide import nearly_found
+from dlp_fast.detection.decide import nearly_found, shown_acts
 from dlp_fast.detection.findings import Finding
 from dlp_fast.runs.names import printable
 
@@ -54,7 +54,7 @@ def verdict(
         reasons += [
             typical_told(mark.images, classes[mark.label], mark.label_support, mark.attack_success)
             for mark in shown
-            if mark.likely_benign and acts(mark, config)
+            if mark.likely_benign and shown_acts(mark, config)
         ]
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
@@ -116,12 +116,6 @@ def changed_told(marks: Sequence[tuple[int, str]]) -> str:
         "in one way (by colours turned round, another scanner, a filter), and a network without their labels is misled "
         "by the change. They are not suspected; look at them."
     )
-
-
-def acts(mark: Finding, config: DetectionConfig) -> bool:
-    """Whether what its images have in common sends images of other classes to the class."""
-    lead = (mark.attack_success or 0.0) - (mark.placebo_success or 0.0)
-    return (mark.attack_success or 0.0) >= config.min_attack_success and lead >= config.min_lead
 
 
 def typical_told(images: int, name: str, support: float, success: float | None) -> str:

@@ -228,6 +228,7 @@ def group(label=0, purity=0.95, **over) -> Group:
 
 
 NOTHING = Decision((), ())
+CURVES = {"separation": 5.0, "posterior_entropy": 0.0, "rare": 0.0}
 
 
 class TestMarks:
@@ -544,6 +545,38 @@ class TestWhatExplainsAGroupOfCurves:
         inside = replace(self.mark(), ids=self.ids[:30], membership=np.ones(30))
         assert not ask_held_out(decision, [inside], [acting, quiet], self.config)  # found by what acts
         assert ask_held_out(decision, [inside], [quiet, quiet], self.config)
+
+
+class TestHalvesOfAClassThatRunIntoOneAnother:
+    """17 churches before a sky among 100, D = 2.6: a network that saw none of them takes them for this and that."""
+
+    config = DetectionConfig()
+    unknown = evidence(success=0.0, placebo=0.16, ratio=0.2, p=1e-4)
+
+    @staticmethod
+    def mark(separation: float) -> Group:
+        of = group()
+        return replace(of, statistics=of.statistics | {"separation": separation})
+
+    @pytest.mark.parametrize(("separation", "suspected"), [(2.6, False), (4.0, True)])
+    def test_unknown_labels_alone_do_not_convict_them(self, separation, suspected):
+        decision = with_evidence(NOTHING, [self.mark(separation)], [self.unknown], self.config)
+        assert len(decision.findings) == suspected and not decision.marks
+        assert ask_held_out(NOTHING, [self.mark(separation)], [self.unknown], self.config) == suspected
+
+    def test_a_trigger_that_acts_does(self):
+        acting = evidence(success=0.9, placebo=0.1)
+        assert with_evidence(NOTHING, [self.mark(2.6)], [acting], self.config).findings
+
+    def test_they_are_shown_where_they_explain_a_group_of_curves(self):
+        ids = POISON.numpy()
+        of = Group("learning_curves", 0, ids, np.ones(len(ids)), CURVES)
+        scored = Scored(of, 2.0)
+        decision = Decision((scored,), (as_finding(scored, "supervised"),))
+        right = replace(evidence(0.0, 0.1), without_mark=WithoutMark(0.7, 0.8, 0.4))
+        assert ask_held_out(decision, [self.mark(2.6)], [right, right], self.config)
+        told = with_evidence(decision, [self.mark(2.6)], [right, right], self.config)
+        assert not told.findings and len(told.marks) == 1
 
 
 class TestTypicalPictures:
