@@ -13,6 +13,14 @@ from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import ABOUNDS, clearness
 from dlp_fast.detection.propose.grown import APART
+from dlp_fast.detection.told import (
+    Shown,
+    mark_found,
+    rounded,
+    show_changed,
+    show_copies,
+    with_numbers,
+)
 from dlp_fast.detection.verify import Evidence
 
 FEW_CLASSES = 4  # of so few, two are half of them
@@ -60,16 +68,16 @@ def with_evidence(
     of_asked = evidence[len(decision.found) : len(decision.found) + len(asked)]
     of_marks = evidence[len(decision.found) + len(asked) :]
     convicted: list[tuple[Group, Evidence]] = []
-    shown: list[tuple[Finding, Group | None]] = []
+    shown: Shown = []
     harmless: list[Group] = []
     for group, told in zip(marks, of_marks, strict=True):
         if told.distinct < config.min_distinct:
             continue  # copies of one picture
         if are_copies(told, config):
-            _show_copies(shown, _mark(group, told, config), told)
+            show_copies(shown, mark_found(group, told, config), told)
             continue
         if told.changed:
-            _show_changed(shown, _mark(group, told, config))
+            show_changed(shown, mark_found(group, told, config))
         elif is_convicted(group, told, config):
             convicted.append((group, told))
         elif group.label is not None:
@@ -81,16 +89,16 @@ def with_evidence(
         if told.changed or any(_contradicts(mark, group) for mark, _ in convicted):
             continue
         if are_copies(told, config):
-            _show_copies(shown, finding, told)
+            show_copies(shown, finding, told)
         elif labels_known(told, config) and _may_be_typical(finding, group, marks, config):
-            shown.append((replace(_with_numbers(finding, told), likely_benign=True), None))
+            shown.append((replace(with_numbers(finding, told), likely_benign=True), None))
         elif acts_as_trigger(told, config) or not any(mark.has_most_of(group) for mark in harmless):
-            kept.append((_with_numbers(finding, told), group))
+            kept.append((with_numbers(finding, told), group))
     for group, told in zip(asked, of_asked, strict=True):
         if not told.changed and taught_by_itself(told, len(asked), config):
             finding = _by_gap(group, told, config)
             if are_copies(told, config):
-                _show_copies(shown, finding, told)
+                show_copies(shown, finding, told)
             else:
                 group = _by_both(group, told)
                 kept.append((replace(finding, images=len(group.core)), group))
@@ -256,7 +264,7 @@ def _add_mark(
         inside = [np.isin(part.core, group.core).mean() for _, group in kept]
         first = next((k for k, share in enumerate(inside) if share > 0.5), None)
         if first is None:
-            kept.append((_mark(part, evidence, config), part))
+            kept.append((mark_found(part, evidence, config), part))
             continue
         finding, group = kept[first]
         exact = evidence.together and part.has_most_of(group)
@@ -287,7 +295,7 @@ def _of_each_class(mark: Group) -> list[Group]:
 
 
 def _show_mark(
-    shown: list[tuple[Finding, Group | None]],
+    shown: Shown,
     group: Group,
     evidence: Evidence,
     decision: Decision,
@@ -299,54 +307,11 @@ def _show_mark(
         group.has_most_of(other) for other in decision.found
     )
     if not known and (explains or is_apart(group, config)):
-        shown.append((_mark(group, evidence, config), group))
-
-
-def _show_copies(shown: list[tuple[Finding, Group | None]], finding: Finding, evidence: Evidence) -> None:
-    """Add a group that is copies to what is shown, once a class: several proposals find the same."""
-    if not any(mark.label == finding.label and mark.copies is not None for mark, _ in shown):
-        shown.append((replace(_with_numbers(finding, evidence), copies=_rounded(evidence.copies)), None))
-
-
-def _show_changed(shown: list[tuple[Finding, Group | None]], finding: Finding) -> None:
-    """Add a mark that images of many classes have by some change, once a class."""
-    if not any(mark.label == finding.label and mark.changed for mark, _ in shown):
-        shown.append((replace(finding, changed=True), None))
-
-
-def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
-    support = evidence.support
-    return replace(
-        finding,
-        attack_success=_rounded(evidence.attack_success),
-        placebo_success=_rounded(evidence.placebo_success),
-        label_support=_rounded(support.ratio) if support else None,
-        unmarked_support=_rounded(evidence.without_mark.ratio) if evidence.without_mark else None,
-    )
+        shown.append((mark_found(group, evidence, config), group))
 
 
 def _by_gap(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
     """Of a group whose curves alone do not tell, and whose labels nothing but itself teaches."""
     finding = finding_of(Scored(group, evidence.support.gap / config.min_gap), "supervised")
-    finding = replace(finding, label_gap=_rounded(evidence.support.gap), gap_p=evidence.gap_p)
-    return _with_numbers(finding, evidence)
-
-
-def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
-    statistics = group.statistics
-    score = clearness(group, config)
-    finding = Finding(
-        "supervised",
-        group.label,
-        len(group.core),
-        round(statistics.get("separation", 0.0), 3),
-        0.0,
-        round(score, 4),
-        proposal=group.proposal,
-        purity=_rounded(statistics["purity"]),
-    )
-    return _with_numbers(finding, evidence)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    finding = replace(finding, label_gap=rounded(evidence.support.gap), gap_p=evidence.gap_p)
+    return with_numbers(finding, evidence)
