@@ -112,15 +112,14 @@ def _by_number(ids: torch.Tensor, place: np.ndarray) -> np.ndarray:
 def _only_networks(run: Path) -> None:
     """Forget what an earlier run concluded, and keep the networks that it trained."""
     from dlp_fast.runs.checkpoint import Checkpoints
+    from dlp_fast.runs.writer import RunFolder
 
     kept = run / "checkpoints"
     if not kept.is_dir():
         return
     checkpoints = Checkpoints(kept)
     state = checkpoints.load()
-    for file in run.iterdir():
-        if file.name not in ("checkpoints", "config.yaml", "config.json"):
-            shutil.rmtree(file) if file.is_dir() else file.unlink()
+    RunFolder(run).unfinish()
     if state:
         state["completed"] = {name: of for name, of in state["completed"].items() if name in NETWORKS}
         state["current"] = None
