@@ -130,6 +130,10 @@ class DetectionConfig(Section):
     seeds 0 and 1): poison 0.57 to 0.98, groups of clean sets at most 0.42."""
     min_window_nats: float = Field(23.0, gt=0)
     """The same for a window that repeats in one class. Measured there: poison from 23 on, clean classes up to 20."""
+    min_mark_apart: float = Field(3.75, ge=0)
+    """Ashman's D of images with a mark and the others of their class, from which unknown labels convict it. Below, it
+    convicts only as a trigger, and is shown only where it explains a group of learning curves. Measured
+    (docs/decisions/025): large groups of clean photographs 2.1 to 3.5, poison 4.0 to 15."""
     clear_purity: float = Field(0.85, gt=0)
     """Purity of a mark that counts even where marks abound. Measured: poison mostly 0.87 to 0.98, natural
     marks of the embedded digits up to 0.81."""

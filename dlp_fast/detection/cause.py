@@ -81,7 +81,7 @@ def with_causes(
 def _with_strangers(group: Group, decision: Decision, around: Surroundings, config: DetectionConfig) -> Group:
     """`group`, which has a mark, with those of its class that were learnt together and are unlike their label, too."""
     more = np.setdiff1d(_learnt_together(group, decision, config), group.core)
-    more = around.disagree(torch.from_numpy(more)).numpy()
+    more = around.unlike(torch.from_numpy(more)).numpy()
     if not len(more):
         return group
     ids = np.union1d(group.ids, more)

@@ -110,6 +110,12 @@ def nearly_found(score: float, config: DetectionConfig) -> bool:
     return score >= config.near_score
 
 
+def shown_acts(mark: Finding, config: DetectionConfig) -> bool:
+    """Whether what the images of a shown mark have in common sends images of other classes to its class."""
+    success, placebo = mark.attack_success or 0.0, mark.placebo_success or 0.0
+    return success >= config.min_attack_success and success - placebo >= config.min_lead
+
+
 def is_withheld(membership: np.ndarray, config: DetectionConfig) -> np.ndarray:
     """bool [k]: which images of a found group, by their membership, are not clearly outside of it."""
     return membership > config.membership

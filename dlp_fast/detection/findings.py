@@ -25,7 +25,8 @@ class Finding:
     stage: whose network; label: number of the class; images: size of the group; separation: of the group from the
     others, by learning curves the Bhattacharyya distance of two components; posterior_entropy: mean binary entropy of
     the memberships, bits; score: 1 = what counts as found; held_out: see HeldOutAgreement, None where no network could
-    say; likely_benign: whether the decision takes the images for harmless ones; proposal: what found the group;
+    say; likely_benign: whether the decision takes the images for harmless ones, or, of what is
+    shown, for typical ones; proposal: what found the group;
     purity: of a mark that its images share, 1 = a point, apart; attack_success, placebo_success: estimated attack
     success rate of what they have in common on the network of stage 1, 0 to 1, and the highest of groups of harmless
     classes; attack_success_after: the same rate on the model that the run hands out; label_support: probability that a

@@ -46,7 +46,7 @@ def probably_mislabeled(seen: Observed, config: DetectionConfig) -> np.ndarray:
 
 
 def unlike_their_label(seen: Observed, config: DetectionConfig) -> np.ndarray:
-    """bool [n]: none of the pictures that look most like an image has its label, and it was learnt late in its class,
+    """bool [n]: the pictures that look most like an image have another label, and it was learnt late in its class,
     later than all but a tenth of the images of which that is not so. Nobody, where pictures that look alike do not
     share their labels anyway.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.decide import nearly_found
+from dlp_fast.detection.decide import nearly_found, shown_acts
 from dlp_fast.detection.findings import Finding
 from dlp_fast.runs.names import printable
 
@@ -38,18 +38,24 @@ def verdict(
     epochs: int,
     config: DetectionConfig,
     flat: Sequence[int] = (),
-    changed: Sequence[Finding] = (),
+    shown: Sequence[Finding] = (),
 ) -> Verdict:
     """The Verdict of a run.
 
     Args: max_subthreshold_score: of the classes that are not found, the highest score; class_sizes: images of each
-    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike; changed:
-    marks that are shown as changed images.
+    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike; shown: what is
+    shown and not suspected, of which changed images, and typical ones that act as a trigger, leave doubt.
     """
     classes = tuple(map(printable, classes))  # names are an attacker's text
     if not findings:
         reasons = _doubts(max_subthreshold_score, class_sizes, classes, epochs, config, flat)
-        reasons += [changed_told([(m.images, classes[m.label]) for m in changed])] if changed else []
+        changed = [(mark.images, classes[mark.label]) for mark in shown if mark.changed]
+        reasons += [changed_told(changed)] if changed else []
+        reasons += [
+            typical_told(mark.images, classes[mark.label], mark.label_support, mark.attack_success)
+            for mark in shown
+            if mark.likely_benign and shown_acts(mark, config)
+        ]
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -109,6 +115,16 @@ def changed_told(marks: Sequence[tuple[int, str]]) -> str:
         f"{sum(count for count, _ in marks)} images of {len(marks)} classes ({named}) look changed, those of a class "
         "in one way (by colours turned round, another scanner, a filter), and a network without their labels is misled "
         "by the change. They are not suspected; look at them."
+    )
+
+
+def typical_told(images: int, name: str, support: float, success: float | None) -> str:
+    """What a group of typical pictures says. Args: support: of their labels; success: of what they have in common."""
+    return (
+        f"{images} images of class {name} were learnt alike, and a network that was not given their labels knows them "
+        f"{support:.0%} as well as those of the class's other images: typical pictures, or taken in one way, as "
+        f"before one background. Put on images of other classes, what they have in common sends {success or 0:.0%} of "
+        "them to this class. They are not suspected; look at them."
     )
 
 

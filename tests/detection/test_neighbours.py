@@ -89,7 +89,8 @@ def test_a_group_is_no_neighbour_of_itself():
     ids = (TRUE == 1).nonzero().flatten()[:20]
     labels[ids] = 2
     assert around(images, labels, ids).of(ids).ratio < 0.1
-    assert Surroundings(ResidentImages(images), labels, torch.arange(len(TRUE))).of(ids).ratio > 0.5
+    everything = Surroundings(ResidentImages(images), labels, torch.arange(len(TRUE)))
+    assert everything.of(ids).group > 0.2
 
 
 def test_images_unlike_their_label_are_found_in_rounds():
@@ -161,9 +162,6 @@ class TestBeside:
 
     def test_of_few_images_nothing_is_said(self):
         assert self.apart(pictures(), self.relabelled(some(4)), some(4)) is None
-
-    def test_where_nothing_has_another_label(self):
-        assert self.apart(pictures(), torch.zeros_like(TRUE), some()) is None
 
 
 class TestListed:

@@ -163,7 +163,7 @@ class TestDecided:
         assert not decision.findings and not decision.found
         assert [(mark.label, mark.changed) for mark in decision.marks] == [(0, True), (1, True), (2, True)]
         classes = tuple("abcdefghij")
-        said = verdict([], 0.2, [100] * CLASSES, classes, 10, CONFIG, changed=decision.marks)
+        said = verdict([], 0.2, [100] * CLASSES, classes, 10, CONFIG, shown=decision.marks)
         assert said.kind == "cannot tell"
         assert "30 images of 3 classes (a, b, c) look changed" in said.reasons[0]
 

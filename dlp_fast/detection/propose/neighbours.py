@@ -28,6 +28,10 @@ ASKED = 1024  # images of which the nearest are looked at to see how much alike 
 FEWEST = 3  # images of a group, and of the controls, that anything is said of
 LEAST_EXCESS = 0.08  # that the controls' neighbours agree more than by chance; below, nothing is said
 ERRORS = 2.0  # standard errors of so few images as a group has, that it is at least
+OWN, OTHERS = (
+    1,
+    4,
+)  # of the nearest of an image that is unlike its label: that have it at most, another at least
 ROUNDS = 5  # in which images unlike their labels are looked for
 SEED = 32
 COLOURS, BRIGHTNESS = WAYS = (0, 1)  # of comparing
@@ -140,6 +144,18 @@ class Surroundings:
             left = left.of((self._labels_near(left, way) != self.labels[left.ids][:, None]).all(1))
         return left.ids
 
+    def unlike(self, ids: Tensor) -> Tensor:
+        """Those of `ids` of whose nearest pictures, in both ways, one at most has their label and nearly all have another
+        one.
+        """
+        left = _pictures(self.images, ids)
+        for way in WAYS:
+            near = self._labels_near(left, way)
+            other = (near[:, :, None] == near[:, None]).sum(1).max(1).values if near.numel() else near.sum(1)
+            own = (near == self.labels[left.ids][:, None]).sum(1)
+            left = left.of((own <= OWN) & (other >= OTHERS))
+        return left.ids
+
     def agreement(self) -> float:
         """How far the nearest pictures of an image share one label, whatever the image's: 1 where they all do, 0 where
         they do by chance. Wrong labels of some lower it little.
@@ -190,15 +206,16 @@ class Surroundings:
 
 
 def unlike_their_label(images: Images, labels: Tensor) -> Tensor:
-    """int64 ids, ascending, of the images whose label none of the pictures most like them has; those that are found are
-    not compared with any more, since images under the same wrong label are like one another. Args: labels: int64 [n].
+    """int64 ids, ascending, of the images that pictures most like them say have another label (`Surroundings.unlike`);
+    those that are found are not compared with any more, since images under the same wrong label are like one another.
+    Args: labels: int64 [n].
     """
     ids = torch.arange(len(labels))
     strange = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(ROUNDS):
         if strange.all():
             break
-        more = Surroundings(images, labels, ids[~strange]).disagree(ids[~strange])
+        more = Surroundings(images, labels, ids[~strange]).unlike(ids[~strange])
         if not len(more):
             break
         strange[more] = True
