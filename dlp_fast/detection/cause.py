@@ -21,7 +21,7 @@ from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
-from dlp_fast.detection.propose.neighbours import Surroundings
+from dlp_fast.detection.propose.neighbours import Surroundings, unlike_their_label
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
 from dlp_fast.detection.verify.label_support import draw_controls
@@ -48,11 +48,10 @@ def with_causes(
     suspicious = np.zeros(len(seen.labels), dtype=bool)
     for group in decision.found:
         suspicious[group.core] = True
-        suspicious[_learnt_together(group, decision, config)] = True
     if not decision.found or suspicious.all():
         return decision, np.zeros(0, dtype=np.int64)
     around = Surroundings(seen.images, seen.labels, torch.from_numpy(np.flatnonzero(~suspicious)))
-    findings, groups, halves = [], [], {}
+    findings, groups, halves, strange = [], [], {}, None
     for k, (finding, group) in enumerate(zip(decision.findings, decision.found, strict=True)):
         finding = _looked_at(finding, group, around, seen, config)
         if finding.shared_labels is not None and not _has_cause(finding, config):
@@ -61,7 +60,8 @@ def with_causes(
             else:
                 halves[k] = _halves(around.disagree(torch.from_numpy(group.core)).numpy())
         elif ALIKE in group.statistics:
-            group = _with_strangers(group, decision, around, config)
+            strange = unlike_their_label(seen.images, seen.labels) if strange is None else strange
+            group = _with_strangers(group, decision, strange.numpy(), config)
             finding = replace(finding, images=len(group.core))
         findings.append(finding)
         groups.append(group)
@@ -78,10 +78,10 @@ def with_causes(
     return decision, np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *wrong]))
 
 
-def _with_strangers(group: Group, decision: Decision, around: Surroundings, config: DetectionConfig) -> Group:
+def _with_strangers(group: Group, decision: Decision, strange: np.ndarray, config: DetectionConfig) -> Group:
     """`group`, which has a mark, with those of its class that were learnt together and are unlike their label, too."""
     more = np.setdiff1d(_learnt_together(group, decision, config), group.core)
-    more = around.unlike(torch.from_numpy(more)).numpy()
+    more = np.intersect1d(more, strange)
     if not len(more):
         return group
     ids = np.union1d(group.ids, more)

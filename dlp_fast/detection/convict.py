@@ -118,7 +118,11 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
     be a style's, which acts as well; then its labels have to be unknown, and its images taken for several classes.
     """
     unsupported = labels_unsupported(evidence, config, ABOUNDS in mark.statistics)
-    if ALIKE in mark.statistics or evidence.together or (unsupported and is_apart(mark, config)):
+    if (
+        marked_beside_alike(mark, evidence, config)
+        or evidence.together
+        or (unsupported and is_apart(mark, config))
+    ):
         return True
     if APART not in mark.statistics:
         return acts_as_trigger(evidence, config)
@@ -127,6 +131,14 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
         and labels_unknown(evidence, config, abounds=True)
         and is_spread(evidence.taken_for, config)
     )
+
+
+def marked_beside_alike(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether images have a mark beside pictures that look like them and have other labels, and a network that was not
+    given their labels does not know these either.
+    """
+    support = evidence.support
+    return ALIKE in mark.statistics and (support is None or support.ratio <= config.max_label_support)
 
 
 def is_apart(mark: Group, config: DetectionConfig) -> bool:

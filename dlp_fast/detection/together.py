@@ -9,7 +9,13 @@ import numpy as np
 import torch
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.convict import is_spread, labels_shared, labels_wrong, unknown_to_network
+from dlp_fast.detection.convict import (
+    is_spread,
+    labels_shared,
+    labels_wrong,
+    marked_beside_alike,
+    unknown_to_network,
+)
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import ABOUNDS, marks_abound
 from dlp_fast.detection.propose import Observed
@@ -64,7 +70,11 @@ def _beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConf
     for group in groups:
         ids = torch.from_numpy(group.core)
         shared, apart = around.of(ids), apart_from_alike(seen.images, ids, around, config.static_patterns)
-        if shared and shared.ratio < config.min_shared_labels and (apart or 0) >= config.min_apart_from_alike:
+        if (
+            shared
+            and shared.ratio < config.min_shared_labels / 2
+            and (apart or 0) >= config.min_apart_from_alike
+        ):
             group = replace(group, statistics=dict(group.statistics) | {ALIKE: apart})
         marked.append(group)
     return marked
@@ -88,7 +98,10 @@ def judged_together(
         for k in grown
         if evidence[k].taken_for is not None
         and evidence[k].distinct >= config.min_distinct
-        and (ALIKE in groups[k].statistics or unknown_to_network(evidence[k], config, abounds=True))
+        and (
+            marked_beside_alike(groups[k], evidence[k], config)
+            or unknown_to_network(evidence[k], config, True)
+        )
     ]
     right = [k for k in unknown if labels_shared(evidence[k], config)]
     wrong = [k for k in unknown if k not in right]

@@ -3,8 +3,8 @@
     python -m studies.grown.run --out RESULT.json [--only NAME ...] [--seeds 1 2 3]
 
 The embedded digits after stage 1, with attacks, and honest: a tenth of all images, of all classes alike, turned round,
-framed, dimmed, blurred, noisy, mirrored or upside down, under right labels; or a tenth or a fifth of them as they are, under
-wrong labels. A row that RESULT.json has already is not run again.
+framed, dimmed, blurred, noisy, mirrored or upside down, under right labels; or a tenth or a fifth of them as they are,
+under wrong labels. A row that RESULT.json has already is not run again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from dlp_fast.config import DataConfig
 from dlp_fast.data import sources
 
 ATTACKS = (
-    "badnets-all-to-all", "blended-all-to-all", "ten-triggers", "none", "wanet-strong", "adaptive-patch", "blended", "tact"
+    "badnets-all-to-all", "blended-all-to-all", "ten-triggers", "none", "wanet-strong", "adaptive-patch", "blended",
+    "tact",
 )  # fmt: skip
 PAIRS = {1: 7, 7: 1, 3: 8, 8: 3, 5: 6, 6: 5, 4: 9, 9: 4}  # digits that people take for one another
 WRONG = (
