@@ -28,10 +28,7 @@ ASKED = 1024  # images of which the nearest are looked at to see how much alike 
 FEWEST = 3  # images of a group, and of the controls, that anything is said of
 LEAST_EXCESS = 0.08  # that the controls' neighbours agree more than by chance; below, nothing is said
 ERRORS = 2.0  # standard errors of so few images as a group has, that it is at least
-OWN, OTHERS = (
-    1,
-    4,
-)  # of the nearest of an image that is unlike its label: that have it at most, another at least
+OWN, OTHERS = 1, 4  # of the nearest of an image unlike its label: have it at most, have another at least
 ROUNDS = 5  # in which images unlike their labels are looked for
 SEED = 32
 COLOURS, BRIGHTNESS = WAYS = (0, 1)  # of comparing
