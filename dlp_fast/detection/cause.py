@@ -27,6 +27,7 @@ from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
 from dlp_fast.detection.verify.label_support import draw_controls
 
 FEWEST = 4  # images of each half
+EXPLAINED = 0.5  # of a group that are probably mislabeled, above which that explains it
 WINDOWS = "static_patterns.windows"  # the proposal whose images have one window in common, at whatever place
 
 
@@ -76,6 +77,19 @@ def with_causes(
         groups=tuple(groups[k] for k in left),
     )
     return decision, np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *wrong]))
+
+
+def explained(decision: Decision, mislabeled: np.ndarray) -> Decision:
+    """`decision` without scores, below what counts as found, of groups that are mostly wrong labels, bool [n]: nothing
+    is left to doubt in them.
+    """
+    scored = [
+        replace(entry, score=0.0)
+        if entry.score < 1 and len(entry.group.core) and mislabeled[entry.group.core].mean() > EXPLAINED
+        else entry
+        for entry in decision.scored
+    ]
+    return replace(decision, scored=tuple(scored), groups=tuple(decision.found))
 
 
 def _with_strangers(group: Group, decision: Decision, strange: np.ndarray, config: DetectionConfig) -> Group:

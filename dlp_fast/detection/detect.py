@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
-from dlp_fast.detection.cause import with_causes
+from dlp_fast.detection.cause import explained, with_causes
 from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, decide
 from dlp_fast.detection.groups import Group
@@ -92,5 +92,6 @@ def detect(
     decision, without_cause = with_causes(decision, seen, networks.train, config)
     wrong = torch.from_numpy(probably_mislabeled(seen, config) | unlike_their_label(seen, config))
     wrong[without_cause] = True
+    decision = explained(decision, wrong.numpy())
     suspicion = replace(by_groups(decision.found, seen.entropy, seen.loss, config), mislabeled=wrong)
     return Detection(suspicion, decision)

@@ -10,7 +10,7 @@ import torch
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.cause import with_causes
+from dlp_fast.detection.cause import explained, with_causes
 from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
@@ -160,3 +160,16 @@ def test_nothing_found_asks_nobody():
     seen = Observed(ResidentImages(pictures()), TRUE, CLASSES, curves, curves)
     empty = Decision((), ())
     assert with_causes(empty, seen, Told(TRUE, TRUE, 0.0).train, CONFIG)[0] is empty
+
+
+def test_doubts_that_wrong_labels_explain_are_none():
+    ids = np.arange(60)
+    group = Group("learning_curves", 0, ids, (ids < 20).astype(float), NUMBERS)
+    near, found = Scored(group, 0.95), Scored(replace(group, label=1, ids=ids + 60), 1.2)
+    decision = Decision((near, found), (finding_of(found, "supervised"),))
+    wrong = np.zeros(120, dtype=bool)
+    wrong[:11] = wrong[60:71] = True
+    told = explained(decision, wrong)
+    assert [entry.score for entry in told.scored] == [0.0, 1.2] and told.found == [found.group]
+    wrong[10] = False  # half of them
+    assert explained(decision, wrong).max_subthreshold_score == 0.95

@@ -142,9 +142,7 @@ class Surroundings:
         return left.ids
 
     def unlike(self, ids: Tensor) -> Tensor:
-        """Those of `ids` of whose nearest pictures, in both ways, one at most has their label and nearly all have another
-        one.
-        """
+        """Those of `ids` of whose nearest pictures, both ways, OWN at most have their label and OTHERS another one."""
         left = _pictures(self.images, ids)
         for way in WAYS:
             near = self._labels_near(left, way)
