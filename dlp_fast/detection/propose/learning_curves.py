@@ -46,8 +46,8 @@ def learning_curves(
     Args: entropy (bits), loss (nats): [epochs, n], of any floating type; labels: int64 [n]; threads: classes looked at
     at a time, which changes no group; kept: those of the groups of a class that are wanted, chosen as soon as there are
     any, since each has a number an image. With `rare`, and from `rare_epochs` epochs on, fits that begin in the tails
-    of a class are proposed as well, since a small component is not where a fit to the whole class ends up. Each Group has
-    all images of the class as `ids`, and as `membership` the posterior of the deeper-learnt component. Needs two
+    of a class are proposed as well, since a small component is not where a fit to the whole class ends up. Each Group
+    has all images of the class as `ids`, and as `membership` the posterior of the deeper-learnt component. Needs two
     epochs or more, else there are none.
     """
     if len(entropy) < 2:
