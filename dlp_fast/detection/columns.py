@@ -13,9 +13,10 @@ PIECE = 1 << 22  # images looked at together
 SAMPLE = 1 << 16  # values from which borders are chosen
 
 
-def pieces(n: int) -> Iterator[slice]:
-    """The ids of n images, PIECE after PIECE."""
-    return (slice(first, min(first + PIECE, n)) for first in range(0, n, PIECE))
+def pieces(n: int, share: int = 1) -> Iterator[slice]:
+    """The ids of n images, PIECE after PIECE, or a `share`th of it."""
+    size = PIECE // share
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
 
 def mean_over_epochs(values: np.ndarray) -> np.ndarray:

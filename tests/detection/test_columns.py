@@ -16,6 +16,7 @@ from dlp_fast.detection.groups import Group
 from dlp_fast.detection.mislabeled import probably_mislabeled
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.suspicion import by_groups
+from dlp_fast.detection.verify.label_support import usual_probability
 from dlp_fast.errors import NumericError
 from dlp_fast.selection import partition
 from dlp_fast.selection.partition import ranked, select
@@ -85,6 +86,23 @@ class TestAsAtOnce:
         listed = probably_mislabeled(seen, config)
         np.testing.assert_array_equal(listed, own - usual[labels] >= least)
         assert listed.any()
+
+    def test_images_learnt_alike(self, monkeypatch):
+        """Their probability is, of many images, by axes fitted to fewer of them."""
+        rng = np.random.default_rng(0)
+        curves = rng.normal(size=(4000, 6)) * [4, 3, 2, 0.1, 0.1, 0.1]
+        probability, controls = 1 / (1 + np.exp(-curves[:, 0])), rng.random(4000) < 0.1
+        asked = []
+
+        def some(of):
+            asked.append(len(curves[of]))
+            return curves[of]
+
+        in_parts = usual_probability(some, probability, controls)
+        assert max(asked) <= 512
+        monkeypatch.setattr(columns, "PIECE", 4000)
+        np.testing.assert_allclose(in_parts, usual_probability(some, probability, controls), atol=0.05)
+        assert np.abs(in_parts - probability).mean() < 0.05
 
 
 class TestSelection:
