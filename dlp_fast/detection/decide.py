@@ -80,14 +80,14 @@ def decide(
     """
     if stage == "supervised":
         groups = [_the_smaller_side(group, config) for group in groups]
-    clearest = [_clearest(of_class, config) for of_class in _by_class(groups)]
-    scores = _beside_each_other(np.array([separation_score(group, config) for group in clearest]), config)
+    one_each = [_clearest(of_class, config) for of_class in _by_class(groups)]
+    scores = _beside_each_other(np.array([separation_score(group, config) for group in one_each]), config)
     if stage == "finetuning":
         scores = [
             _late_score(group, score, config, found_before)
-            for group, score in zip(clearest, scores, strict=True)
+            for group, score in zip(one_each, scores, strict=True)
         ]
-    scored = tuple(Scored(group, score) for group, score in zip(clearest, scores, strict=True))
+    scored = tuple(Scored(group, score) for group, score in zip(one_each, scores, strict=True))
     return Decision(scored, tuple(finding_of(entry, stage) for entry in scored if entry.score >= 1))
 
 
@@ -170,6 +170,13 @@ def _by_class(groups: Sequence[Group]) -> list[list[Group]]:
     for group in groups:
         by_label.setdefault(group.label, []).append(group)
     return list(by_label.values())
+
+
+def clearest(groups: Sequence[Group], config: DetectionConfig) -> list[Group]:
+    """Of one class's groups of stage 1, the one that `decide` goes by; none of none."""
+    sides = [_the_smaller_side(group, config) for group in groups]
+    chosen = _clearest(sides, config) if sides else None
+    return [group for group, side in zip(groups, sides, strict=True) if side is chosen]
 
 
 def _clearest(groups: list[Group], config: DetectionConfig) -> Group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,11 +13,11 @@ from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
 from dlp_fast.detection.cause import explained, with_causes
 from dlp_fast.detection.convict import ask_held_out, with_evidence
-from dlp_fast.detection.decide import Decision, decide
+from dlp_fast.detection.decide import Decision, clearest, decide
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import marks_among
 from dlp_fast.detection.mislabeled import probably_mislabeled, unlike_their_label
-from dlp_fast.detection.propose import PROPOSALS, Observed
+from dlp_fast.detection.propose import PROPOSALS, Observed, by_curves
 from dlp_fast.detection.settle import settled
 from dlp_fast.detection.suspicion import Suspicion, by_groups
 from dlp_fast.detection.together import grown_among, judged_together
@@ -56,7 +57,7 @@ def look_at_curves(seen: Observed, config: DetectionConfig) -> Decision:
     """
     if config.method != "learning_curves" or "learning_curves" not in config.proposals:
         return Decision((), ())
-    return decide(PROPOSALS["learning_curves"](seen, config), config)
+    return decide(by_curves(seen, config, partial(clearest, config=config)), config)
 
 
 def detect(

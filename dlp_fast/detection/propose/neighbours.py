@@ -141,6 +141,14 @@ class Surroundings:
             left = left.of((self._labels_near(left, way) != self.labels[left.ids][:, None]).all(1))
         return left.ids
 
+    def in_doubt(self, ids: Tensor) -> Tensor:
+        """Those of `ids` of whose nearest pictures, by their colours, not all have their label."""
+        found = [ids[:0]]
+        for part in ids.split(COMPARED):  # of a large set, few pictures are kept at once
+            near = self._labels_near(_pictures(self.images, part), COLOURS)
+            found.append(part[(near != self.labels[part][:, None]).any(1)])
+        return torch.cat(found)
+
     def unlike(self, ids: Tensor) -> Tensor:
         """Those of `ids` of whose nearest pictures, both ways, OWN at most have their label and OTHERS another one."""
         left = _pictures(self.images, ids)
@@ -207,10 +215,12 @@ def unlike_their_label(images: Images, labels: Tensor) -> Tensor:
     """
     ids = torch.arange(len(labels))
     strange = torch.zeros(len(ids), dtype=torch.bool)
+    asked = Surroundings(images, labels, ids).in_doubt(ids) if len(ids) else ids
     for _ in range(ROUNDS):
-        if strange.all():
+        asked = asked[~strange[asked]]
+        if not len(asked) or strange.all():
             break
-        more = Surroundings(images, labels, ids[~strange]).unlike(ids[~strange])
+        more = Surroundings(images, labels, ids[~strange]).unlike(asked)
         if not len(more):
             break
         strange[more] = True
