@@ -34,6 +34,15 @@ def test_the_slowest_kernels_are_named(idle_share):
     assert len(idle_share.slowest(kernels, 9)) == 3
 
 
+def test_batch_norm_and_relu_are_one_operation_in_its_row_alone(idle_share, monkeypatch):
+    from dlp_fast.models import batch_norm
+
+    monkeypatch.setattr(idle_share, "measure", lambda steps, graphs: (graphs, "cuda" in batch_norm.FUSED_ON))
+    found = {name: idle_share.row(1, *how) for name, how in idle_share.ROWS.items()}
+    assert found == {"off": ("off", False), "auto": ("auto", False), "auto, fused": ("auto", True)}
+    assert list(batch_norm.FUSED_ON) == ["cpu"]
+
+
 @pytest.fixture
 def kernels(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
@@ -105,6 +114,8 @@ def test_every_case_for_a_gpu_runs_on_a_cpu(kernels, rehearsal):
         "high_pass",
         "window",
         "256 JPEG",
+        "batch_norm_relu, forward",
+        "batch_norm_relu, eval",
     ):
         assert any(name.startswith(parts) for name in rows), parts
 
