@@ -12,6 +12,7 @@ from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.cause import explained, with_causes
 from dlp_fast.detection.decide import Decision, Scored, finding_of
+from dlp_fast.detection.findings import HeldOutAgreement
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE
@@ -81,6 +82,9 @@ def test_half_that_teaches_the_other_is_poison():
     (finding,) = decision.findings
     assert finding.taught == pytest.approx(0.5 / 0.9, abs=1e-3) and finding.shared_labels < 0.1
     assert not len(wrong) and not finding.likely_benign
+    (said,) = verdict((finding,), 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG).reasons
+    assert "The pictures that look most like them have other labels (this one 0% as often" in said
+    assert "given half of them knows the labels of the others 56% as well" in said
 
 
 def test_a_mark_of_their_own_settles_it():
@@ -116,6 +120,11 @@ def test_right_labels_without_a_cause_are_likely_benign():
         said.kind == "cannot tell"
         and "the pictures that look most like them have the same label" in said.reasons[0]
     )
+    heard = replace(
+        finding, held_out=HeldOutAgreement(0.5, 0.9)
+    )  # in stage 3, by a network that knows them less
+    (reason,) = verdict((heard,), 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG).reasons
+    assert "have the same label" in reason and "50%" not in reason
     clear = decided(TRUE, ids, score=CONFIG.clear_score)[0]
     assert not clear.findings[0].likely_benign
 
