@@ -99,8 +99,8 @@ def _marks_told(marks: list[dict[str, Any]]) -> list[str]:
     if len(marks) <= MANY:
         return [
             f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
-            f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
-            f"suspected; {ending}"
+            f"{mark['purity']:.2f}). It does not act as a trigger, and nothing clear speaks against their labels, so "
+            f"they are not suspected; {ending}"
             for mark in marks
         ]
     classes = list(dict.fromkeys(mark["class"] for mark in marks))
@@ -108,8 +108,8 @@ def _marks_told(marks: list[dict[str, Any]]) -> list[str]:
     sizes = [mark["images"] for mark in marks]
     return [
         f"{len(marks)} groups of {min(sizes)} to {max(sizes)} images of {len(classes)} classes ({named}) share a mark "
-        "at one place or a pattern each. Their labels look right and the marks do not act as triggers, so they are not "
-        f"suspected; {ending}"
+        "at one place or a pattern each. The marks do not act as triggers, and nothing clear speaks against their "
+        f"labels, so they are not suspected; {ending}"
     ]
 
 
