@@ -202,8 +202,11 @@ def labels_shared(evidence: Evidence, config: DetectionConfig) -> bool:
 
 
 def labels_wrong(evidence: Evidence, config: DetectionConfig) -> bool:
-    """Whether the pictures that look most like a group's have other labels."""
-    return evidence.neighbours is not None and not labels_shared(evidence, config)
+    """Whether the pictures that look most like a group's have other labels; where nothing is of its kind, nothing is
+    said.
+    """
+    near = evidence.neighbours
+    return near is not None and near.familiar >= 0 and not labels_shared(evidence, config)
 
 
 def labels_outlast_mark(evidence: Evidence, config: DetectionConfig) -> bool:

@@ -70,11 +70,8 @@ def _beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConf
     for group in groups:
         ids = torch.from_numpy(group.core)
         shared, apart = around.of(ids), apart_from_alike(seen.images, ids, around, config.static_patterns)
-        if (
-            shared
-            and shared.ratio < config.min_shared_labels / 2
-            and (apart or 0) >= config.min_apart_from_alike
-        ):
+        wrong = shared and shared.familiar >= 0 and shared.ratio < config.min_shared_labels / 2
+        if wrong and (apart or 0) >= config.min_apart_from_alike:
             group = replace(group, statistics=dict(group.statistics) | {ALIKE: apart})
         marked.append(group)
     return marked
