@@ -219,9 +219,14 @@ def labels_outlast_mark(evidence: Evidence, config: DetectionConfig) -> bool:
 
 def labels_known(evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether a network that was not given the labels of a group knows them nearly as well as those of the class's
-    other images: typical pictures, or such as were taken alike.
+    other images: typical pictures, or such as were taken alike; or, where what they have in common does not act as a
+    trigger, as those of controls that were learnt alike: it is hard pictures that chance put together.
     """
-    return evidence.support is not None and evidence.support.ratio >= config.min_outlasting
+    support = evidence.support
+    if support is None:
+        return False
+    alike = support.probability >= config.min_outlasting * support.usual
+    return support.ratio >= config.min_outlasting or (alike and not acts_as_trigger(evidence, config))
 
 
 def are_copies(evidence: Evidence, config: DetectionConfig) -> bool:

@@ -121,11 +121,13 @@ def changed_told(marks: Sequence[tuple[int, str]]) -> str:
 
 def typical_told(images: int, name: str, support: float, success: float | None) -> str:
     """What a group of typical pictures says. Args: support: of their labels; success: of what they have in common."""
+    known = "as typical pictures are, or such as were taken in one way"
+    alike = "but as well as those of other images that were learnt as these were"
     return (
         f"{images} images of class {name} were learnt alike, and a network that was not given their labels knows them "
-        f"{support:.0%} as well as those of the class's other images: typical pictures, or taken in one way, as "
-        f"before one background. Put on images of other classes, what they have in common sends {success or 0:.0%} of "
-        "them to this class. They are not suspected; look at them."
+        f"{support:.0%} as well as those of the class's other images, {known if support >= UNKNOWN else alike}. Put on "
+        f"images of other classes, what they have in common sends {success or 0:.0%} of them to this class. They are "
+        "not suspected; look at them."
     )
 
 

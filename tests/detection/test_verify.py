@@ -585,7 +585,10 @@ class TestTypicalPictures:
     """
 
     config = DetectionConfig()
-    known, unknown = evidence(success=0.58, placebo=0.03, ratio=1.2), evidence(0.58, 0.03, ratio=0.15)
+    known, unknown = (
+        evidence(success=0.58, placebo=0.03, ratio=1.2),
+        evidence(0.58, 0.03, ratio=0.15, gap=0.6),
+    )
 
     def decision(self, score: float = 1.1) -> Decision:
         scored = Scored(curves_of(None), score)
@@ -601,6 +604,12 @@ class TestTypicalPictures:
     )
     def test_else_they_are_suspected(self, score, told):
         assert with_evidence(self.decision(score), [], [told], self.config).findings
+
+    @pytest.mark.parametrize(("success", "suspected"), [(0.03, False), (0.58, True)])
+    def test_hard_pictures_are_known_as_others_that_were_learnt_alike(self, success, suspected):
+        """15 of 100 clean tenches: probability 0.19, of controls learnt alike 0.20, of the class's controls 0.60."""
+        hard = Evidence(success, 0.0, 15, LabelSupport(0.19, 0.20, 0.60, 1e-3, 15))
+        assert len(with_evidence(self.decision(), [], [hard], self.config).findings) == suspected
 
     def test_a_mark_that_they_share_is_more_than_a_look(self):
         mark = group(label=1)
