@@ -71,6 +71,8 @@ class Run:
 
     def work(self, until: float) -> None:
         """Let it work until it trains (`until` 0) or for `until` seconds; then halt it."""
+        if self.process.poll() is not None:
+            return  # it has ended, and the other one has not
         began = time.time()
         os.killpg(self.process.pid, signal.SIGCONT)
         while self.process.poll() is None:
