@@ -21,7 +21,7 @@
 namespace dlp::batch_norm::cuda {
 namespace {
 
-constexpr int kThreads = 256;       // of the first kernel
+constexpr int kThreads = 512;       // of the first kernel
 constexpr int kWideThreads = 1024;  // of the second
 constexpr int kMostBlocks = 32;     // blocks of the definition that are worked at a time
 constexpr unsigned kAll = 0xffffffffu;
