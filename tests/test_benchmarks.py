@@ -311,3 +311,25 @@ arch = sm_80
         "120": {"kernels": 1, "most_registers": 57, "most_stack": 0},
     }
     assert found["ptx"] == ["120"]
+
+
+def test_processor_seconds_are_told_by_stage(monkeypatch):
+    """Halted time costs nothing, and what is done before a stage's first event is not that stage's."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.system import two_commits
+
+    events = [
+        *({"kind": "epoch", "stage": "supervised", "time": when} for when in (107.0, 109.0, 211.0)),
+        {"kind": "finding", "time": 216.0},
+        *({"kind": "steps", "stage": "finetuning", "time": when} for when in (220.0, 223.0)),
+        {"kind": "done", "time": 224.0},
+    ]
+    samples = [(100.0, 0.0), (110.0, 10.0), (210.0, 10.0), (226.0, 26.0)]  # halted for 100 seconds
+    assert two_commits.by_stage(events, samples) == {
+        "supervised": 6.0,
+        "start, reading": 5.0,
+        "detection": 5.0,
+        "finetuning": 6.0,
+        "before stage 3": 1.0,
+        "predictions, report": 3.0,
+    }

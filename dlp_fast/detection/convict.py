@@ -12,7 +12,16 @@ from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import ABOUNDS, clearness
+from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART
+from dlp_fast.detection.told import (
+    Shown,
+    mark_found,
+    rounded,
+    show_changed,
+    show_copies,
+    with_numbers,
+)
 from dlp_fast.detection.verify import Evidence
 
 FEW_CLASSES = 4  # of so few, two are half of them
@@ -22,12 +31,13 @@ def ask_held_out(
     decision: Decision, marks: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig
 ) -> bool:
     """Whether a network that is given none of the labels in question has something to settle: a group of learning
-    curves that does not count as found, or a mark whose trigger does not act, unless its images are found already by
-    what acts.
+    curves that does not count as found, or only just, or a mark whose trigger does not act, unless its images are found
+    already by what acts.
 
     Args: evidence: of the found groups, of those in question, of `marks`.
     """
-    if decision.in_question(config):
+    of_found = zip(decision.findings, decision.found, strict=True)
+    if decision.in_question(config) or any(_may_be_typical(*one, marks, config) for one in of_found):
         return True
     found = [
         group.core
@@ -38,6 +48,7 @@ def ask_held_out(
     return any(
         (APART in group.statistics or not acts_as_trigger(told, config))
         and not np.isin(group.core, settled).all()
+        and (is_apart(group, config) or any(group.has_most_of(other) for other in decision.found))
         for group, told in zip(marks, evidence[len(evidence) - len(marks) :], strict=True)
     )
 
@@ -58,36 +69,37 @@ def with_evidence(
     of_asked = evidence[len(decision.found) : len(decision.found) + len(asked)]
     of_marks = evidence[len(decision.found) + len(asked) :]
     convicted: list[tuple[Group, Evidence]] = []
-    shown: list[tuple[Finding, Group | None]] = []
+    shown: Shown = []
     harmless: list[Group] = []
     for group, told in zip(marks, of_marks, strict=True):
         if told.distinct < config.min_distinct:
             continue  # copies of one picture
         if are_copies(told, config):
-            _show_copies(shown, _mark(group, told, config), told)
+            show_copies(shown, mark_found(group, told, config), told)
             continue
         if told.changed:
-            _show_changed(shown, _mark(group, told, config))
+            show_changed(shown, mark_found(group, told, config))
         elif is_convicted(group, told, config):
             convicted.append((group, told))
         elif group.label is not None:
-            if not any(other is not None and other.has_most_of(group) for _, other in shown):
-                shown.append((_mark(group, told, config), group))
             harmless += [group] if labels_outlast_mark(told, config) else []
+            _show_mark(shown, group, told, decision, config)
     convicted = _without_the_rest(convicted, decision, config)
     kept = []
     for finding, group, told in zip(decision.findings, decision.found, of_found, strict=True):
         if told.changed or any(_contradicts(mark, group) for mark, _ in convicted):
             continue
         if are_copies(told, config):
-            _show_copies(shown, finding, told)
+            show_copies(shown, finding, told)
+        elif labels_known(told, config) and _may_be_typical(finding, group, marks, config):
+            shown.append((replace(with_numbers(finding, told), likely_benign=True), None))
         elif acts_as_trigger(told, config) or not any(mark.has_most_of(group) for mark in harmless):
-            kept.append((_with_numbers(finding, told), group))
+            kept.append((with_numbers(finding, told), group))
     for group, told in zip(asked, of_asked, strict=True):
         if not told.changed and taught_by_itself(told, len(asked), config):
             finding = _by_gap(group, told, config)
             if are_copies(told, config):
-                _show_copies(shown, finding, told)
+                show_copies(shown, finding, told)
             else:
                 group = _by_both(group, told)
                 kept.append((replace(finding, images=len(group.core)), group))
@@ -101,10 +113,16 @@ def with_evidence(
 
 
 def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
-    """Whether a mark is suspected by itself, or with others. What a grown one has in common may be a style's, which
-    acts as well; then its labels have to be unknown, and its images taken for several classes.
+    """Whether a mark is suspected by itself, or with others: always where its images have it beside pictures that look
+    like them and have other labels; by unknown labels only where it is apart. What another grown one has in common may
+    be a style's, which acts as well; then its labels have to be unknown, and its images taken for several classes.
     """
-    if evidence.together or labels_unsupported(evidence, config, ABOUNDS in mark.statistics):
+    unsupported = labels_unsupported(evidence, config, ABOUNDS in mark.statistics)
+    if (
+        marked_beside_alike(mark, evidence, config)
+        or evidence.together
+        or (unsupported and is_apart(mark, config))
+    ):
         return True
     if APART not in mark.statistics:
         return acts_as_trigger(evidence, config)
@@ -113,6 +131,22 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
         and labels_unknown(evidence, config, abounds=True)
         and is_spread(evidence.taken_for, config)
     )
+
+
+def marked_beside_alike(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether images have a mark beside pictures that look like them and have other labels, and a network that was not
+    given their labels does not know these either.
+    """
+    support = evidence.support
+    return ALIKE in mark.statistics and (support is None or support.ratio <= config.max_label_support)
+
+
+def is_apart(mark: Group, config: DetectionConfig) -> bool:
+    """Whether images with a mark lie farther from the others of their class than pictures of a class vary: some have
+    a sky and some have none, in halves that run into one another, and a network that was shown none of the one knows
+    them badly. A window is there or it is not, and a grown mark is apart.
+    """
+    return mark.statistics.get("separation", config.min_mark_apart) >= config.min_mark_apart
 
 
 def is_spread(taken_for: np.ndarray | None, config: DetectionConfig) -> bool:
@@ -149,6 +183,11 @@ def labels_unsupported(evidence: Evidence, config: DetectionConfig, abounds: boo
 
 def labels_unknown(evidence: Evidence, config: DetectionConfig, abounds: bool) -> bool:
     """`labels_unsupported`, however few the images are."""
+    return not labels_shared(evidence, config) and unknown_to_network(evidence, config, abounds)
+
+
+def unknown_to_network(evidence: Evidence, config: DetectionConfig, abounds: bool) -> bool:
+    """`labels_unknown`, by the network alone, which does not understand pictures that somebody changed."""
     support, unmarked = evidence.support, evidence.without_mark
     return support is not None and (
         support.ratio <= config.max_label_support / (2 if abounds else 1)
@@ -157,12 +196,29 @@ def labels_unknown(evidence: Evidence, config: DetectionConfig, abounds: bool) -
     )
 
 
+def labels_shared(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether the pictures that look most like a group's have their labels: then these are right."""
+    return evidence.neighbours is not None and evidence.neighbours.ratio >= config.min_shared_labels
+
+
+def labels_wrong(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether the pictures that look most like a group's have other labels."""
+    return evidence.neighbours is not None and not labels_shared(evidence, config)
+
+
 def labels_outlast_mark(evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether a network that was not given the labels of marked images gives them, once the mark is off, as it does
     those of the class's other images.
     """
     unmarked = evidence.without_mark
     return unmarked is not None and unmarked.ratio >= config.min_outlasting
+
+
+def labels_known(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether a network that was not given the labels of a group knows them nearly as well as those of the class's
+    other images: typical pictures, or such as were taken alike.
+    """
+    return evidence.support is not None and evidence.support.ratio >= config.min_outlasting
 
 
 def are_copies(evidence: Evidence, config: DetectionConfig) -> bool:
@@ -181,6 +237,7 @@ def taught_by_itself(evidence: Evidence, tests: int, config: DetectionConfig) ->
         support is not None
         and support.gap >= config.min_gap
         and support.ratio <= config.max_gap_support
+        and not labels_shared(evidence, config)
         and evidence.gap_p <= config.false_alarm_rate / max(tests, 1)
     )
 
@@ -202,6 +259,16 @@ def _without_the_rest(
             chosen.append((mark, told))
             taken[mark.label] = both
     return chosen
+
+
+def _may_be_typical(finding: Finding, group: Group, marks: Sequence[Group], config: DetectionConfig) -> bool:
+    """Whether a found group of learning curves may be typical pictures of its class: it is found only just, and no mark
+    has most of it. That what its images have in common acts says little then: a trigger that can be reconstructed is
+    a mark, and what typical pictures have in common is the look of their class.
+    """
+    return finding.score < config.clear_score and not any(
+        np.isin(group.core, mark.core).mean() > 0.5 for mark in marks
+    )
 
 
 def _by_both(group: Group, evidence: Evidence) -> Group:
@@ -226,7 +293,7 @@ def _add_mark(
         inside = [np.isin(part.core, group.core).mean() for _, group in kept]
         first = next((k for k, share in enumerate(inside) if share > 0.5), None)
         if first is None:
-            kept.append((_mark(part, evidence, config), part))
+            kept.append((mark_found(part, evidence, config), part))
             continue
         finding, group = kept[first]
         exact = evidence.together and part.has_most_of(group)
@@ -256,51 +323,24 @@ def _of_each_class(mark: Group) -> list[Group]:
     return parts
 
 
-def _show_copies(shown: list[tuple[Finding, Group | None]], finding: Finding, evidence: Evidence) -> None:
-    """Add a group that is copies to what is shown, once a class: several proposals find the same."""
-    if not any(mark.label == finding.label and mark.copies is not None for mark, _ in shown):
-        shown.append((replace(_with_numbers(finding, evidence), copies=_rounded(evidence.copies)), None))
-
-
-def _show_changed(shown: list[tuple[Finding, Group | None]], finding: Finding) -> None:
-    """Add a mark that images of many classes have by some change, once a class."""
-    if not any(mark.label == finding.label and mark.changed for mark, _ in shown):
-        shown.append((replace(finding, changed=True), None))
-
-
-def _with_numbers(finding: Finding, evidence: Evidence) -> Finding:
-    support = evidence.support
-    return replace(
-        finding,
-        attack_success=_rounded(evidence.attack_success),
-        placebo_success=_rounded(evidence.placebo_success),
-        label_support=_rounded(support.ratio) if support else None,
-        unmarked_support=_rounded(evidence.without_mark.ratio) if evidence.without_mark else None,
+def _show_mark(
+    shown: Shown,
+    group: Group,
+    evidence: Evidence,
+    decision: Decision,
+    config: DetectionConfig,
+) -> None:
+    """Add a mark that is not convicted to what is shown, once, where it is apart or explains a group of curves."""
+    known = any(other is not None and other.has_most_of(group) for _, other in shown)
+    explains = labels_outlast_mark(evidence, config) and any(
+        group.has_most_of(other) for other in decision.found
     )
+    if not known and (explains or is_apart(group, config)):
+        shown.append((mark_found(group, evidence, config), group))
 
 
 def _by_gap(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
     """Of a group whose curves alone do not tell, and whose labels nothing but itself teaches."""
     finding = finding_of(Scored(group, evidence.support.gap / config.min_gap), "supervised")
-    finding = replace(finding, label_gap=_rounded(evidence.support.gap), gap_p=evidence.gap_p)
-    return _with_numbers(finding, evidence)
-
-
-def _mark(group: Group, evidence: Evidence, config: DetectionConfig) -> Finding:
-    statistics = group.statistics
-    score = clearness(group, config)
-    finding = Finding(
-        "supervised",
-        group.label,
-        len(group.core),
-        round(statistics.get("separation", 0.0), 3),
-        0.0,
-        round(score, 4),
-        proposal=group.proposal,
-        purity=_rounded(statistics["purity"]),
-    )
-    return _with_numbers(finding, evidence)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    finding = replace(finding, label_gap=rounded(evidence.support.gap), gap_p=evidence.gap_p)
+    return with_numbers(finding, evidence)

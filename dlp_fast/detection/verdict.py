@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.decide import nearly_found
+from dlp_fast.detection.decide import nearly_found, shown_acts
 from dlp_fast.detection.findings import Finding
 from dlp_fast.runs.names import printable
 
@@ -38,18 +38,24 @@ def verdict(
     epochs: int,
     config: DetectionConfig,
     flat: Sequence[int] = (),
-    changed: Sequence[Finding] = (),
+    shown: Sequence[Finding] = (),
 ) -> Verdict:
     """The Verdict of a run.
 
     Args: max_subthreshold_score: of the classes that are not found, the highest score; class_sizes: images of each
-    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike; changed:
-    marks that are shown as changed images.
+    class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike; shown: what is
+    shown and not suspected, of which changed images, and typical ones that act as a trigger, leave doubt.
     """
     classes = tuple(map(printable, classes))  # names are an attacker's text
     if not findings:
         reasons = _doubts(max_subthreshold_score, class_sizes, classes, epochs, config, flat)
-        reasons += [changed_told([(m.images, classes[m.label]) for m in changed])] if changed else []
+        changed = [(mark.images, classes[mark.label]) for mark in shown if mark.changed]
+        reasons += [changed_told(changed)] if changed else []
+        reasons += [
+            typical_told(mark.images, classes[mark.label], mark.label_support, mark.attack_success)
+            for mark in shown
+            if mark.likely_benign and shown_acts(mark, config)
+        ]
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -112,8 +118,39 @@ def changed_told(marks: Sequence[tuple[int, str]]) -> str:
     )
 
 
+def typical_told(images: int, name: str, support: float, success: float | None) -> str:
+    """What a group of typical pictures says. Args: support: of their labels; success: of what they have in common."""
+    return (
+        f"{images} images of class {name} were learnt alike, and a network that was not given their labels knows them "
+        f"{support:.0%} as well as those of the class's other images: typical pictures, or taken in one way, as "
+        f"before one background. Put on images of other classes, what they have in common sends {success or 0:.0%} of "
+        "them to this class. They are not suspected; look at them."
+    )
+
+
 def _reason(finding: Finding, name: str) -> str:
-    """What a finding rests on, as a sentence; of its trigger too, where that was tried."""
+    """What a finding rests on, in a sentence or two; of its trigger too, where that was tried."""
+    return " ".join(filter(None, (_first_reason(finding, name), _other_labels(finding))))
+
+
+WRONG = 0.25  # share of labels in common with the pictures most alike, below which they are said to be wrong
+
+
+def _other_labels(finding: Finding) -> str:
+    """What the pictures most like them say of their labels; "" where that is not clear."""
+    if finding.shared_labels is None or finding.shared_labels >= WRONG:
+        return ""
+    text = f"The pictures that look most like them have other labels (this one {max(finding.shared_labels, 0):.0%} as "
+    text += "often, above chance, as for the class's other images)"
+    if finding.taught is not None:
+        text += (
+            f"; and a network that was given half of them knows the labels of the others {finding.taught:.0%} as well "
+            "as those of the class's other images"
+        )
+    return text + "."
+
+
+def _first_reason(finding: Finding, name: str) -> str:
     if finding.foreign:
         own, rest, controls = finding.sides
         return (
@@ -174,6 +211,13 @@ def _reason_of_curves(finding: Finding, name: str) -> str:
     if not finding.likely_benign:
         return first + "."
     heard = finding.held_out
+    if heard is None or heard.suspects < heard.others:
+        return (
+            f"{first}, if weakly; but the pictures that look most like them have the same label "
+            f"({finding.shared_labels:.0%} as often, above chance, as for the class's other images), and beside these "
+            "they have no mark in common: likely harmless. Stage 3 does not use their labels; look at them, and write "
+            "keep in the table of images where they are right."
+        )
     return (
         f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "
         f"them (of the class's other images, whose labels it was given, to {heard.others:.0%}): likely harmless, "

@@ -75,7 +75,7 @@ def results_of(run: Finished, config: RunConfig) -> dict[str, Any]:
         len(found.first.entropy),
         config.detection,
         _flat(found, labels, config),
-        [mark for mark in found.marks if mark.changed],
+        found.marks,
     )
     test = make_test_set(dataset, attack, run.compute.device)
     metrics = stage_metrics(found, test, data, config)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from dlp_fast.detection.verdict import changed_told
+from dlp_fast.detection.verdict import changed_told, typical_told
 from dlp_fast.runs.contents import caution, holds_of
 
 
@@ -71,7 +71,11 @@ def notes(results: dict[str, Any]) -> list[str]:
                 "them show the same picture: copies, so they are not suspected. Look at them, and drop those that are "
                 "too many."
             )
-    said += _marks_told([mark for mark in marks if mark.get("copies") is None and not mark.get("changed")])
+    typical = [mark for mark in marks if mark.get("likely_benign")]
+    told = [typical_told(m["images"], m["class"], m["label_support"], m["attack_success"]) for m in typical]
+    said += [line for line in told if line not in results["verdict"]["reasons"]]
+    others = [mark for mark in marks if mark not in typical and not mark.get("changed")]
+    said += _marks_told([mark for mark in others if mark.get("copies") is None])
     said += power_lines(results["detection"].get("power", []))
     said += scan_lines(results["detection"].get("power_scans", []))
     for name, odds in results["logit_adjustment"].items():
@@ -95,8 +99,8 @@ def _marks_told(marks: list[dict[str, Any]]) -> list[str]:
     if len(marks) <= MANY:
         return [
             f"{mark['images']} images of class {mark['class']} share a mark at one place or a pattern (purity "
-            f"{mark['purity']:.2f}). Their labels look right and it does not act as a trigger, so they are not "
-            f"suspected; {ending}"
+            f"{mark['purity']:.2f}). It does not act as a trigger, and nothing clear speaks against their labels, so "
+            f"they are not suspected; {ending}"
             for mark in marks
         ]
     classes = list(dict.fromkeys(mark["class"] for mark in marks))
@@ -104,8 +108,8 @@ def _marks_told(marks: list[dict[str, Any]]) -> list[str]:
     sizes = [mark["images"] for mark in marks]
     return [
         f"{len(marks)} groups of {min(sizes)} to {max(sizes)} images of {len(classes)} classes ({named}) share a mark "
-        "at one place or a pattern each. Their labels look right and the marks do not act as triggers, so they are not "
-        f"suspected; {ending}"
+        "at one place or a pattern each. The marks do not act as triggers, and nothing clear speaks against their "
+        f"labels, so they are not suspected; {ending}"
     ]
 
 

@@ -161,7 +161,7 @@ class TestTrigger:
 
 def held_out(probability, controls) -> HeldOut:
     curves = np.random.default_rng(0).normal(size=(N, 6))
-    return HeldOut(probability, controls, usual_probability(curves, probability, controls))
+    return HeldOut(probability, controls, usual_probability(curves.__getitem__, probability, controls))
 
 
 class TestLabelSupport:
@@ -184,10 +184,10 @@ class TestLabelSupport:
         curves = np.where(hard, 3.0, -3.0)[:, None] + rng.normal(size=(400, 5)) * 0.1
         probability = np.where(hard, 0.2, 0.9)
         controls = np.arange(400) % 5 == 0
-        usual = usual_probability(curves, probability, controls)
+        usual = usual_probability(curves.__getitem__, probability, controls)
         assert np.allclose(usual, probability)
         probability[0] = 7.0  # a control says nothing of itself
-        assert usual_probability(curves, probability, controls)[0] == pytest.approx(0.2)
+        assert usual_probability(curves.__getitem__, probability, controls)[0] == pytest.approx(0.2)
 
     def test_wrong_labels_are_told_from_right_ones(self, poisoned):
         images, labels = poisoned
@@ -228,6 +228,7 @@ def group(label=0, purity=0.95, **over) -> Group:
 
 
 NOTHING = Decision((), ())
+CURVES = {"separation": 5.0, "posterior_entropy": 0.0, "rare": 0.0}
 
 
 class TestMarks:
@@ -544,6 +545,73 @@ class TestWhatExplainsAGroupOfCurves:
         inside = replace(self.mark(), ids=self.ids[:30], membership=np.ones(30))
         assert not ask_held_out(decision, [inside], [acting, quiet], self.config)  # found by what acts
         assert ask_held_out(decision, [inside], [quiet, quiet], self.config)
+
+
+class TestHalvesOfAClassThatRunIntoOneAnother:
+    """17 churches before a sky among 100, D = 2.6: a network that saw none of them takes them for this and that."""
+
+    config = DetectionConfig()
+    unknown = evidence(success=0.0, placebo=0.16, ratio=0.2, p=1e-4)
+
+    @staticmethod
+    def mark(separation: float) -> Group:
+        of = group()
+        return replace(of, statistics=of.statistics | {"separation": separation})
+
+    @pytest.mark.parametrize(("separation", "suspected"), [(2.6, False), (4.0, True)])
+    def test_unknown_labels_alone_do_not_convict_them(self, separation, suspected):
+        decision = with_evidence(NOTHING, [self.mark(separation)], [self.unknown], self.config)
+        assert len(decision.findings) == suspected and not decision.marks
+        assert ask_held_out(NOTHING, [self.mark(separation)], [self.unknown], self.config) == suspected
+
+    def test_a_trigger_that_acts_does(self):
+        acting = evidence(success=0.9, placebo=0.1)
+        assert with_evidence(NOTHING, [self.mark(2.6)], [acting], self.config).findings
+
+    def test_they_are_shown_where_they_explain_a_group_of_curves(self):
+        ids = POISON.numpy()
+        of = Group("learning_curves", 0, ids, np.ones(len(ids)), CURVES)
+        scored = Scored(of, 2.0)
+        decision = Decision((scored,), (as_finding(scored, "supervised"),))
+        right = replace(evidence(0.0, 0.1), without_mark=WithoutMark(0.7, 0.8, 0.4))
+        assert ask_held_out(decision, [self.mark(2.6)], [right, right], self.config)
+        told = with_evidence(decision, [self.mark(2.6)], [right, right], self.config)
+        assert not told.findings and len(told.marks) == 1
+
+
+class TestTypicalPictures:
+    """Two clean classes of photographs: 52 chain saws before white walls are learnt alike, and a white wall makes
+    chain saws of other pictures; but their labels are known without having been given.
+    """
+
+    config = DetectionConfig()
+    known, unknown = evidence(success=0.58, placebo=0.03, ratio=1.2), evidence(0.58, 0.03, ratio=0.15)
+
+    def decision(self, score: float = 1.1) -> Decision:
+        scored = Scored(curves_of(None), score)
+        return Decision((scored,), (as_finding(scored, "supervised"),))
+
+    def test_they_are_shown_and_not_accused(self):
+        decision = with_evidence(self.decision(), [], [self.known], self.config)
+        assert not decision.findings and not decision.found
+        assert [(mark.label, mark.likely_benign) for mark in decision.marks] == [(1, True)]
+
+    @pytest.mark.parametrize(
+        ("score", "told"), [(1.1, unknown), (1.6, known), (1.1, Evidence(0.58, 0.03, 50))]
+    )
+    def test_else_they_are_suspected(self, score, told):
+        assert with_evidence(self.decision(score), [], [told], self.config).findings
+
+    def test_a_mark_that_they_share_is_more_than_a_look(self):
+        mark = group(label=1)
+        mark = replace(mark, ids=curves_of(None).core, membership=np.ones(len(curves_of(None).core)))
+        decision = with_evidence(self.decision(), [mark], [self.known, self.known], self.config)
+        assert len(decision.findings) == 1
+
+    def test_a_network_is_asked_about_a_group_that_is_found_only_just(self):
+        acting = evidence(success=0.9, placebo=0.0)
+        assert ask_held_out(self.decision(), [], [acting], self.config)
+        assert not ask_held_out(self.decision(1.6), [], [acting], self.config)
 
 
 @pytest.mark.parametrize("alike", [False, True])
