@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.convict import acts_as_trigger
 from dlp_fast.detection.decide import Decision, likely_benign
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.neighbours import Surroundings, unlike_their_label
+from dlp_fast.detection.rules import acts_as_trigger
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
 from dlp_fast.detection.verify.label_support import draw_controls
