@@ -43,7 +43,7 @@ def with_causes(
     decision: Decision, seen: Observed, train: Callable[[np.ndarray], HeldOutNetwork], config: DetectionConfig
 ) -> tuple[Decision, np.ndarray]:
     """(`decision` without the groups of images under wrong labels that have no cause, int64 ids of these images). A
-    large group of a kind that nothing else is like, taken for other classes, may be the class itself: it is shown.
+    large group of a kind that nothing else is like may be the class itself: without a cause it is shown.
 
     One more network is trained where a group is found that nothing else can tell of.
     """
@@ -70,7 +70,7 @@ def with_causes(
     for k, taught in _taught(halves, seen, suspicious, train).items():
         findings[k] = replace(findings[k], taught=round(taught, 4))
     dismissed = [k for k, finding in enumerate(findings) if _nobody_taught(finding, config)]
-    shown = [k for k, finding in enumerate(findings) if finding.alone and finding.foreign]
+    shown = [k for k, finding in enumerate(findings) if finding.alone and not _has_cause(finding, config)]
     left = [k for k in range(len(findings)) if k not in (*dismissed, *shown)]
     wrong = [np.concatenate([halves[k].teach, halves[k].asked]) for k in dismissed]
     decision = replace(

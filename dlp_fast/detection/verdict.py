@@ -56,7 +56,7 @@ def verdict(
             for mark in shown
             if mark.likely_benign and shown_acts(mark, config)
         ]
-        reasons += [_first_reason(mark, classes[mark.label]) for mark in shown if mark.alone and mark.foreign]
+        reasons += [_first_reason(mark, classes[mark.label]) + ALONE for mark in shown if mark.alone]
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -163,7 +163,7 @@ def _first_reason(finding: Finding, name: str) -> str:
         return (
             f"{finding.images} images of class {name} are taken for other classes by a network that was given no label "
             f"of class {name} (uncertainty {own:.2f} bits, of other classes' own images {controls:.2f}), the rest of "
-            f"the class is not ({rest:.2f})." + (ALONE if finding.alone else "")
+            f"the class is not ({rest:.2f})."
         )
     if finding.purity is not None:
         return _reason_of_mark(finding, name)

@@ -184,14 +184,23 @@ def test_doubts_that_wrong_labels_explain_are_none():
     assert explained(decision, wrong).max_subthreshold_score == 0.95
 
 
-def test_what_nothing_is_like_may_be_the_class_itself():
+@pytest.mark.parametrize("foreign", [True, False])
+def test_what_nothing_is_like_may_be_the_class_itself(foreign):
     """A whole class that was relabelled: its images are like one another, and those of the class like one another."""
     labels = TRUE.clone()
     labels[TRUE == 2] = 3
     ids = (TRUE == 3).nonzero().flatten()  # the class itself, which another one was put into
-    decision, wrong, network = decided(labels, ids, foreign=True, sides=(0.6, 1.0, 0.3), attack_success=0.9)
+    decision, wrong, network = decided(
+        labels,
+        ids,
+        foreign=foreign,
+        sides=(0.6, 1.0, 0.3),
+        attack_success=0.9,
+        placebo_success=None,
+        purity=0.9,
+    )
     assert not decision.findings and not len(wrong) and not network.given
     (mark,) = decision.marks
-    assert mark.alone and mark.foreign
+    assert mark.alone and mark.foreign == foreign
     said = verdict((), 0.0, [60, 60, 60, 120], tuple("abcd"), 10, CONFIG, shown=decision.marks)
     assert said.kind == "cannot tell" and "nothing else in the set looks like them" in " ".join(said.reasons)
