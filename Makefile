@@ -10,6 +10,8 @@
 # make lock      .ci/requirements.lock anew: what `LOCKED=1 make env` installs, with hashes
 # make audit     the locked packages looked up among known vulnerabilities, where that data base can be reached
 # make sbom      what is installed, as CycloneDX, in build/sbom.json
+# make peers     what the CUDA kernels are compared with beside torch, DALI and Triton, into build/peers: for a machine with a
+#                GPU and no network (CUB's top-k, RAFT's select_k, kornia)
 # make ptxas     registers, spills and shared memory of the CUDA kernels (needs nvcc, no GPU)
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +20,7 @@ STAMPS := .stamps
 DATE := $(shell date +%F)
 RESULTS := benchmarks/results
 
-.PHONY: lock audit sbom reliability env build demo test test-slow docs bench sanitize ptxas gpu lint clean
+.PHONY: lock audit sbom reliability peers env build demo test test-slow docs bench sanitize ptxas gpu lint clean
 env: $(STAMPS)/env
 $(STAMPS)/env: pyproject.toml
 	@mkdir -p $(STAMPS)
@@ -103,7 +105,11 @@ sanitize: build
 	  $(abspath $(BIN))/python -m pytest tests/ops --ignore=tests/ops/test_static_runtime.py -p no:cacheprovider -o addopts="-q -m 'not slow'"
 	cd $(SANITIZED) && $(abspath $(BIN))/python -m pytest tests/ops/test_threads.py -p no:cacheprovider -o addopts=-q
 
-# ARCHITECTURE=80, 86, 89, 90, 100 or 120
+# ARCHITECTURE=80, 86, 89, 90, 100 or 120; or several in quotes: a column for each
 ARCHITECTURE ?= 90
+peers: env
+	@$(BIN)/pip install -q --no-deps --upgrade --target build/peers nvidia-cuda-cccl libraft-cu13 librmm-cu13 rapids-logger kornia kornia_rs
+	@$(BIN)/python -m benchmarks.kernels.selection_peers --architecture $(ARCHITECTURE)
+
 ptxas: env
-	@$(BIN)/python -m benchmarks.kernels.ptxas --architecture $(ARCHITECTURE) --out $(RESULTS)/ptxas_sm$(ARCHITECTURE)_$(DATE).md
+	@$(BIN)/python -m benchmarks.kernels.ptxas --architecture $(ARCHITECTURE) --out $(RESULTS)/ptxas_sm$(subst $() ,_,$(ARCHITECTURE))_$(DATE).md

@@ -1,25 +1,31 @@
-// `batch_norm_relu`, its backward pass and its form for running statistics: checks, allocation, threads and dispatch; the
-// kernels are in cpu/batch_norm_relu.cpp.
-#include "cpu/batch_norm_relu.h"
-
-#include <cmath>
+// `batch_norm_relu`, its backward pass and its form for running statistics: checks, allocation and dispatch; the kernels are
+// in cpu/batch_norm_relu.cpp and cuda/batch_norm_relu.cu.
 #include <tuple>
-#include <vector>
 
 #include "check.h"
+#include "cpu/batch_norm_relu.h"
+#include "batch_norm_math.h"
+
+#ifdef DLP_WITH_CUDA
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include "cuda/batch_norm_relu.h"
+#endif
 
 namespace dlp {
 namespace {
 
-using batch_norm::Affine;
-using batch_norm::rows_kernels;
-
 constexpr int64_t kGrain = 8;  // blocks of 32 KiB, some 20 us of work: less does not pay for waking a thread
 
-void check_input(const Tensor& x) {
+bool is_one_of(ScalarType type, bool with_half) {
+  return type == ScalarType::Float || type == ScalarType::BFloat16 || (with_half && type == ScalarType::Half);
+}
+
+void check_input(const Tensor& x, bool with_half) {
   DLP_CHECK_DIM(x, 4);
-  DLP_CHECK(x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16,
-            "x must be float32 or bfloat16, got scalar type ", static_cast<int>(x.scalar_type()));
+  DLP_CHECK(is_one_of(x.scalar_type(), with_half), "x must be float32 or bfloat16",
+            with_half ? " or float16" : "", ", got scalar type ", static_cast<int>(x.scalar_type()));
   DLP_CHECK(x.size(1) > 0 && x.size(1) % batch_norm::kGroup == 0, "the channels of x must be a multiple of ",
             batch_norm::kGroup, ", got shape ", shape_text(x));
   DLP_CHECK(x.numel() > 0, "x must have at least one value a channel, got shape ", shape_text(x));
@@ -29,161 +35,170 @@ void check_input(const Tensor& x) {
             "x must be channels-last; call .contiguous(memory_format=torch.channels_last) first");
 }
 
-const float* of_channel(const Tensor& value, const Tensor& x, const char* name) {
+void check_gradient(const Tensor& gradient, const Tensor& x, bool with_half) {
+  check_input(gradient, with_half);
+  for (int64_t d = 0; d < 4; ++d) {
+    DLP_CHECK(gradient.size(d) == x.size(d), "the gradient must have the shape of x, ", shape_text(x), ", got ",
+              shape_text(gradient));
+  }
+  DLP_CHECK(gradient.scalar_type() == x.scalar_type(), "the gradient must have the dtype of x");
+  DLP_CHECK(gradient.device() == x.device(), "the gradient must be on the device of x");
+}
+
+float* of_channel(const Tensor& value, const Tensor& x, const char* name) {
   DLP_CHECK(value.dim() == 1 && value.size(0) == x.size(1) && value.scalar_type() == ScalarType::Float &&
                 value.is_contiguous(),
             name, " must be float32 [", x.size(1), "] and contiguous, got shape ", shape_text(value));
-  return static_cast<const float*>(value.data_ptr());
+  DLP_CHECK(value.device() == x.device(), name, " must be on the device of x");
+  return static_cast<float*>(value.data_ptr());
 }
 
-// 1 / sqrt(var + eps), rounded once
-float inverse_deviation(float variance, double eps) {
-  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(variance) + eps));
+Tensor empty_of_channel(const Tensor& x) { return torch::stable::new_empty(x, {x.size(1)}, ScalarType::Float); }
+float* floats(Tensor& of) { return static_cast<float*>(of.data_ptr()); }
+
+int64_t checked_rows(const Tensor& x) {
+  const int64_t rows = x.numel() / x.size(1);
+  DLP_CHECK(rows > 1, "x must have at least two values a channel, got shape ", shape_text(x));
+  return rows;
 }
 
-struct Channels {
-  std::vector<float> scale, shift;
-  Affine by;
-  Channels(int64_t n, const float* mean, const float* variance, const float* weight, const float* bias, double eps)
-      : scale(n), shift(n), by{scale.data(), shift.data(), mean} {
-    for (int64_t c = 0; c < n; ++c) {
-      scale[c] = weight[c] * inverse_deviation(variance[c], eps);
-      shift[c] = bias[c] - mean[c] * scale[c];
-    }
-  }
-};
-
-// The rows of a channels-last tensor, in blocks; body(block, first value, rows of the block).
-struct Blocks {
-  int64_t channels, rows, of_block, count;
-  explicit Blocks(const Tensor& x)
-      : channels(x.size(1)),
-        rows(x.numel() / channels),
-        of_block(batch_norm::rows_of_block(channels)),
-        count((rows + of_block - 1) / of_block) {}
-  int64_t size(int64_t block) const { return std::min(of_block, rows - block * of_block); }
-  template <class Body>
-  void each(const Body& body) const {
-    parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) body(block, block * of_block * channels, size(block));
-    });
-  }
-};
-
-template <class Element>
-void forward(const Tensor& x, const Affine& by, Tensor& y) {
-  const Blocks blocks(x);
-  const auto* from = static_cast<const Element*>(x.data_ptr());
-  auto* to = static_cast<Element*>(y.data_ptr());
-  const auto& kernels = rows_kernels<Element>();
-  blocks.each([&](int64_t, int64_t first, int64_t rows) {
-    kernels.forward(from + first, rows, blocks.channels, by, to + first);
+void on_threads(int64_t count, const std::function<void(int64_t)>& body) {
+  parallel_for(0, count, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
   });
 }
 
 template <class Element>
-void moments(const Tensor& x, float* mean, float* variance) {
-  const Blocks blocks(x);
-  const auto* from = static_cast<const Element*>(x.data_ptr());
-  const int64_t n = blocks.channels;
-  std::vector<float> sums(blocks.count * n), squares(blocks.count * n);
-  const auto& kernels = rows_kernels<Element>();
-  blocks.each([&](int64_t block, int64_t first, int64_t rows) {
-    kernels.moments(from + first, rows, n, sums.data() + block * n, squares.data() + block * n);
-  });
-  std::vector<double> total(n), about(n);
-  for (int64_t i = 0; i < blocks.count * n; ++i) total[i % n] += sums[i];
-  for (int64_t c = 0; c < n; ++c) total[c] /= static_cast<double>(blocks.rows);
-  for (int64_t block = 0; block < blocks.count; ++block) {  // Chan, Golub and LeVeque 1979
-    const double rows = static_cast<double>(blocks.size(block));
-    for (int64_t c = 0; c < n; ++c) {
-      const double apart = sums[block * n + c] / rows - total[c];
-      about[c] += squares[block * n + c] + rows * apart * apart;
-    }
-  }
-  for (int64_t c = 0; c < n; ++c) {
-    mean[c] = static_cast<float>(total[c]);
-    variance[c] = static_cast<float>(about[c] / static_cast<double>(blocks.rows));
-  }
+batch_norm::Layer<Element> layer_of(const Tensor& x, const float* weight, const float* bias, double eps) {
+  return {static_cast<const Element*>(x.data_ptr()), x.numel() / x.size(1), x.size(1), weight, bias, eps};
 }
 
-template <class Element>
-void backward(const Tensor& gradient, const Tensor& x, const Affine& by, const float* variance, double eps,
-              Tensor& out, float* of_weight, float* of_bias) {
-  const Blocks blocks(x);
-  const int64_t n = blocks.channels;
-  const auto* from = static_cast<const Element*>(x.data_ptr());
-  const auto* given = static_cast<const Element*>(gradient.data_ptr());
-  auto* to = static_cast<Element*>(out.data_ptr());
-  const auto& kernels = rows_kernels<Element>();
-  std::vector<float> sums(blocks.count * n), products(blocks.count * n);
-  blocks.each([&](int64_t block, int64_t first, int64_t rows) {
-    kernels.gradient_sums(given + first, from + first, rows, n, by, sums.data() + block * n,
-                          products.data() + block * n);
-  });
-  std::vector<double> sum(n), product(n);
-  for (int64_t i = 0; i < blocks.count * n; ++i) sum[i % n] += sums[i], product[i % n] += products[i];
-  std::vector<float> of_input(n), constant(n);
-  const double rows = static_cast<double>(blocks.rows);
-  for (int64_t c = 0; c < n; ++c) {
-    const double inverse = inverse_deviation(variance[c], eps);
-    of_weight[c] = static_cast<float>(product[c] * inverse);
-    of_bias[c] = static_cast<float>(sum[c]);
-    of_input[c] = static_cast<float>(-by.scale[c] * inverse * inverse * product[c] / rows);
-    constant[c] = static_cast<float>(-by.scale[c] * sum[c] / rows);
+// body(float or uint16_t, as the type of a null pointer)
+template <class Body>
+void with_element(const Tensor& x, const Body& body) {
+  if (x.scalar_type() == ScalarType::Float) {
+    body(static_cast<float*>(nullptr));
+  } else {
+    body(static_cast<uint16_t*>(nullptr));
   }
-  const batch_norm::Slope slope{by.scale, of_input.data(), constant.data()};
-  blocks.each([&](int64_t, int64_t first, int64_t many) {
-    kernels.backward(given + first, from + first, many, n, by, slope, to + first);
-  });
 }
 
 std::tuple<Tensor, Tensor, Tensor> forward_on_cpu(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                                                  double eps) {
-  check_input(x);
+                                                  const Tensor& running_mean, const Tensor& running_var,
+                                                  double momentum, double eps) {
+  check_input(x, false);
+  const int64_t rows = checked_rows(x);
   const float *of_weight = of_channel(weight, x, "weight"), *of_bias = of_channel(bias, x, "bias");
-  Tensor y = torch::stable::empty_like(x);
-  Tensor mean = torch::stable::new_empty(x, {x.size(1)}, ScalarType::Float);
-  Tensor variance = torch::stable::new_empty(x, {x.size(1)}, ScalarType::Float);
-  auto *means = static_cast<float*>(mean.data_ptr()), *variances = static_cast<float*>(variance.data_ptr());
-  const bool wide = x.scalar_type() == ScalarType::Float;
-  wide ? moments<float>(x, means, variances) : moments<uint16_t>(x, means, variances);
-  const Channels channels(x.size(1), means, variances, of_weight, of_bias, eps);
-  wide ? forward<float>(x, channels.by, y) : forward<uint16_t>(x, channels.by, y);
+  float *running = of_channel(running_mean, x, "running_mean"), *spread = of_channel(running_var, x, "running_var");
+  Tensor y = torch::stable::empty_like(x), mean = empty_of_channel(x), variance = empty_of_channel(x);
+  with_element(x, [&]<class Element>(Element*) {
+    batch_norm::forward_cpu(layer_of<Element>(x, of_weight, of_bias, eps), on_threads,
+                            static_cast<Element*>(y.data_ptr()), floats(mean), floats(variance));
+  });
+  batch_norm::enter_running_statistics(floats(mean), floats(variance), x.size(1), rows, momentum, running, spread);
   return {y, mean, variance};
 }
 
 Tensor eval_on_cpu(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
                    const Tensor& variance, double eps) {
-  check_input(x);
-  const Channels channels(x.size(1), of_channel(mean, x, "mean"), of_channel(variance, x, "var"),
-                          of_channel(weight, x, "weight"), of_channel(bias, x, "bias"), eps);
+  check_input(x, false);
+  const float *of_weight = of_channel(weight, x, "weight"), *of_bias = of_channel(bias, x, "bias");
+  const float *means = of_channel(mean, x, "mean"), *variances = of_channel(variance, x, "var");
   Tensor y = torch::stable::empty_like(x);
-  x.scalar_type() == ScalarType::Float ? forward<float>(x, channels.by, y) : forward<uint16_t>(x, channels.by, y);
+  with_element(x, [&]<class Element>(Element*) {
+    batch_norm::eval_cpu(layer_of<Element>(x, of_weight, of_bias, eps), means, variances, on_threads,
+                         static_cast<Element*>(y.data_ptr()));
+  });
   return y;
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward_on_cpu(const Tensor& gradient, const Tensor& x, const Tensor& weight,
                                                    const Tensor& bias, const Tensor& mean, const Tensor& variance,
                                                    double eps) {
-  check_input(x);
-  check_input(gradient);
-  for (int64_t d = 0; d < 4; ++d) {
-    DLP_CHECK(gradient.size(d) == x.size(d), "the gradient must have the shape of x, ", shape_text(x), ", got ",
-              shape_text(gradient));
-  }
-  DLP_CHECK(gradient.scalar_type() == x.scalar_type(), "the gradient must have the dtype of x");
-  const float* variances = of_channel(variance, x, "var");
-  const Channels channels(x.size(1), of_channel(mean, x, "mean"), variances, of_channel(weight, x, "weight"),
-                          of_channel(bias, x, "bias"), eps);
-  Tensor out = torch::stable::empty_like(x);
-  Tensor of_weight = torch::stable::new_empty(x, {x.size(1)}, ScalarType::Float);
-  Tensor of_bias = torch::stable::new_empty(x, {x.size(1)}, ScalarType::Float);
-  const auto run = x.scalar_type() == ScalarType::Float ? &backward<float> : &backward<uint16_t>;
-  run(gradient, x, channels.by, variances, eps, out, static_cast<float*>(of_weight.data_ptr()),
-      static_cast<float*>(of_bias.data_ptr()));
-  return {out, of_weight, of_bias};
+  check_input(x, false);
+  check_gradient(gradient, x, false);
+  const float *of_weight = of_channel(weight, x, "weight"), *of_bias = of_channel(bias, x, "bias");
+  const float *means = of_channel(mean, x, "mean"), *variances = of_channel(variance, x, "var");
+  Tensor out = torch::stable::empty_like(x), for_weight = empty_of_channel(x), for_bias = empty_of_channel(x);
+  with_element(x, [&]<class Element>(Element*) {
+    batch_norm::backward_cpu(static_cast<const Element*>(gradient.data_ptr()),
+                             layer_of<Element>(x, of_weight, of_bias, eps), means, variances, on_threads,
+                             static_cast<Element*>(out.data_ptr()), floats(for_weight), floats(for_bias));
+  });
+  return {out, for_weight, for_bias};
 }
+
+#ifdef DLP_WITH_CUDA
+void check_cuda(cudaError_t status) {
+  DLP_CHECK(status == cudaSuccess, "batch_norm_relu: ", cudaGetErrorString(status));
+}
+
+cudaStream_t current_stream(const Tensor& x) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+void check_aligned(const Tensor& x, const char* name) {
+  DLP_CHECK(reinterpret_cast<uintptr_t>(x.data_ptr()) % 16 == 0, name, " must begin at a multiple of 16 bytes");
+}
+
+batch_norm::cuda::Layer layer_on_cuda(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  check_input(x, true);
+  check_aligned(x, "x");
+  using Type = batch_norm::cuda::ElementType;
+  const Type type = x.scalar_type() == ScalarType::Float      ? Type::kFloat32
+                    : x.scalar_type() == ScalarType::BFloat16 ? Type::kBFloat16
+                                                              : Type::kFloat16;
+  return {type, x.data_ptr(), x.numel() / x.size(1), x.size(1), of_channel(weight, x, "weight"),
+          of_channel(bias, x, "bias"), eps};
+}
+
+Tensor empty_sums(const Tensor& x, int64_t rows) {
+  return torch::stable::new_empty(x, {batch_norm::cuda::sums_size(rows, x.size(1))}, ScalarType::Double);
+}
+
+std::tuple<Tensor, Tensor, Tensor> forward_on_cuda(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                                   const Tensor& running_mean, const Tensor& running_var,
+                                                   double momentum, double eps) {
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const auto layer = layer_on_cuda(x, weight, bias, eps);
+  const int64_t rows = checked_rows(x);
+  const batch_norm::cuda::Running running{of_channel(running_mean, x, "running_mean"),
+                                          of_channel(running_var, x, "running_var"), static_cast<float>(momentum)};
+  Tensor y = torch::stable::empty_like(x), mean = empty_of_channel(x), variance = empty_of_channel(x);
+  Tensor sums = empty_sums(x, rows);
+  check_cuda(batch_norm::cuda::forward_cuda(layer, running, static_cast<double*>(sums.data_ptr()), y.data_ptr(),
+                                            floats(mean), floats(variance), current_stream(x)));
+  return {y, mean, variance};
+}
+
+Tensor eval_on_cuda(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
+                    const Tensor& variance, double eps) {
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const auto layer = layer_on_cuda(x, weight, bias, eps);
+  Tensor y = torch::stable::empty_like(x);
+  check_cuda(batch_norm::cuda::eval_cuda(layer, of_channel(mean, x, "mean"), of_channel(variance, x, "var"),
+                                         y.data_ptr(), current_stream(x)));
+  return y;
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward_on_cuda(const Tensor& gradient, const Tensor& x, const Tensor& weight,
+                                                    const Tensor& bias, const Tensor& mean, const Tensor& variance,
+                                                    double eps) {
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const auto layer = layer_on_cuda(x, weight, bias, eps);
+  check_gradient(gradient, x, true);
+  check_aligned(gradient, "the gradient");
+  Tensor out = torch::stable::empty_like(x), for_weight = empty_of_channel(x), for_bias = empty_of_channel(x);
+  Tensor sums = empty_sums(x, layer.rows);
+  check_cuda(batch_norm::cuda::backward_cuda(gradient.data_ptr(), layer, of_channel(mean, x, "mean"),
+                                             of_channel(variance, x, "var"), static_cast<double*>(sums.data_ptr()),
+                                             out.data_ptr(), floats(for_weight), floats(for_bias),
+                                             current_stream(x)));
+  return {out, for_weight, for_bias};
+}
+#endif
 
 }  // namespace
 }  // namespace dlp
@@ -193,5 +208,11 @@ STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CPU, m) {
   m.impl("batch_norm_relu", DLP_BOX(&dlp::forward_on_cpu));
   m.impl("batch_norm_relu_eval", DLP_BOX(&dlp::eval_on_cpu));
   m.impl("batch_norm_relu_backward", DLP_BOX(&dlp::backward_on_cpu));
+}
+#else
+STABLE_TORCH_LIBRARY_IMPL(dlp_fast, CUDA, m) {
+  m.impl("batch_norm_relu", DLP_BOX(&dlp::forward_on_cuda));
+  m.impl("batch_norm_relu_eval", DLP_BOX(&dlp::eval_on_cuda));
+  m.impl("batch_norm_relu_backward", DLP_BOX(&dlp::backward_on_cuda));
 }
 #endif

@@ -28,8 +28,11 @@ STABLE_TORCH_LIBRARY(dlp_fast, m) {
   m.def("high_pass_residual(Tensor images, Tensor mean) -> Tensor");
   // int64 [b, (H - 2) * (W - 2)]: a hash of each 3 x 3 window in 8 levels a channel; -1 below `contrast`.
   m.def("window_hashes(Tensor images, int contrast) -> Tensor");
-  // max(0, batch norm of x), x channels-last; mean, var: of the batch, fp32 [channels], var over all values.
-  m.def("batch_norm_relu(Tensor x, Tensor weight, Tensor bias, float eps) -> (Tensor y, Tensor mean, Tensor var)");
+  // max(0, batch norm of x), x channels-last; mean, var: of the batch, fp32 [channels], var over all values. They enter
+  // the running ones with share `momentum`.
+  m.def(
+      "batch_norm_relu(Tensor x, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, "
+      "float momentum, float eps) -> (Tensor y, Tensor mean, Tensor var)");
   m.def("batch_norm_relu_eval(Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor var, float eps) -> Tensor");
   // Gradients of x, weight and bias; `gradient` is that of y.
   m.def(

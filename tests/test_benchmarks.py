@@ -34,6 +34,15 @@ def test_the_slowest_kernels_are_named(idle_share):
     assert len(idle_share.slowest(kernels, 9)) == 3
 
 
+def test_batch_norm_and_relu_are_one_operation_in_its_row_alone(idle_share, monkeypatch):
+    from dlp_fast.models import batch_norm
+
+    monkeypatch.setattr(idle_share, "measure", lambda steps, graphs: (graphs, "cuda" in batch_norm.FUSED_ON))
+    found = {name: idle_share.row(1, *how) for name, how in idle_share.ROWS.items()}
+    assert found == {"off": ("off", False), "auto": ("auto", False), "auto, fused": ("auto", True)}
+    assert list(batch_norm.FUSED_ON) == ["cpu"]
+
+
 @pytest.fixture
 def kernels(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
@@ -85,6 +94,7 @@ def test_the_table_of_events_shows_who_is_left_out_with_its_goal(kernels):
 def rehearsal(kernels, monkeypatch):
     monkeypatch.setattr(kernels["timing"].Rehearsal, "most", 200)
     monkeypatch.setattr("dlp_fast.data.dali.available", lambda: "left to the slow test")
+    monkeypatch.setattr("benchmarks.kernels.kornia_views.available", lambda: False)
     return kernels["timing"].Rehearsal(0, 60)
 
 
@@ -95,7 +105,10 @@ def test_every_case_for_a_gpu_runs_on_a_cpu(kernels, rehearsal):
     rows = {row["name"]: row for row in rehearsal.rows}
     assert len(rows) == len(rehearsal.rows) > 40 and not rehearsal.skipped
     views = rows["augment, both views of 448 x 32 px into bf16, RandAugment"]
-    assert views["left_out"] == {"DALI": "not installed"} and views["goals"]["DALI"] == 3
+    assert (
+        views["left_out"] == {"DALI": "not installed", "kornia": "not installed"}
+        and views["goals"]["DALI"] == 3
+    )
     for parts in (
         "entropy_rank",
         "row_entropy",
@@ -105,6 +118,8 @@ def test_every_case_for_a_gpu_runs_on_a_cpu(kernels, rehearsal):
         "high_pass",
         "window",
         "256 JPEG",
+        "batch_norm_relu, forward",
+        "batch_norm_relu, eval",
     ):
         assert any(name.startswith(parts) for name in rows), parts
 
@@ -158,6 +173,50 @@ def test_dali_makes_both_views(kernels):
         assert weak.as_array().std() > 0.5
 
 
+@pytest.mark.slow
+def test_kornia_makes_both_views(kernels):
+    from benchmarks.kernels import kornia_views
+
+    if not kornia_views.available():
+        pytest.skip("kornia is not installed")
+    weak, strong = kornia_views.views(32, (0.5,) * 3, (0.25,) * 3)(kernels["peers"].pictures(3, 32))
+    assert weak.shape == strong.shape == (3, 3, 32, 32) and weak.dtype == torch.bfloat16
+    assert weak.float().std() > 0.1 and strong.float().std() > 0.1
+
+
+def test_a_native_peer_is_found_by_its_header(kernels, monkeypatch, tmp_path):
+    from benchmarks.kernels import selection_peers
+
+    monkeypatch.setattr(selection_peers, "FOLDER", tmp_path)
+    monkeypatch.setattr(selection_peers, "nvcc", lambda: str(tmp_path / "cuda/bin/nvcc"))
+    peer = selection_peers.Peer("new.cu", "new/top.cuh", ("package/include",))
+    assert peer.folders() is None
+    for place in ("package/include", "cuda/include/cccl"):  # build/peers, and a CUDA toolkit that has it
+        header = tmp_path / place / "new/top.cuh"
+        header.parent.mkdir(parents=True)
+        header.touch()
+        assert tmp_path / place in peer.folders()
+        header.unlink()
+    header.touch()
+    monkeypatch.setattr(selection_peers, "nvcc", lambda: None)
+    assert peer.folders() is None and not peer.available()
+    peer.library("90").write_bytes(b"compiled before")
+    assert peer.available() and peer.compiled("90") == tmp_path / "new_sm90.so"
+
+
+def test_a_peer_that_does_not_choose_the_smallest_is_not_timed(kernels):
+    from benchmarks.kernels import selection_peers
+
+    scores = torch.tensor([3.0, 1.0, 2.0, 1.0])
+    wanted = torch.tensor([1, 3])
+    assert (
+        selection_peers.checked(lambda: lambda s, k: s.topk(k, largest=False).indices, scores, wanted)()
+        is not None
+    )
+    with pytest.raises(AssertionError, match="not the k smallest"):
+        selection_peers.checked(lambda: lambda s, k: s.topk(k).indices, scores, wanted)
+
+
 def test_no_case_is_begun_once_the_time_is_up(kernels):
     bench = kernels["timing"].Bench(0.1, budget=-1)
     assert bench.late("one") and bench.skipped == ["one"]
@@ -188,6 +247,15 @@ ptxas info    : Used 40 registers, used 1 barriers, 512 bytes smem
 """
     ptx = ".visible .entry _Z1kIfEvPf(\n.param .u64 p\n)\n.maxntid 192\n{ }"
     assert kernels["ptxas"].parsed(told, ptx) == [kernels["ptxas"].Kernel("k<float>", 192, 40, 24, 12, 512)]
+
+
+def test_architectures_stand_side_by_side(kernels):
+    ptxas = kernels["ptxas"]
+    here, there = ptxas.Kernel("k", 256, 64, 0, 0, 512), ptxas.Kernel("k", 256, 128, 8, 4, 512)
+    text = ptxas.side_by_side({"90": [here], "120": [there, ptxas.Kernel("new", 32, 16, 0, 0, 0)]})
+    assert "| kernel | threads | static shared, bytes | sm_90 | sm_120 |" in text
+    assert "| `k` | 256 | 512 | 64, 4, 50 % | 128, 2, 33 %, stack 8, **spilled 4** |" in text
+    assert "| `new` | 32 | 0 |  | 16, 24, 50 % |" in text
 
 
 def saved(**medians):
@@ -243,3 +311,25 @@ arch = sm_80
         "120": {"kernels": 1, "most_registers": 57, "most_stack": 0},
     }
     assert found["ptx"] == ["120"]
+
+
+def test_processor_seconds_are_told_by_stage(monkeypatch):
+    """Halted time costs nothing, and what is done before a stage's first event is not that stage's."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.system import two_commits
+
+    events = [
+        *({"kind": "epoch", "stage": "supervised", "time": when} for when in (107.0, 109.0, 211.0)),
+        {"kind": "finding", "time": 216.0},
+        *({"kind": "steps", "stage": "finetuning", "time": when} for when in (220.0, 223.0)),
+        {"kind": "done", "time": 224.0},
+    ]
+    samples = [(100.0, 0.0), (110.0, 10.0), (210.0, 10.0), (226.0, 26.0)]  # halted for 100 seconds
+    assert two_commits.by_stage(events, samples) == {
+        "supervised": 6.0,
+        "start, reading": 5.0,
+        "detection": 5.0,
+        "finetuning": 6.0,
+        "before stage 3": 1.0,
+        "predictions, report": 3.0,
+    }

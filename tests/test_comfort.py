@@ -19,9 +19,10 @@ import dlp_fast
 from dlp_fast.api import execute
 from dlp_fast.commands import checks
 from dlp_fast.commands.__main__ import COMMANDS
-from dlp_fast.commands.dry_run import TRIES, dry_runs, estimate, measure, share
+from dlp_fast.commands.dry_run import TRIES, Measured, dry_runs, estimate, exchange, measure, share
 from dlp_fast.config import RunConfig
-from dlp_fast.errors import DataError
+from dlp_fast.errors import ConfigError, DataError
+from dlp_fast.models.registry import new_model
 from dlp_fast.report.agreement import label_agreement
 from dlp_fast.report.text import notes
 from dlp_fast.runs.log import RunLog, draws_bars
@@ -195,6 +196,58 @@ class TestDryRun:
     def test_a_part_is_that_of_the_ranks(self):
         """Of 33 images, the first of two processes has 17, and of 3 unlabeled ones, one of four has at most one."""
         assert (share(33, 1), share(33, 2), share(33, 20), share(3, 4, 0)) == (33, 17, 33, 1)
+
+    def test_parts_of_batches_are_tried_one_after_the_other(self, monkeypatch):
+        """With --batch-parts, the busiest process's parts, whose gradients are added up and go from one to the next."""
+        tried = []
+        monkeypatch.setattr(
+            "dlp_fast.commands.dry_run.stage1.supervised",
+            lambda session, model, data, config: tried.append(session.ranks.sizes(config.batch)),
+        )
+        monkeypatch.setattr(
+            "dlp_fast.commands.dry_run.stage3.finetuning",
+            lambda session, model, data, labels, config: tried.append(session.ranks.sizes(config.batch)),
+        )
+        monkeypatch.setattr("dlp_fast.commands.dry_run.psutil", types.SimpleNamespace(Process=_NoMemory))
+        config = RunConfig(
+            model="wrn-10-1",
+            batch_parts=4,
+            supervised={"epochs": 2, "min_steps": 0, "batch": 32},
+            finetuning={"steps": 10, "batch": 16, "norm_batches": 2},
+        )
+        data, of = training_data(), session()
+        once = Measured(new_model("wrn-10-1", data, 0), scoring=96.0, unlearning=12.0)
+        told = {world: estimate(of, data, config, once, world) for world in (1, 3, 4)}
+        each = [sizes for k, sizes in enumerate(tried) if k % (TRIES + 1) == 0]
+        assert each == [[8] * 4, [4] * 4, [8] * 2, [4] * 2, [8], [4]]  # of three, the last has two parts
+        assert [of.seconds["unlearning"] for of in told.values()] == [12.0, 6.0, 3.0]
+        whole = estimate(of, data, config.model_copy(update={"batch_parts": None}), once)
+        assert told[1].memory < whole.memory  # one part at a time
+        assert told[3].memory > told[4].memory  # and the sums of two, until those before have theirs
+        alone, together = (told[world].seconds["finetuning"] for world in (1, 4))
+        # statistics of batch norm, which each takes for itself
+        assert together - alone / 4 == pytest.approx(24, abs=0.5)
+        with pytest.raises(ConfigError, match="each of 8 processes needs a part"):
+            estimate(of, data, config, once, 8)
+
+    def test_what_goes_from_process_to_process_takes_turns(self):
+        model = torch.nn.Linear(1000, 1000)
+        assert exchange(model, 1, 4) == 0
+        assert exchange(model, 8, 8) == pytest.approx(8 * (50e-6 + 4_004_000 / 100e9))
+        within, between = 50e-6 + 4_004_000 / 100e9, 200e-6 + 4_004_000 / 20e9
+        assert exchange(model, 16, 16) == pytest.approx(14 * within + 2 * between)
+        assert exchange(model, 16, 16) > exchange(model, 16)
+
+    def test_as_many_processes_as_there_are_parts(self, monkeypatch):
+        monkeypatch.setattr(
+            "dlp_fast.commands.dry_run.prepare", lambda *_: SimpleNamespace(data=training_data())
+        )
+        monkeypatch.setattr("dlp_fast.commands.dry_run.measure", lambda *_: None)
+        monkeypatch.setattr("dlp_fast.commands.dry_run.estimate", lambda *given: given[-1])
+        config = RunConfig(model="wrn-10-1", device="cpu")
+        assert dry_runs(config, quiet=True) == [1, 8, 64]
+        assert dry_runs(config.model_copy(update={"batch_parts": 4}), quiet=True) == [1, 4]
+        assert dry_runs(config.model_copy(update={"batch_parts": 16}), quiet=True) == [1, 8, 16]
 
     def test_a_given_mu_is_tried(self, monkeypatch):
         tried = []

@@ -41,6 +41,7 @@ def test_every_promise_has_its_module_and_its_command():
         ("changing_files", 2),
         ("mutated_images", 52),
         ("fuzz_ops", 10),
+        ("fuzz_batch_norm", 10),
     ],
 )
 def test_a_few_trials_are_kept(name, count, tmp_path):
@@ -72,6 +73,15 @@ def test_an_op_that_differs_is_found():
 
     with pytest.raises(AssertionError, match="differs"):
         fuzz(wrong, 3, 0)
+
+
+def test_sums_in_another_order_are_found(monkeypatch):
+    from benchmarks.system.reliability import fuzz_batch_norm
+    from benchmarks.system.reliability.fuzz_ops import fuzz
+
+    monkeypatch.setattr(fuzz_batch_norm, "chained", lambda values: values.sum(0))
+    with pytest.raises(AssertionError):
+        fuzz(fuzz_batch_norm.batch_norm_relu, 20, 0)
 
 
 def test_the_page_takes_the_table(tmp_path):

@@ -249,12 +249,14 @@ THRESHOLDS = {
     "max_label_support", "max_support_p", "min_gap", "max_gap_support", "false_alarm_rate", "clear_purity",
     "max_marked_classes", "min_outlasting", "max_copies", "mislabeled_quantile",
     "half_from", "min_foreign", "min_abounding", "min_apart", "min_grown_purity", "min_together",
-    "min_unknown", "max_taken_for_one", "min_mark_apart",
+    "min_unknown", "max_taken_for_one", "min_shared_labels", "min_apart_from_alike", "min_agreement", "min_taught",
+    "min_mark_apart",
 }  # fmt: skip
 
 
 DECIDES = tuple(
-    f"detection/{name}.py" for name in ("decide", "convict", "marks", "together", "settle", "mislabeled")
+    f"detection/{name}.py"
+    for name in ("decide", "convict", "marks", "together", "settle", "mislabeled", "cause")
 )
 
 

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 
 from benchmarks.kernels import peers
-from benchmarks.kernels.cuda_timing import Bench, rotating, sets_of
+from benchmarks.kernels.cuda_timing import Bench, Call, lazily, rotating, sets_of
+from benchmarks.kernels.selection_peers import PEERS, checked
 from dlp_fast.ops import entropy_rank, row_entropy, select
 
 
@@ -119,10 +120,11 @@ def rankings(bench: Bench) -> None:
         bench.measure(name, x.nbytes + 8.0 * n, calls, goals)
 
 
+NATIVE = dict.fromkeys(PEERS, 1.0)  # they give no order, and ties as they come
 SELECTIONS = (
-    ("random", 1_280_000, {"topk": 2}),
-    ("random", 10_000_000, {"topk": 4}),
-    ("random", 100_000_000, {"topk": 4, "stable sort (CUB)": 6}),
+    ("random", 1_280_000, {"topk": 2} | NATIVE),
+    ("random", 10_000_000, {"topk": 4} | NATIVE),
+    ("random", 100_000_000, {"topk": 4, "stable sort (CUB)": 6} | NATIVE),
     ("random", 100_000, {}),
     ("equal", 1_280_000, {}),
     ("two-valued", 1_280_000, {}),
@@ -146,7 +148,7 @@ def keys(kind: str, n: int, device: str) -> torch.Tensor:
 
 
 def selections(bench: Bench) -> None:
-    """A stable sort of so many keys is CUB's radix sort, which torch calls; CUDA 13.0 has no top-k of CUB's own."""
+    """A stable sort of so many keys is CUB's radix sort, which torch calls. See selection_peers.py for CUB's top-k."""
     for kind, rows, goals in SELECTIONS:
         name = f"select, lowest 1 % of {rows:,} {kind}"
         if bench.late(name):
@@ -155,11 +157,14 @@ def selections(bench: Bench) -> None:
         scores, k = keys(kind, n, bench.device), n // 100
         wanted = torch.sort(scores, stable=True).indices[:k]
         assert torch.equal(select(scores, k).lowest, wanted), "not the k smallest in order"
-        calls = {
+        calls: dict[str, Call | None] = {
             "ours": lambda s=scores, k=k: select(s, k),
             "topk": lambda s=scores, k=k: torch.topk(s, k, largest=False, sorted=False),
             "stable sort (CUB)": lambda s=scores, k=k: torch.sort(s, stable=True).indices[:k],
         }
+        for who, peer in PEERS.items():
+            here = bench.device == "cuda" and peer.available()
+            calls[who] = lazily(partial(checked, peer.lowest, scores, wanted)) if here else None
         bench.measure(name, 4.0 * n, calls, goals)
 
 

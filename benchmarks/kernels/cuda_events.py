@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import parser_of
-from benchmarks.kernels import cuda_cases, cuda_picture_cases
+from benchmarks.kernels import cuda_cases, cuda_layer_cases, cuda_picture_cases
 from benchmarks.kernels.cuda_timing import Bench, Rehearsal, table
 from dlp_fast.engine.device import choose_compute
 from dlp_fast.runs.environment import environment
@@ -34,6 +34,7 @@ PARTS = (
     cuda_picture_cases.triggers,
     cuda_picture_cases.normalised_triggers,
     cuda_picture_cases.views,
+    cuda_layer_cases.batch_norms,
     cuda_cases.rankings,
     cuda_cases.selections_by_class,
     cuda_picture_cases.residuals,

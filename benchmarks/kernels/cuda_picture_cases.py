@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader
 
-from benchmarks.kernels import peers
+from benchmarks.kernels import kornia_views, peers
 from benchmarks.kernels.cuda_timing import Bench, Call, lazily
 from benchmarks.kernels.dali_views import views_pipeline
 from benchmarks.kernels.peers import ALPHA
@@ -141,8 +142,17 @@ def dali_batches(bench: Bench, images: torch.Tensor | list[torch.Tensor], size: 
     return lazily(make)
 
 
+def kornia_batches(images: torch.Tensor, size: int) -> Call | None:
+    """Both views of the batch by kornia; None: not installed."""
+    if not kornia_views.available():
+        return None
+    return lazily(lambda: partial(kornia_views.views(size, **CIFAR), images))
+
+
 def views(bench: Bench) -> None:
-    """No peer in torch draws each image's own RandAugment on a GPU; DALI does, at one magnitude for all."""
+    """No peer in torch draws each image's own RandAugment on a GPU; DALI does, at one magnitude for all; kornia draws
+    the operations for the batch.
+    """
     for size, rows in ((32, 448), (32, 8192), (224, 256)):
         for operations, kind in ((2, "RandAugment"), (0, "crop, flip and cutout alone")):
             name = f"augment, both views of {rows:,} x {size} px into bf16, {kind}"
@@ -165,6 +175,7 @@ def views(bench: Bench) -> None:
             if operations and rows < 1000:
                 calls["DALI"] = dali_batches(bench, here, size)
                 goals["DALI"] = 3 if size == 32 else 1.5
+                calls["kornia"], goals["kornia"] = kornia_batches(here, size), 4
                 if size == 32:
                     workers = min(WORKERS, os.cpu_count() or 1) if bench.device == "cuda" else 0
                     calls["Pillow in workers"] = lazily(lambda i=images, w=workers: pillow_batches(i, w))

@@ -2,6 +2,8 @@
 
     python -m benchmarks.kernels.ptxas --out benchmarks/results/ptxas_sm90_<date>.md [--csrc DIR]
 
+    python -m benchmarks.kernels.ptxas --architecture 80 86 89 90 100 120 --out FILE      (a column for each)
+
 Resident blocks are bound by threads, registers (given out to warps by 256) and shared memory (by 128 bytes, and 1 KiB
 of the system's a block). Shared memory that a launch asks for comes on top: see the comment at the launch.
 """
@@ -20,7 +22,7 @@ from benchmarks.common import parser_of
 from dlp_fast.runs.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
-EXACT = {"augment"}  # compiled without contraction, see CMakeLists.txt
+EXACT = {"augment", "batch_norm_relu"}  # compiled without contraction, see CMakeLists.txt
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,11 @@ class Kernel:
 
 
 def demangled(names: list[str]) -> list[str]:
+    """Names of kernels without namespaces and arguments; what is of an enumeration is its number."""
     told = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
-    return [
-        re.sub(r"\(anonymous namespace\)::|^void |dlp::|cuda::|augment::|residual_scan::", "", line).split(
-            "("
-        )[0]
-        for line in told.stdout.splitlines()
-    ]
+    shorter = (re.sub(r"\(anonymous namespace\)::|^void ", "", line) for line in told.stdout.splitlines())
+    shorter = (re.sub(r"\([\w:]+\)(?=\d)", "", line).split("(")[0] for line in shorter)
+    return [re.sub(r"\b\w+::", "", line) for line in shorter]
 
 
 def parsed(told: str, ptx: str) -> list[Kernel]:
@@ -131,6 +131,32 @@ def table(kernels: list[Kernel], architecture: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def cell(kernel: Kernel, on: Processor) -> str:
+    """Registers, blocks an SM, occupancy; bytes of stack and spilled ones where there are any."""
+    blocks, _ = kernel.resident(on)
+    text = f"{kernel.registers}, {blocks}, {100 * blocks * kernel.threads / on.threads:.0f} %"
+    text += f", stack {kernel.stack}" if kernel.stack else ""
+    return text + (f", **spilled {kernel.spills}**" if kernel.spills else "")
+
+
+def side_by_side(of: dict[str, list[Kernel]]) -> str:
+    """A row for each kernel, a column for each architecture."""
+    named = {architecture: {k.name: k for k in kernels} for architecture, kernels in of.items()}
+    lines = [
+        "Each cell: registers, blocks an SM, occupancy; stack and spilled bytes where there are any.",
+        "",
+        "| kernel | threads | static shared, bytes | " + " | ".join(f"sm_{a}" for a in of) + " |",
+        "|---|---:|---:|" + "---|" * len(of),
+    ]
+    for name in sorted(set().union(*named.values())):
+        found = {a: kernels[name] for a, kernels in named.items() if name in kernels}
+        any_of = next(iter(found.values()))
+        shared = "/".join(sorted({f"{k.shared:,}" for k in found.values()}))
+        cells = [cell(found[a], PROCESSORS[a]) if a in found else "" for a in of]
+        lines.append(f"| `{name}` | {any_of.threads} | {shared} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def parser() -> argparse.ArgumentParser:
     arguments = parser_of(__doc__, "benchmarks.kernels.ptxas")
     arguments.add_argument("--out", type=Path, required=True, metavar="FILE", help="result file, Markdown")
@@ -138,7 +164,11 @@ def parser() -> argparse.ArgumentParser:
         "--csrc", type=Path, default=ROOT / "csrc", metavar="DIR", help="sources to compile"
     )
     arguments.add_argument(
-        "--architecture", choices=list(PROCESSORS), default="90", help="compute capability"
+        "--architecture",
+        choices=list(PROCESSORS),
+        nargs="+",
+        default=["90"],
+        help="compute capability; several: side by side",
     )
     return arguments
 
@@ -149,13 +179,20 @@ def main() -> None:
     if not Path(nvcc).exists():
         raise SystemExit("ptxas: no nvcc on PATH or in /usr/local/cuda/bin; install the CUDA toolkit.")
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout.splitlines()[-2]
-    kernels = [
-        kernel
-        for source in sorted((options.csrc / "cuda").glob("*.cu"))
-        for kernel in compiled(source, options.csrc, nvcc, options.architecture)
-    ]
-    facts = f"sm_{options.architecture}. {version}\n\n"
-    text = facts + table(kernels, options.architecture)
+    of = {
+        architecture: [
+            kernel
+            for source in sorted((options.csrc / "cuda").glob("*.cu"))
+            for kernel in compiled(source, options.csrc, nvcc, architecture)
+        ]
+        for architecture in options.architecture
+    }
+    facts = f"{', '.join(f'sm_{a}' for a in of)}. {version}\n\n"
+    if len(of) > 1:
+        text = facts + side_by_side(of)
+    else:
+        ((architecture, kernels),) = of.items()
+        text = facts + table(kernels, architecture)
     write_atomic(options.out, text.encode())
     print(text, end="")
 

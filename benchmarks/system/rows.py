@@ -7,11 +7,14 @@ python -m benchmarks.system.rows --images 1000000 --classes 1000 --out RESULT.js
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +32,7 @@ from dlp_fast.detection.verdict import verdict
 from dlp_fast.runs.mapped import column_table
 from dlp_fast.runs.reader import read_samples
 from dlp_fast.runs.writer import RunFolder
-from dlp_fast.selection.partition import select
+from dlp_fast.selection.partition import Selection, select
 from dlp_fast.selection.table import samples_table
 
 EPOCHS = 10
@@ -96,9 +99,12 @@ def main() -> None:
     @contextmanager
     def timed(what: str) -> Iterator[None]:
         began, spent = time.monotonic(), time.process_time()
-        yield
+        with memory_at_most() as held:
+            yield
         seconds[what] = {"wall": time.monotonic() - began, "processor": time.process_time() - spent}
-        print(f"{what:<24} {seconds[what]['wall']:8.1f} s  {peak() / 1e9:5.2f} GB at most", flush=True)
+        seconds[what]["bytes"] = held[0]
+        took, most = seconds[what]["wall"], held[0] / 1e9
+        print(f"{what:<24} {took:8.1f} s  {most:5.2f} GB of its own at most", flush=True)
 
     n, classes = options.images, options.classes
     with tempfile.TemporaryDirectory() as folder:
@@ -107,10 +113,14 @@ def main() -> None:
         before = peak()
         with timed("mixtures"):
             decision = look_at_curves(seen, config.detection)
-        with timed("suspicion, selection"):
+        with timed("mislabeled"):
+            wrong = torch.from_numpy(probably_mislabeled(seen, config.detection))
+        with timed("suspicion"):
             suspicion = by_groups(decision.found, seen.entropy, seen.loss, config.detection)
-            wrong = int(probably_mislabeled(seen, config.detection).sum())
+            suspicion = replace(suspicion, mislabeled=wrong)
+        with timed("selection"):
             chosen_ids = select(suspicion, seen.labels, classes, config.detection)
+        del suspicion
         with timed("verdict"):
             names = tuple(f"class {c:05d}" for c in range(classes))
             sizes = torch.bincount(seen.labels, minlength=classes).tolist()
@@ -139,20 +149,53 @@ def main() -> None:
         **chosen(options),
         "seconds": seconds,
         "seconds_to_verdict": sum(
-            seconds[k]["wall"] for k in ("mixtures", "suspicion, selection", "verdict")
+            seconds[k]["wall"] for k in ("mixtures", "mislabeled", "suspicion", "selection", "verdict")
         ),
         "bytes_at_most": peak(),
+        "bytes_of_its_own_at_most": max(of["bytes"] for of in seconds.values()),
         "bytes_before": before,
         "bytes_of_table": bytes_of_table,
         "verdict": said.kind,
         "classes_found": sorted(finding.label for finding in decision.findings),
         "planted_found": len(planted & suspected) / max(len(planted), 1),
         "others_suspected": len(suspected - planted),
-        "probably_mislabeled": wrong,
+        "probably_mislabeled": int(wrong.sum()),
+        "ids": digest(chosen_ids),
         "same_ids_as_alone": compare(decision, seen, options.poisoned, config),
     }
     print({key: value for key, value in row.items() if key != "seconds"})
     write_result(options.out, row, "CPU")
+
+
+def digest(of: Selection) -> str:
+    """SHA-256 of the ids of a Selection and of every image's rank."""
+    summed = hashlib.sha256()
+    for ids in (of.rank, of.suspected_poisoned, of.suspected_clean, of.trusted, of.unlabeled, of.mislabeled):
+        summed.update(ids.numpy().data)
+    return summed.hexdigest()
+
+
+@contextmanager
+def memory_at_most() -> Iterator[list[int]]:
+    """[Bytes that this process had at most of its own, without pages of mapped files, which the system can take back],
+    looked at every 50 ms.
+    """
+    held, ended = [0], threading.Event()
+
+    def look() -> None:
+        while True:
+            status = Path("/proc/self/status").read_text()
+            held[0] = max(held[0], 1024 * int(status.partition("RssAnon:")[2].split()[0]))
+            if ended.wait(0.05):
+                return
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        looking.join()
 
 
 def peak() -> int:

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #endif
 
+#include "batch_norm_math.h"
 #include "cpu/batch_norm_relu.h"
 
 namespace dlp::batch_norm {
@@ -42,8 +43,6 @@ DLP_INLINE void store(const Floats& value, uint16_t* to) {  // to the nearest bf
   std::memcpy(to, &halves, sizeof halves);
 #endif
 }
-
-constexpr int kChains = 4;  // sums that run beside each other: row r enters number r mod kChains
 
 struct Sums {
   Floats of[kChains] = {};
@@ -87,7 +86,7 @@ void moments(const Element* x, int64_t rows, int64_t channels, float* sum, float
 }
 
 template <class Element>
-void forward(const Element* x, int64_t rows, int64_t channels, Affine by, Element* y) {
+void forward(const Element* x, int64_t rows, int64_t channels, Affines by, Element* y) {
   for (int64_t c = 0; c < channels; c += kGroup) {
     Floats scale, shift;
     load(by.scale + c, scale);
@@ -95,8 +94,8 @@ void forward(const Element* x, int64_t rows, int64_t channels, Affine by, Elemen
     for (int64_t r = 0; r < rows; ++r) {
       Floats value;
       load(x + r * channels + c, value);
-      value = value * scale + shift;
-      value = value <= 0.0f ? Floats{} : value;  // a NaN stays one
+      normalise(value, scale, shift, value);
+      keep_where_positive(value, value);
       store(value, y + r * channels + c);
     }
   }
@@ -104,7 +103,7 @@ void forward(const Element* x, int64_t rows, int64_t channels, Affine by, Elemen
 
 template <class Element>
 void gradient_sums(const Element* gradient, const Element* x, int64_t rows, int64_t channels,
-                   Affine by, float* sum, float* product) {
+                   Affines by, float* sum, float* product) {
   for (int64_t c = 0; c < channels; c += kGroup) {
     Floats scale, shift, mean, first, second;
     load(by.scale + c, scale);
@@ -112,10 +111,11 @@ void gradient_sums(const Element* gradient, const Element* x, int64_t rows, int6
     load(by.mean + c, mean);
     Sums sums, products;
     over_rows(rows, [&](int64_t r, int chain) __attribute__((always_inline)) {
-      Floats value, g;
+      Floats value, g, y;
       load(x + r * channels + c, value);
       load(gradient + r * channels + c, g);
-      g = value * scale + shift <= 0.0f ? Floats{} : g;
+      normalise(value, scale, shift, y);
+      keep_where_positive(y, g);
       sums.of[chain] += g;
       products.of[chain] += g * (value - mean);
     });
@@ -127,22 +127,22 @@ void gradient_sums(const Element* gradient, const Element* x, int64_t rows, int6
 }
 
 template <class Element>
-void backward(const Element* gradient, const Element* x, int64_t rows, int64_t channels, Affine by,
-                              Slope slope, Element* out) {
+void backward(const Element* gradient, const Element* x, int64_t rows, int64_t channels, Affines by,
+                              Slopes slopes, Element* out) {
   for (int64_t c = 0; c < channels; c += kGroup) {
-    Floats scale, shift, mean, of_gradient, of_input, constant;
+    Floats scale, shift, mean, of_input, constant;
     load(by.scale + c, scale);
     load(by.shift + c, shift);
     load(by.mean + c, mean);
-    load(slope.of_gradient + c, of_gradient);
-    load(slope.of_input + c, of_input);
-    load(slope.constant + c, constant);
+    load(slopes.of_input + c, of_input);
+    load(slopes.constant + c, constant);
     for (int64_t r = 0; r < rows; ++r) {
-      Floats value, g;
+      Floats value, g, y;
       load(x + r * channels + c, value);
       load(gradient + r * channels + c, g);
-      g = value * scale + shift <= 0.0f ? Floats{} : g;
-      g = of_gradient * g + (of_input * (value - mean) + constant);
+      normalise(value, scale, shift, y);
+      keep_where_positive(y, g);
+      gradient_of_input(value, scale, mean, of_input, constant, g);
       store(g, out + r * channels + c);
     }
   }

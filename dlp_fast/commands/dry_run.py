@@ -16,10 +16,12 @@ from dlp_fast.detection.propose.static_patterns import static_patterns
 from dlp_fast.detection.verify.replication import ensemble_size
 from dlp_fast.engine.batches import TrainingData
 from dlp_fast.engine.device import choose_compute
-from dlp_fast.engine.distributed import LEAST, Ranks
+from dlp_fast.engine.distributed import ALONE, LEAST, Ranks
 from dlp_fast.engine.inference import score
 from dlp_fast.engine.memory import bytes_per_image
+from dlp_fast.engine.parts import Parts
 from dlp_fast.engine.session import Session
+from dlp_fast.engine.synced_batch_norm import batch_norms
 from dlp_fast.models.registry import check_name, new_model
 from dlp_fast.models.starting import check_options
 from dlp_fast.power.scans import scheduled
@@ -37,7 +39,7 @@ SCANNED = 2048  # images of the scan that is timed
 TRIES = 2  # of each trial, averaged: a machine is never quite alone
 WORLDS = (1, 8, 64)  # processes with a GPU (or a share of CPU cores) each that a run is reckoned for
 NODE = 8  # of them on a machine
-# what one all-reduce is taken to cost, not measured: bytes a second, and seconds before the first byte
+# what a message or an all-reduce is taken to cost, not measured: bytes a second, and seconds before the first byte
 WITHIN, BETWEEN = (100e9, 50e-6), (20e9, 200e-6)
 OPTIMIZER = 4  # times the weights: themselves, gradients, momentum, and the average or a copy
 
@@ -99,11 +101,14 @@ def dry_runs(
     dataset: sources.Dataset | None = None,
     *,
     quiet: bool = False,
-    worlds: Sequence[int] = WORLDS,
+    worlds: Sequence[int] | None = None,
 ) -> list[Estimate]:
     """The same for several numbers of processes, each on a device like the one at hand: their parts of the batches are
-    tried here, what they tell each other is taken to cost WITHIN or BETWEEN.
+    tried here, what they tell each other is taken to cost WITHIN or BETWEEN. `worlds`: None: WORLDS, or as many as
+    `batch_parts` allows for.
     """
+    if worlds is None:
+        worlds = sorted({min(world, config.batch_parts or world) for world in WORLDS})
     if config.threads:
         torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision, config.graphs)
@@ -132,7 +137,9 @@ def measure(session: Session, data: TrainingData, config: RunConfig) -> Measured
     """Time scoring and stage 2 on a few batches."""
     small, model = _part(data, 512), new_model(config.model, data, data.seed)
     scoring = _timed(session, lambda: score(session, model, small)) / len(small) * len(data)
-    two = _unlearning(session, data, config) if "unlearning" in config.order else 0.0
+    two = 0.0
+    if "unlearning" in config.order:
+        two = _unlearning(_as_one_of(session, config, 1), data, config)
     return Measured(model, scoring, two)
 
 
@@ -145,7 +152,8 @@ def estimate(
     of stage 1 where the first leaves doubt, and rounds of stage 3 that begin anew where poison is found late, come on
     top.
     """
-    scoring, told = once.scoring, _exchange(once.model, world)
+    scoring, told = once.scoring, exchange(once.model, world, config.batch_parts)
+    session = _as_one_of(session, config, world)
     epochs, per_epoch, batch = stage1.plan(len(data), config.supervised)
     steps = epochs * per_epoch
     network = _supervised(session, data, config, scoring, world) + scoring / world * epochs + told * steps
@@ -157,22 +165,17 @@ def estimate(
     if config.detection.power_scans:
         seconds["power scans"] = seconds_of_scans(data, config)
     if "unlearning" in config.order:
-        seconds["unlearning"] = once.unlearning / world
-    images = share(batch, world)
+        seconds["unlearning"] = once.unlearning * _most_parts(config, world)
+    images = at_once(config, batch, 0, world)
     if "finetuning" in config.order:
         three = tuning(len(data), data.classes, config, steps)
-        passes = _passes(data, config, three)
+        passes = _passes(data, config, three, world)
         seconds["finetuning"] = _finetuning(session, data, config, three, scoring / world * passes, world)
         seconds["finetuning"] += told * three.steps
         read += three.steps * (three.batch + three.unlabeled) + round(passes * len(data))
-        images = max(images, share(three.batch, world) + 2 * share(three.unlabeled, world, 0))
-    return Estimate(
-        seconds,
-        _memory(session, once.model, data, images),
-        world,
-        network,
-        round(read * _file_bytes(data)),
-    )
+        images = max(images, at_once(config, three.batch, three.unlabeled, world))
+    memory = _memory(session, once.model, data, images) + _rows(session, once.model, world)
+    return Estimate(seconds, memory, world, network, round(read * _file_bytes(data)))
 
 
 def seconds_of_scans(data: TrainingData, config: RunConfig) -> float:
@@ -186,20 +189,57 @@ def seconds_of_scans(data: TrainingData, config: RunConfig) -> float:
     return spent * len(scheduled(data, data.classes, config.detection.power_scans))
 
 
-def share(batch: int, world: int, least: int = LEAST) -> int:
-    """Images of a batch that the first of `world` processes works on, which has one more where it does not come out
-    even; `least`: see Ranks.part.
+def share(batch: int, world: int, least: int = LEAST, parts: int | None = None) -> int:
+    """Images of a batch that the busiest of `world` processes works on; `least`: see Ranks.part; `parts`: of the batch,
+    see engine.parts.
     """
-    return len(Ranks(0, world).part(torch.arange(batch), least))
+    ids = torch.arange(batch)
+    if parts is None:  # the first has one more where it does not come out even
+        return len(Ranks(0, world).part(ids, least))
+    return max(len(Parts(parts, rank, world).part(ids, least)) for rank in (0, world - 1))
 
 
-def _exchange(model: torch.nn.Module, world: int) -> float:
-    """Seconds that a step's all-reduce is taken to cost."""
+def at_once(config: RunConfig, labeled: int, unlabeled: int, world: int) -> int:
+    """Images that pass through the network together in a step on so many; of an unlabeled one, two views."""
+    pieces = config.batch_parts or world  # a process takes its parts one after the other
+    return share(labeled, pieces) + 2 * share(unlabeled, pieces, 0)
+
+
+def _most_parts(config: RunConfig, world: int) -> float:
+    """Share of a batch's parts that the busiest of `world` processes has."""
+    return -(-config.batch_parts // world) / config.batch_parts if config.batch_parts else 1 / world
+
+
+def _as_one_of(session: Session, config: RunConfig, world: int) -> Session:
+    """A session that takes the parts of a batch, one after the other, that the busiest of `world` processes has."""
+    if config.batch_parts is None:
+        return session
+    whole = Parts(config.batch_parts, world - 1, world, config.sync_batch_norm)
+    return Session(session.compute, session.log, ranks=Parts(len(whole.views)))
+
+
+def exchange(model: torch.nn.Module, world: int, parts: int | None = None) -> float:
+    """Seconds that a step's exchange is taken to cost: an all-reduce; where batches have `parts`, sums that go from
+    process to process, and from the last to all.
+    """
     if world == 1:
         return 0.0
     rate, latency = WITHIN if world <= NODE else BETWEEN
     size = sum(p.numel() * 4 for p in model.parameters())
-    return latency + 2 * (world - 1) / world * size / rate
+    if parts is None:
+        return latency + 2 * (world - 1) / world * size / rate
+    between = (world - 1) // NODE  # of the turns, from one machine to the next
+    turns = ((WITHIN, world - 1 - between), (BETWEEN, between), ((rate, latency), 1))
+    return sum(count * (seconds + size / speed) for (speed, seconds), count in turns)
+
+
+def _rows(session: Session, model: torch.nn.Module, world: int) -> int:
+    """Bytes of the gradients and statistics that a process keeps until its turn comes, where batches have parts."""
+    if session.ranks is ALONE:
+        return 0
+    statistics = sum(m.running_mean.numel() + m.running_var.numel() for m in batch_norms(model))
+    row = 4 * (sum(p.numel() for p in model.parameters()) + statistics)
+    return row * (2 if world == 1 else len(session.ranks.views) + 1)
 
 
 def _memory(session: Session, model: torch.nn.Module, data: TrainingData, images: int) -> int:
@@ -238,7 +278,7 @@ def _supervised(session: Session, data: TrainingData, config: RunConfig, scoring
     """Seconds that one network trains in stage 1; `scoring`: seconds to score all images."""
     model, one = new_model(config.model, data, data.seed), config.supervised
     epochs, per_epoch, batch = stage1.plan(len(data), one)
-    mine = share(batch, world)
+    mine = share(batch, world, parts=config.batch_parts)
     few = _part(data, mine * STEPS)
     trial = one.model_copy(update={"epochs": 1, "min_steps": 0, "batch": min(mine, len(few))})
     spent = _timed(session, lambda: stage1.supervised(session, model, few, trial))
@@ -257,18 +297,22 @@ def _unlearning(session: Session, data: TrainingData, config: RunConfig) -> floa
     return spent * two.epochs * max(1.0, wanted / two.batch)
 
 
-def _passes(data: TrainingData, config: RunConfig, of: Tuning) -> float:
-    """How often stage 3 has all images pass forward alone: for its learning curves and batch-norm statistics."""
+def _passes(data: TrainingData, config: RunConfig, of: Tuning, world: int) -> float:
+    """How often stage 3 has all images pass forward alone, by all of `world` processes together: for its learning
+    curves and batch-norm statistics, which every process takes for itself where batches have parts.
+    """
     three = config.finetuning
     snapshots = 0 if three.labeled == "hardest" else SNAPSHOTS
-    return snapshots + three.norm_batches * of.batch / len(data)
+    takers = world if config.batch_parts else 1
+    return snapshots + takers * three.norm_batches * of.batch / len(data)
 
 
 def _finetuning(
     session: Session, data: TrainingData, config: RunConfig, of: Tuning, alone: float, world: int
 ) -> float:
     """Seconds of stage 3; `alone`: those in which images pass forward alone."""
-    batch, extra = share(of.batch, world), share(of.unlabeled, world, 0)
+    batch = share(of.batch, world, parts=config.batch_parts)
+    extra = share(of.unlabeled, world, 0, config.batch_parts)
     some = _part(data, batch + extra)
     ids = torch.arange(len(some))
     labels = Labels(ids[:batch], ids[batch:], torch.zeros(len(some), dtype=torch.bool))

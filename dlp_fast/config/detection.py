@@ -167,6 +167,20 @@ class DetectionConfig(Section):
     max_taken_for_one: float = Field(0.5, gt=0, le=1)
     """And where the network without these labels takes no more than this share of their images for one class, nor half
     as much again for two; else they are images that were changed, and shown."""
+    min_shared_labels: float = Field(0.5, gt=0)
+    """Labels are right where the pictures most like the images have these so often, above chance, as a share of how
+    often they do of the class's other images. Measured (docs/decisions/028): poison up to 0.1, changed
+    pictures from 0.9."""
+    min_apart_from_alike: float = Field(6.0, gt=0)
+    """Standard errors by which a found group differs from the pictures most like its images, more than others of its
+    kind do, from which it has a mark of its own. Measured there: static triggers from 7 on, wrong labels up to 4.4."""
+    min_agreement: float = Field(0.5, gt=0, le=1)
+    """Images that no picture like them shares its label with are probably mislabeled where pictures that look alike
+    share their labels so much, from 0 by chance to 1. Measured: digits 0.97, with a fifth of wrong labels 0.7; CIFAR-10
+    0.1."""
+    min_taught: float = Field(0.3, ge=0, le=1)
+    """Wrong labels without such a mark are poison where half of the images teach a network the labels of the others, as
+    a share of how well it knows held-out ones of the class. Below, they are probably mislabeled."""
     max_support_p: float = Field(1e-3, gt=0, lt=1)
     """And probability of that by chance."""
     min_outlasting: float = Field(0.8, ge=0)

@@ -12,6 +12,7 @@ from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import ABOUNDS, clearness
+from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART
 from dlp_fast.detection.told import (
     Shown,
@@ -112,12 +113,16 @@ def with_evidence(
 
 
 def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
-    """Whether a mark is suspected by itself, or with others; by unknown labels only where it is apart. What a grown
-    one has in common may be a style's, which acts as well; then its labels have to be unknown, and its images taken for
-    several classes.
+    """Whether a mark is suspected by itself, or with others: always where its images have it beside pictures that look
+    like them and have other labels; by unknown labels only where it is apart. What another grown one has in common may
+    be a style's, which acts as well; then its labels have to be unknown, and its images taken for several classes.
     """
     unsupported = labels_unsupported(evidence, config, ABOUNDS in mark.statistics)
-    if evidence.together or (unsupported and is_apart(mark, config)):
+    if (
+        marked_beside_alike(mark, evidence, config)
+        or evidence.together
+        or (unsupported and is_apart(mark, config))
+    ):
         return True
     if APART not in mark.statistics:
         return acts_as_trigger(evidence, config)
@@ -126,6 +131,14 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
         and labels_unknown(evidence, config, abounds=True)
         and is_spread(evidence.taken_for, config)
     )
+
+
+def marked_beside_alike(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether images have a mark beside pictures that look like them and have other labels, and a network that was not
+    given their labels does not know these either.
+    """
+    support = evidence.support
+    return ALIKE in mark.statistics and (support is None or support.ratio <= config.max_label_support)
 
 
 def is_apart(mark: Group, config: DetectionConfig) -> bool:
@@ -170,12 +183,27 @@ def labels_unsupported(evidence: Evidence, config: DetectionConfig, abounds: boo
 
 def labels_unknown(evidence: Evidence, config: DetectionConfig, abounds: bool) -> bool:
     """`labels_unsupported`, however few the images are."""
+    return not labels_shared(evidence, config) and unknown_to_network(evidence, config, abounds)
+
+
+def unknown_to_network(evidence: Evidence, config: DetectionConfig, abounds: bool) -> bool:
+    """`labels_unknown`, by the network alone, which does not understand pictures that somebody changed."""
     support, unmarked = evidence.support, evidence.without_mark
     return support is not None and (
         support.ratio <= config.max_label_support / (2 if abounds else 1)
         and support.p <= config.max_support_p
         and (unmarked is None or unmarked.ratio <= config.max_label_support)
     )
+
+
+def labels_shared(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether the pictures that look most like a group's have their labels: then these are right."""
+    return evidence.neighbours is not None and evidence.neighbours.ratio >= config.min_shared_labels
+
+
+def labels_wrong(evidence: Evidence, config: DetectionConfig) -> bool:
+    """Whether the pictures that look most like a group's have other labels."""
+    return evidence.neighbours is not None and not labels_shared(evidence, config)
 
 
 def labels_outlast_mark(evidence: Evidence, config: DetectionConfig) -> bool:
@@ -214,6 +242,7 @@ def taught_by_itself(evidence: Evidence, tests: int, config: DetectionConfig) ->
         support is not None
         and support.gap >= config.min_gap
         and support.ratio <= config.max_gap_support
+        and not labels_shared(evidence, config)
         and evidence.gap_p <= config.false_alarm_rate / max(tests, 1)
     )
 

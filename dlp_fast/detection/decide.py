@@ -80,14 +80,14 @@ def decide(
     """
     if stage == "supervised":
         groups = [_the_smaller_side(group, config) for group in groups]
-    clearest = [_clearest(of_class, config) for of_class in _by_class(groups)]
-    scores = _beside_each_other(np.array([separation_score(group, config) for group in clearest]), config)
+    one_each = [_clearest(of_class, config) for of_class in _by_class(groups)]
+    scores = _beside_each_other(np.array([separation_score(group, config) for group in one_each]), config)
     if stage == "finetuning":
         scores = [
             _late_score(group, score, config, found_before)
-            for group, score in zip(clearest, scores, strict=True)
+            for group, score in zip(one_each, scores, strict=True)
         ]
-    scored = tuple(Scored(group, score) for group, score in zip(clearest, scores, strict=True))
+    scored = tuple(Scored(group, score) for group, score in zip(one_each, scores, strict=True))
     return Decision(scored, tuple(finding_of(entry, stage) for entry in scored if entry.score >= 1))
 
 
@@ -122,14 +122,21 @@ def is_withheld(membership: np.ndarray, config: DetectionConfig) -> np.ndarray:
 
 
 def likely_benign(finding: Finding, config: DetectionConfig) -> bool:
-    """Whether a finding of learning curves is weak, its images share nothing that acts as a trigger, and a network that
-    was not given their labels gives them these labels at least as often as it does the class's images whose labels it
-    was given.
+    """Whether a finding of learning curves is weak, its images share nothing that acts as a trigger, and their labels
+    are right: pictures that look like them have these, and they have nothing in common beside those; or a network that
+    was not given these labels gives them at least as often as it does those of the class's images whose labels it was
+    given.
     """
     heard = finding.held_out
     if (finding.attack_success or 0.0) >= config.min_attack_success or finding.purity is not None:
         return False
-    return heard is not None and finding.score < config.clear_score and heard.suspects >= heard.others
+    if finding.score >= config.clear_score:
+        return False
+    shared = finding.shared_labels
+    marked = (finding.apart_from_alike or 0.0) >= config.min_apart_from_alike
+    if shared is not None and shared >= config.min_shared_labels and not marked:
+        return finding.placebo_success is not None
+    return heard is not None and heard.suspects >= heard.others
 
 
 def with_held_out(
@@ -163,6 +170,13 @@ def _by_class(groups: Sequence[Group]) -> list[list[Group]]:
     for group in groups:
         by_label.setdefault(group.label, []).append(group)
     return list(by_label.values())
+
+
+def clearest(groups: Sequence[Group], config: DetectionConfig) -> list[Group]:
+    """Of one class's groups of stage 1, the one that `decide` goes by; none of none."""
+    sides = [_the_smaller_side(group, config) for group in groups]
+    chosen = _clearest(sides, config) if sides else None
+    return [group for group, side in zip(groups, sides, strict=True) if side is chosen]
 
 
 def _clearest(groups: list[Group], config: DetectionConfig) -> Group:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
+from dlp_fast.detection.cause import explained, with_causes
 from dlp_fast.detection.convict import ask_held_out, with_evidence
-from dlp_fast.detection.decide import Decision, decide
+from dlp_fast.detection.decide import Decision, clearest, decide
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import marks_among
-from dlp_fast.detection.mislabeled import probably_mislabeled
-from dlp_fast.detection.propose import PROPOSALS, Observed
+from dlp_fast.detection.mislabeled import probably_mislabeled, unlike_their_label
+from dlp_fast.detection.propose import PROPOSALS, Observed, by_curves
 from dlp_fast.detection.settle import settled
 from dlp_fast.detection.suspicion import Suspicion, by_groups
 from dlp_fast.detection.together import grown_among, judged_together
@@ -41,7 +43,7 @@ class Networks:
     """What detection may ask of networks.
 
     predict: of stage 1's, uint8 [b, H, W, 3] -> class int64 [b]; features: gives fp32 [n, d] of it, asked for only by
-    methods that look at activations; train: trains one more network, see verify.hold_out, twice at most.
+    methods that look at activations; train: trains one more network, see verify.hold_out, three times at most.
     """
 
     predict: Predict
@@ -55,7 +57,7 @@ def look_at_curves(seen: Observed, config: DetectionConfig) -> Decision:
     """
     if config.method != "learning_curves" or "learning_curves" not in config.proposals:
         return Decision((), ())
-    return decide(PROPOSALS["learning_curves"](seen, config), config)
+    return decide(by_curves(seen, config, partial(clearest, config=config)), config)
 
 
 def detect(
@@ -88,6 +90,9 @@ def detect(
         evidence = judged_together(groups, evidence, seen.classes, config)
     decision = with_evidence(decision, marks, evidence, config)
     decision = settled(decision, seen, networks.predict, networks.train, config)
-    wrong = torch.from_numpy(probably_mislabeled(seen, config))
+    decision, without_cause = with_causes(decision, seen, networks.train, config)
+    wrong = torch.from_numpy(probably_mislabeled(seen, config) | unlike_their_label(seen, config))
+    wrong[without_cause] = True
+    decision = explained(decision, wrong.numpy())
     suspicion = replace(by_groups(decision.found, seen.entropy, seen.loss, config), mislabeled=wrong)
     return Detection(suspicion, decision)

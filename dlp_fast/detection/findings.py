@@ -37,8 +37,11 @@ class Finding:
     of them; sides: mean entropy, bits, of a network that was given no label of the class, of these images, of the rest
     of the class, and of held-out images of other classes, where the group could be the class itself; None where not
     asked; foreign: whether these say that the images are taken for other classes, and the rest is not; changed: of a
-    mark that is shown, whether images of many classes have such marks and a network without their labels takes them for
-    one class, whatever they show.
+    mark that is shown, whether images of many classes have such marks, under labels that are right; shared_labels:
+    share, above chance, of the pictures most like them that have their label, over that of other images of their
+    classes; apart_from_alike: by how many standard errors the images differ from the pictures of other labels most like
+    them; taught: how well a network that is given half of the images knows the labels of the others, over that of other
+    images of the class.
     """
 
     stage: Stage
@@ -62,6 +65,9 @@ class Finding:
     sides: tuple[float, float, float] | None = None
     foreign: bool = False
     changed: bool = False
+    shared_labels: float | None = None
+    apart_from_alike: float | None = None
+    taught: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

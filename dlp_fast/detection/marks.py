@@ -9,6 +9,7 @@ import numpy as np
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART
 
 ABOUNDS = "abounds"  # statistic of a mark in a set where marks abound
@@ -62,6 +63,8 @@ def _is_clear(mark: Group, config: DetectionConfig) -> bool:
 
 def clearness(mark: Group, config: DetectionConfig) -> float:
     """How clearly a group is a mark: from 1 on it counts as one."""
+    if ALIKE in mark.statistics:
+        return mark.statistics[ALIKE] / config.min_apart_from_alike
     if APART in mark.statistics:
         return mark.statistics[APART] / config.min_apart
     if "nats" in mark.statistics:

@@ -17,14 +17,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.columns import mean_over_epochs, pieces
+from dlp_fast.detection.propose import Observed, neighbours
 from dlp_fast.detection.propose.learning_curves import by_class
 
 HIGHEST = 0.9  # quantile of random wrong labels up to which shares are compared: beyond are few, and chance
 THRESHOLDS = 7
+LATE = 0.9  # quantile of the mean losses of a class, beyond which an image was learnt late
 MOST = 0.5  # of the labels: more that are wrong than right cannot be told from right ones
 
 
@@ -35,12 +38,42 @@ def probably_mislabeled(seen: Observed, config: DetectionConfig) -> np.ndarray:
     n = len(seen.labels)
     if seen.other_loss is None or seen.other_labels is None or seen.classes < 2 or len(seen.loss) < 2:
         return np.zeros(n, dtype=bool)
-    labels = seen.labels.numpy()
-    own, other = (of.numpy().mean(0, dtype=np.float64) for of in (seen.loss, seen.other_loss))
+    listed = np.zeros(n, dtype=bool)
+    if config.mislabeled_quantile == 1:
+        return listed
+    labels, others = seen.labels.numpy(), seen.other_labels.numpy()
+    own = mean_over_epochs(seen.loss.numpy())
     usual = _usual(own, labels, seen.classes)
-    placebo = np.sort(other - usual[seen.other_labels.numpy()])
-    least = placebo[min(int(config.mislabeled_quantile * n), n - 1)]
-    return (own - usual[labels] >= least) & (config.mislabeled_quantile < 1)
+    placebo = mean_over_epochs(seen.other_loss.numpy())
+    for piece in pieces(n):
+        placebo[piece] -= usual[others[piece]]
+    place = min(int(config.mislabeled_quantile * n), n - 1)
+    placebo.partition(place)
+    least = placebo[place]
+    del placebo
+    for piece in pieces(n):
+        listed[piece] = own[piece] - usual[labels[piece]] >= least
+    return listed
+
+
+def unlike_their_label(seen: Observed, config: DetectionConfig) -> np.ndarray:
+    """bool [n]: the pictures that look most like an image have another label, and it was learnt late in its class,
+    later than all but a tenth of the images of which that is not so. Nobody, where pictures that look alike do not
+    share their labels anyway.
+    """
+    n = len(seen.labels)
+    late = np.zeros(n, dtype=bool)
+    if config.mislabeled_quantile == 1 or seen.classes < 2:
+        return late
+    if neighbours.Surroundings(seen.images, seen.labels, torch.arange(n)).agreement() < config.min_agreement:
+        return late
+    strange = np.isin(np.arange(n), neighbours.unlike_their_label(seen.images, seen.labels).numpy())
+    learnt, labels = mean_over_epochs(seen.loss.numpy()), seen.labels.numpy()
+    for of_class in by_class(labels, seen.classes):
+        usual = learnt[of_class[~strange[of_class]]]
+        if len(usual):
+            late[of_class] = learnt[of_class] > np.quantile(usual, LATE)
+    return late & strange
 
 
 @dataclass(frozen=True)

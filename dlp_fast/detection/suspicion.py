@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.columns import in_order, mean_over_epochs
 from dlp_fast.detection.decide import is_withheld
 from dlp_fast.detection.groups import Group
 
@@ -56,31 +57,28 @@ def by_groups(found: Sequence[Group], entropy: Tensor, loss: Tensor, config: Det
 
     score lies in [0, 1) by the mean entropy over the epochs, and one lower, in [-1, 0), for suspected images.
     """
-    mean_entropy = entropy.numpy().mean(0, dtype=np.float64)
-    n = len(mean_entropy)
-    suspected = np.zeros(n, dtype=bool)
-    withheld = np.zeros(n, dtype=bool)
-    posterior = np.zeros(n)
+    n = entropy.shape[1]
+    suspected, withheld = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    posterior = np.zeros(n, dtype=np.float32)
     for group in found:
         inside = is_withheld(group.membership, config)
         suspected[group.ids] |= group.membership > 0.5
         withheld[group.ids] |= inside
-        posterior[group.ids] = np.maximum(posterior[group.ids], np.where(inside, group.membership, 0))
-    mean_loss = loss.numpy().mean(0, dtype=np.float64)
-    high_loss = ~withheld & (_share_below(mean_loss) >= 1 - config.high_loss_fraction)
-    score = _share_below(mean_entropy) - suspected
-    return Suspicion(
-        torch.from_numpy(score.astype(np.float32)),
-        torch.from_numpy(mean_entropy.astype(np.float32)),
-        torch.from_numpy(suspected),
-        torch.from_numpy(withheld),
-        torch.from_numpy(high_loss),
-        torch.from_numpy(posterior.astype(np.float32)),
-    )
+        known = np.where(inside, group.membership, 0).astype(np.float32)
+        posterior[group.ids] = np.maximum(posterior[group.ids], known)
+    high_loss = np.zeros(n, dtype=bool)
+    if config.high_loss_fraction:
+        for ids, share in _shares_below(mean_over_epochs(loss.numpy())):
+            high_loss[ids] = share >= 1 - config.high_loss_fraction
+        high_loss &= ~withheld
+    mean, score = mean_over_epochs(entropy.numpy()), np.empty(n, dtype=np.float32)
+    for ids, share in _shares_below(mean):
+        score[ids] = share - suspected[ids]
+    of_all = (score, mean.astype(np.float32), suspected, withheld, high_loss, posterior)
+    return Suspicion(*map(torch.from_numpy, of_all))
 
 
-def _share_below(values: np.ndarray) -> np.ndarray:
-    """Rank of each value, scaled to [0, 1); ties by id."""
-    place = np.empty(len(values))
-    place[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return place / len(values)
+def _shares_below(values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Some ids, and the rank of each value, scaled to [0, 1); ties by id."""
+    for first, ids in in_order(values):
+        yield ids, np.arange(first, first + len(ids)) / len(values)

@@ -34,6 +34,7 @@ def with_numbers(finding: Finding, evidence: Evidence) -> Finding:
         placebo_success=rounded(evidence.placebo_success),
         label_support=rounded(support.ratio) if support else None,
         unmarked_support=rounded(evidence.without_mark.ratio) if evidence.without_mark else None,
+        shared_labels=rounded(evidence.neighbours.ratio) if evidence.neighbours else None,
     )
 
 

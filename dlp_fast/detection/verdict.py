@@ -131,7 +131,28 @@ def typical_told(images: int, name: str, support: float, success: float | None) 
 
 
 def _reason(finding: Finding, name: str) -> str:
-    """What a finding rests on, as a sentence; of its trigger too, where that was tried."""
+    """What a finding rests on, in a sentence or two; of its trigger too, where that was tried."""
+    return " ".join(filter(None, (_first_reason(finding, name), _other_labels(finding))))
+
+
+WRONG = 0.25  # share of labels in common with the pictures most alike, below which they are said to be wrong
+
+
+def _other_labels(finding: Finding) -> str:
+    """What the pictures most like them say of their labels; "" where that is not clear."""
+    if finding.shared_labels is None or finding.shared_labels >= WRONG:
+        return ""
+    text = f"The pictures that look most like them have other labels (this one {max(finding.shared_labels, 0):.0%} as "
+    text += "often, above chance, as for the class's other images)"
+    if finding.taught is not None:
+        text += (
+            f"; and a network that was given half of them knows the labels of the others {finding.taught:.0%} as well "
+            "as those of the class's other images"
+        )
+    return text + "."
+
+
+def _first_reason(finding: Finding, name: str) -> str:
     if finding.foreign:
         own, rest, controls = finding.sides
         return (
@@ -192,6 +213,13 @@ def _reason_of_curves(finding: Finding, name: str) -> str:
     if not finding.likely_benign:
         return first + "."
     heard = finding.held_out
+    if heard is None or heard.suspects < heard.others:
+        return (
+            f"{first}, if weakly; but the pictures that look most like them have the same label "
+            f"({finding.shared_labels:.0%} as often, above chance, as for the class's other images), and beside these "
+            "they have no mark in common: likely harmless. Stage 3 does not use their labels; look at them, and write "
+            "keep in the table of images where they are right."
+        )
     return (
         f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "
         f"them (of the class's other images, whose labels it was given, to {heard.others:.0%}): likely harmless, "

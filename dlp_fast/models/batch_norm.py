@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from dlp_fast.ops import batch_norm_relu
 
+FUSED_ON = {"cpu"}
+"""Kinds of device where one operation does both. Not on a GPU: nobody has timed it there yet (`fused_also_on`)."""
+
+
+@contextlib.contextmanager
+def fused_also_on(kind: str) -> Iterator[None]:
+    """One operation on devices of `kind` too, so that both can be timed there."""
+    before = FUSED_ON.copy()
+    FUSED_ON.add(kind)
+    try:
+        yield
+    finally:
+        FUSED_ON.intersection_update(before)
+
 
 def active(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """``torch.relu(norm(x))``. A layer that others have taken hold of, by a hook or a `forward` of its own, is called
-    as it is, and so is every layer while a network is traced, exported or compiled, and on a GPU.
+    """``torch.relu(norm(x))``, by one operation on the devices of `FUSED_ON`. A layer that others have taken hold of,
+    by a hook or a `forward` of its own, is called as it is, and so is every layer while a network is traced, exported
+    or compiled.
     """
-    if x.device.type != "cpu" or _is_held(norm) or _is_traced():
+    if x.device.type not in FUSED_ON or _is_held(norm) or _is_traced():
         return torch.relu(norm(x))
     share = norm.momentum
     if norm.training:

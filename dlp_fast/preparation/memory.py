@@ -35,7 +35,8 @@ def fit(
     ranks: Ranks = ALONE,
 ) -> RunConfig:
     """`config` with the batches that fit into memory, where `batch` is auto; else a warning where they hardly will. Of
-    several ranks, rank 0 looks at its own memory, and a GPU of each holds its part of a batch.
+    several ranks, rank 0 looks at its own memory, and a GPU of each holds its part of a batch; of `batch_parts`, one at
+    a time.
     """
     batches = ranks.agreed(lambda: _fitted(config, data, compute, folder, log))
     sections = {
@@ -57,9 +58,7 @@ def _fitted(
         size = (data.images.height, data.images.width)
         model = new_model(config.model, data, 0)
         per_image, free = bytes_per_image(model, size, compute), available(compute)
-        if compute.device.type == "cuda":  # on CPUs, the processes of a machine share its memory
-            per_image /= compute.processes
-        batches = fitting_batches(config, per_image, free)
+        batches = fitting_batches(config, per_image * _at_once(config, compute), free)
         if kept:
             write_atomic(kept, json.dumps(batches).encode() + b"\n")
     lowered = {stage: b for stage, b in batches.items() if b < getattr(config, stage).batch}
@@ -73,6 +72,14 @@ def _fitted(
         f"a training step may not fit into the {free / 1e9:.1f} GB that are free; --batch auto would halve: {told}"
     )
     return {}
+
+
+def _at_once(config: RunConfig, compute: Compute) -> float:
+    """Share of a batch that is in one memory at once: the part of a GPU, or those of all processes of this machine."""
+    parts = config.batch_parts or compute.processes
+    if compute.device.type == "cuda":
+        return 1 / parts
+    return min(1.0, compute.processes / parts)  # a process takes its parts one after the other
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dlp_fast import ops
 from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.columns import PIECE, in_order
 from dlp_fast.detection.suspicion import Suspicion
 from dlp_fast.errors import ConfigError
 
@@ -46,20 +47,20 @@ class Selection:
             return self
         inside = torch.zeros(len(self.score), dtype=torch.bool)
         inside[late] = True
-        ranked = self.score[~self.named]
+        others = self.score[~self.named]
         # whatever the method's scale, and whatever the sign of its scores, they rank first
-        above = max(1.0, float(ranked.max()) * 1.001, float(ranked.max() - ranked.min()) * 1.001)
+        above = max(1.0, float(others.max()) * 1.001, float(others.max() - others.min()) * 1.001)
         score = torch.where(inside & ~self.named, self.score - above, self.score)
-        order = ops.select(score, len(score)).lowest
+        rank = ranked(score)
         suspected = inside.clone()
         suspected[self.suspected_poisoned] = True
         clean = self.suspected_clean
         return replace(
             self,
             score=score,
-            rank=places(order),
+            rank=rank,
             named=self.named | inside,
-            suspected_poisoned=order[suspected[order]],
+            suspected_poisoned=in_rank(suspected, rank),
             suspected_clean=clean[~inside[clean]],
             mislabeled=self.mislabeled[~inside[self.mislabeled]],
         )
@@ -70,6 +71,27 @@ def places(order: Tensor) -> Tensor:
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
     return place
+
+
+def ranked(score: Tensor, device: torch.device | None = None) -> Tensor:
+    """Rank of each id by its fp32 score [n], 0 = lowest, ties: smaller id first; `device`: see `select`.
+
+    Raises NumericError where one is not finite.
+    """
+    device = device or score.device
+    if len(score) <= PIECE or device.type != "cpu":
+        return places(ops.select(score.to(device), len(score), check=True).lowest.cpu())
+    ops.select(score, 0, check=True)
+    rank = torch.empty(len(score), dtype=torch.int64)
+    for first, ids in in_order(score.numpy()):  # all at once takes 36 bytes an image
+        rank[torch.from_numpy(ids)] = torch.arange(first, first + len(ids))
+    return rank
+
+
+def in_rank(wanted: Tensor, rank: Tensor) -> Tensor:
+    """int64 ids of `wanted`, bool [n], in the order of `rank`, int64 [n]."""
+    ids = wanted.nonzero().flatten()
+    return ids[rank[ids].argsort()]
 
 
 def counts(n: int, classes: int, config: DetectionConfig) -> tuple[int, int]:
@@ -106,16 +128,18 @@ def select(
     n = len(of.score)
     lowest, per_class = counts(n, classes, config)
     device = device or of.score.device
-    order = ops.select(of.score.to(device), n, check=True).lowest.cpu()
-    named = order[of.suspected[order]]
+    rank = ranked(of.score, device)
+    named = in_rank(of.suspected, rank)
     if config.method == "learning_curves" and not len(named) and config.nothing_found == "skip":
         lowest = 0
     if len(named):
         lowest = min(lowest, len(named))  # nobody outside of a found group loses a label
-    poisoned, to_unlearn = named if len(named) else order[:lowest], order[:lowest]
-    eligible = torch.where(of.never_clean, of.clean_score.min() - 1, of.clean_score)
-    ranked = ops.select(eligible.to(device), 0, per_class, labels.to(device), num_classes=classes, check=True)
-    clean = ranked.highest.cpu()
+    to_unlearn = in_rank(rank < lowest, rank)
+    poisoned = named if len(named) else to_unlearn
+    eligible = torch.where(of.never_clean, of.clean_score.min() - 1, of.clean_score).to(device)
+    best = ops.select(eligible, 0, per_class, labels.to(device), num_classes=classes, check=True).highest
+    clean = best.cpu()
+    del eligible
     clean = clean[~torch.isin(clean, poisoned) & ~of.never_clean[clean]]
     suspected = torch.zeros(n, dtype=torch.bool)
     suspected[poisoned] = True
@@ -127,7 +151,7 @@ def select(
     unlabeled = (of.high_loss | of.withheld | mislabeled) & ~suspected & ~trusted
     return Selection(
         of.score,
-        places(order),
+        rank,
         poisoned,
         clean,
         to_unlearn,
@@ -146,9 +170,12 @@ def _keep_min_images(
 
     A class without a label could not be learnt at all; high losses come before withheld and suspected images.
     """
+    known = torch.bincount(labels, minlength=classes) - torch.bincount(labels[~trusted], minlength=classes)
+    few = (known < min_images).nonzero().flatten().tolist()
+    if not few:
+        return
     preference = of.score - 2 * (of.withheld | suspected).float()
-    known = torch.bincount(labels[trusted], minlength=classes)
-    for label in (known < min_images).nonzero().flatten().tolist():
+    for label in few:
         inside = labels == label
         missing = min_images - int(known[label])
         others = (inside & ~trusted).nonzero().flatten()

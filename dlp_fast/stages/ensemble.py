@@ -33,10 +33,8 @@ ARRAYS = ("ids", "membership", "labels")  # of a Group
 MEMBER_SEED = 101  # added to the seed for each further network of an ensemble
 HELD_OUT_SEED = 977  # and for the network that is not given the labels in question
 HELD_OUT_EPOCHS = 3  # at its end, whose losses are averaged
-WITHOUT_LABELS = (
-    "held_out",
-    "sides",
-)  # what is kept of such networks: of the first, and of one with other labels
+# What is kept of networks without some labels: of the first, and of those with other labels.
+WITHOUT_LABELS = ("held_out", "sides", "halves")
 
 
 def observe(
@@ -95,8 +93,8 @@ def known_without(
     model = new_model(config.model, own, own.seed)
 
     def train() -> dict[str, Any]:
-        more = "one more network is trained, without the labels in question"
-        session.log.say(more if name == WITHOUT_LABELS[0] else f"{more}, which are those of whole classes")
+        again = "" if name == WITHOUT_LABELS[0] else ", which are others now"
+        session.log.say(f"one more network is trained, without the labels in question{again}")
         as_long = {"augment": "weak", "epochs": len(first.loss), "min_steps": first.steps}
         options = config.supervised.model_copy(update=as_long)
         seen = supervised(session, model, own, options, only=torch.from_numpy(ids))

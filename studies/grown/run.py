@@ -1,9 +1,10 @@
-"""Poison that is rare in every class of a small set, and pictures that somebody changed: what a scan says of them.
+"""Poison of a small set, pictures that somebody changed, and wrong labels: what a scan says of them.
 
     python -m studies.grown.run --out RESULT.json [--only NAME ...] [--seeds 1 2 3]
 
-The embedded digits after stage 1, with attacks on all classes, and honest: a tenth of all images, of all classes alike,
-turned round, framed, dimmed, blurred or noisy, under right labels. A row that RESULT.json has already is not run again.
+The embedded digits after stage 1, with attacks, and honest: a tenth of all images, of all classes alike, turned round,
+framed, dimmed, blurred, noisy, mirrored or upside down, under right labels; or a tenth or a fifth of them as they are,
+under wrong labels. A row that RESULT.json has already is not run again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ from dlp_fast.attacks.poisoning import plan
 from dlp_fast.config import DataConfig
 from dlp_fast.data import sources
 
-ATTACKS = ("badnets-all-to-all", "blended-all-to-all", "ten-triggers", "none")
+ATTACKS = (
+    "badnets-all-to-all", "blended-all-to-all", "ten-triggers", "none", "wanet-strong", "adaptive-patch", "blended",
+    "tact",
+)  # fmt: skip
+PAIRS = {1: 7, 7: 1, 3: 8, 8: 3, 5: 6, 6: 5, 4: 9, 9: 4}  # digits that people take for one another
+WRONG = (
+    "random-0.1",
+    "random-0.2",
+    "next-0.1",
+    "next-0.05",
+    "pairs-0.1",
+)  # how labels are wrong, and share of the images
 SHARE = 0.1
 
 
@@ -48,12 +60,39 @@ def noisy(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return (x.float() + 40 * torch.randn(x.shape, generator=generator)).clamp(0, 255).round().to(torch.uint8)
 
 
-CHANGES = {of.__name__.replace("_", "-"): of for of in (turned_round, framed, dimmed, blurred, noisy)}
+def mirrored(x: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    return x.flip(2)
+
+
+def upside_down(x: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+    return x.flip(1, 2)
+
+
+KINDS = (turned_round, framed, dimmed, blurred, noisy, mirrored, upside_down)
+CHANGES = {of.__name__.replace("_", "-"): of for of in KINDS}
+
+
+def wrong_labels(kind: str, labels: np.ndarray, seed: int) -> np.ndarray:
+    """int64 [n]: `labels`, of which a share is random, that of the next class, or that of the digit most like it."""
+    how, share = kind.rsplit("-", 1)
+    generator = np.random.default_rng(seed)
+    drawn = generator.permutation(len(labels))[: round(float(share) * len(labels))]
+    wrong = labels.copy()
+    if how == "random":
+        wrong[drawn] = (labels[drawn] + generator.integers(1, 10, len(drawn))) % 10
+    elif how == "next":
+        wrong[drawn] = (labels[drawn] + 1) % 10
+    else:
+        wrong[drawn] = [PAIRS.get(int(label), int(label)) for label in labels[drawn]]
+    return wrong
+
+
+SETS = [*ATTACKS, *CHANGES, *WRONG]
 
 
 def parser():
     of = parser_of(__doc__, "studies.grown.run")
-    of.add_argument("--only", nargs="+", choices=[*ATTACKS, *CHANGES], default=[*ATTACKS, *CHANGES])
+    of.add_argument("--only", nargs="+", choices=SETS, default=SETS)
     of.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     add_out(of)
     add_threads(of, 1)
@@ -61,7 +100,9 @@ def parser():
 
 
 def made(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(images uint8 [n, H, W, 3], labels int64 [n], poisoned bool [n]) of the digits with an attack or a change."""
+    """(images uint8 [n, H, W, 3], labels int64 [n], poisoned bool [n]) of the digits with an attack, a change or wrong
+    labels.
+    """
     train = sources.load("digits", DataConfig()).train
     ids, labels = torch.arange(len(train.labels)), train.labels
     if name in CHANGES:
@@ -69,6 +110,9 @@ def made(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         drawn = torch.randperm(len(ids), generator=generator)[: round(SHARE * len(ids))]
         images[drawn] = CHANGES[name](images[drawn], generator)
         return images.numpy(), labels.numpy(), np.zeros(len(ids), dtype=bool)
+    if name in WRONG:
+        given = wrong_labels(name, labels.numpy(), seed)
+        return train.images.get(ids).numpy(), given, np.zeros(len(ids), dtype=bool)
     if name == "none":
         return train.images.get(ids).numpy(), labels.numpy(), np.zeros(len(ids), dtype=bool)
     size = (train.images.height, train.images.width)
@@ -85,6 +129,8 @@ def row(name: str, seed: int, threads: int) -> dict[str, Any]:
     )
     suspected = result.suspected_poisoned.numpy()  # ids
     verdict = result.results["verdict"]
+    listed = np.flatnonzero(np.array(result.samples["decision"]) == "probably_mislabeled")
+    wrong = np.flatnonzero((labels != made("none", seed)[1]) & ~poisoned)
     return {
         "set": name,
         "seed": seed,
@@ -93,6 +139,9 @@ def row(name: str, seed: int, threads: int) -> dict[str, Any]:
         "poisoned": int(poisoned.sum()),
         "suspected": len(suspected),
         "suspected_and_poisoned": int(poisoned[suspected].sum()),
+        "wrong_labels": len(wrong),
+        "probably_mislabeled": len(listed),
+        "probably_mislabeled_and_wrong": int(np.isin(listed, wrong).sum()),
         "changed": sum(mark["images"] for mark in result.results["detection"]["marks"] if mark["changed"]),
     }
 

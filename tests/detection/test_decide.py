@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 from made_curves import group, two_components
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.decide import (
     Decision,
     Scored,
+    clearest,
     decide,
     likely_benign,
     separation_score,
     with_held_out,
 )
+from dlp_fast.detection.detect import look_at_curves
 from dlp_fast.detection.findings import Finding, HeldOutAgreement
+from dlp_fast.detection.propose import Observed, by_curves
 from dlp_fast.detection.propose.learning_curves import learning_curves
 
 CONFIG = DetectionConfig()
@@ -56,6 +62,30 @@ class TestClearest:
     def test_where_the_whole_class_falls_into_two_the_tails_have_no_say(self):
         plain, rare = group(2.2), group(40.0, 20, rare=True)
         assert decide([plain, rare], FROM_TWO).scored[0].group is plain
+
+    @pytest.mark.parametrize("plain", [group(2.2), group(1.0), group(1.5, 80), group(3.0, 95)])
+    def test_the_others_of_a_class_need_not_be_kept(self, plain):
+        """A large set is decided class by class: each group has a number an image."""
+        groups = [plain, group(40.0, 20, rare=True), group(30.0, 25, rare=True)]
+        others = [group(1.1, label=1)]
+        kept = clearest(groups, FROM_TWO)
+        assert len(kept) == 1 and any(kept[0] is one for one in groups)
+        assert clearest([], FROM_TWO) == []
+        of_all, of_kept = decide(groups + others, FROM_TWO), decide(kept + others, FROM_TWO)
+        assert of_kept.findings == of_all.findings
+        for one, two in zip(of_kept.scored, of_all.scored, strict=True):
+            assert one.score == two.score and one.group.core.tolist() == two.group.core.tolist()
+
+    def test_of_curves_one_group_a_class_is_kept(self):
+        entropy, loss = (torch.from_numpy(np.tile(of, 2)) for of in two_components())
+        labels = torch.arange(2).repeat_interleave(360)
+        seen, config = Observed(None, labels, 2, entropy, loss), DetectionConfig()
+        every = by_curves(seen, config)
+        decision = look_at_curves(seen, config)
+        assert len(every) > len(decision.scored) == 2
+        for one, two in zip(decision.scored, decide(every, config).scored, strict=True):
+            assert one.score == two.score and one.group.core.tolist() == two.group.core.tolist()
+        assert len(by_curves(seen, config, partial(clearest, config=config))) == 2
 
     def test_else_it_is_the_one_of_the_highest_score(self):
         plain, small, large = group(1.9), group(6.0, 12, rare=True), group(6.0, 30, rare=True)

@@ -15,7 +15,9 @@ from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART, GROWN
+from dlp_fast.detection.propose.neighbours import Neighbours
 from dlp_fast.detection.together import grown_among, judged_together
 from dlp_fast.detection.verdict import verdict
 from dlp_fast.detection.verify import Evidence
@@ -112,6 +114,47 @@ class TestJudged:
         said = judged_together(groups, [told(ONE)] * 3 + [Evidence(0.9, 0.0, 9)] * 3, CLASSES, CONFIG)
         assert [of.changed for of in said] == [True, True, True, True, False, False]
         assert not any(of.together for of in said)
+
+
+WRONG, RIGHT = Neighbours(0.02, 0.95, 0.01), Neighbours(0.9, 0.95, 0.01)
+
+
+class TestNeighbours:
+    """What the pictures that look most like them say beside the network."""
+
+    def test_unknown_labels_that_are_right_were_changed(self):
+        curves = Group("learning_curves", 1, np.arange(100, 112), np.ones(12), {})
+        groups = [*(grown(c) for c in range(3)), curves]
+        evidence = [replace(told(SPREAD), neighbours=RIGHT)] * 3 + [Evidence(0.9, 0.0, 9)]
+        said = judged_together(groups, evidence, CLASSES, CONFIG)
+        assert all(of.changed for of in said) and not any(of.together for of in said)
+        # the poison of an attack whose covers are under right labels
+        evidence[-1] = replace(evidence[-1], neighbours=WRONG)
+        assert not judged_together(groups, evidence, CLASSES, CONFIG)[-1].changed
+
+    def test_wrong_ones_count_together(self):
+        said = judged(
+            [0, 1, 2, 3], [replace(told(SPREAD), neighbours=n) for n in (WRONG, WRONG, WRONG, RIGHT)]
+        )
+        assert [of.together for of in said] == [True, True, True, False]
+        few = judged([0, 1, 2], [replace(told(SPREAD), neighbours=n) for n in (WRONG, WRONG, RIGHT)])
+        assert not any(of.together or of.changed for of in few)
+
+    def test_a_mark_beside_alike_pictures_is_suspected_by_itself(self):
+        mark = replace(grown(0), statistics=grown(0).statistics | {ALIKE: 12.0})
+        nobody = Decision((), ())
+        assert with_evidence(nobody, [mark], [told(ONE)], CONFIG).findings[0].score == pytest.approx(2.0)
+        assert with_evidence(nobody, [mark], [Evidence(0.0, 0.0, 10)], CONFIG).findings  # nobody was asked
+        assert not with_evidence(nobody, [mark], [told(ONE, ratio=0.7)], CONFIG).findings
+        assert not with_evidence(nobody, [grown(0)], [told(ONE)], CONFIG).findings
+
+    def test_right_labels_are_not_convicted_by_a_network_that_does_not_know_them(self):
+        mark = Group(
+            "static_patterns.skewness", 0, np.arange(30), np.ones(30), {"purity": 0.9, "separation": 9.0}
+        )
+        nobody, unknown = Decision((), ()), told(SPREAD, distinct=30)
+        assert with_evidence(nobody, [mark], [replace(unknown, neighbours=WRONG)], CONFIG).findings
+        assert not with_evidence(nobody, [mark], [replace(unknown, neighbours=RIGHT)], CONFIG).findings
 
 
 class TestDecided:

@@ -161,7 +161,7 @@ class TestTrigger:
 
 def held_out(probability, controls) -> HeldOut:
     curves = np.random.default_rng(0).normal(size=(N, 6))
-    return HeldOut(probability, controls, usual_probability(curves, probability, controls))
+    return HeldOut(probability, controls, usual_probability(curves.__getitem__, probability, controls))
 
 
 class TestLabelSupport:
@@ -184,10 +184,10 @@ class TestLabelSupport:
         curves = np.where(hard, 3.0, -3.0)[:, None] + rng.normal(size=(400, 5)) * 0.1
         probability = np.where(hard, 0.2, 0.9)
         controls = np.arange(400) % 5 == 0
-        usual = usual_probability(curves, probability, controls)
+        usual = usual_probability(curves.__getitem__, probability, controls)
         assert np.allclose(usual, probability)
         probability[0] = 7.0  # a control says nothing of itself
-        assert usual_probability(curves, probability, controls)[0] == pytest.approx(0.2)
+        assert usual_probability(curves.__getitem__, probability, controls)[0] == pytest.approx(0.2)
 
     def test_wrong_labels_are_told_from_right_ones(self, poisoned):
         images, labels = poisoned

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from tiny import CONFIG, command, options, session
+from tiny import CONFIG, command, options, session, training_data
 
 from dlp_fast import api
 from dlp_fast.commands.guard import guarded
-from dlp_fast.config import build
+from dlp_fast.config import RunConfig, build
 from dlp_fast.engine import memory
 from dlp_fast.engine.memory import available, bytes_per_image, fitting, fitting_batches, is_out_of_memory
 from dlp_fast.models.registry import build_model
@@ -74,6 +74,29 @@ class TestReckoned:
             "finetuning": 128,
         }
         assert fitting_batches(config, 1.0, 1000) == {"supervised": 128, "unlearning": 128, "finetuning": 32}
+
+    @pytest.mark.parametrize(
+        ("device", "processes", "parts", "expected"),
+        [
+            ("cuda", 4, None, 1 / 4),
+            ("cuda", 2, 8, 1 / 8),
+            ("cpu", 4, None, 1),  # they share the memory of the machine
+            ("cpu", 1, 8, 1 / 8),
+            ("cpu", 2, 8, 1 / 4),
+        ],
+    )
+    def test_of_parts_of_a_batch_one_at_a_time_is_held(self, device, processes, parts, expected, monkeypatch):
+        asked = []
+        monkeypatch.setattr(preparation, "new_model", lambda *_: None)
+        monkeypatch.setattr(preparation, "bytes_per_image", lambda *_: 1.0)
+        monkeypatch.setattr(preparation, "available", lambda _: 10**9)
+        monkeypatch.setattr(
+            preparation, "fitting_batches", lambda _config, per_image, _free: asked.append(per_image) or {}
+        )
+        compute = SimpleNamespace(device=torch.device(device), processes=processes)
+        config = RunConfig(batch_parts=parts)
+        preparation.fit(config, training_data(), compute, None, None)
+        assert asked == [expected]
 
 
 class TestAuto:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.swa_utils import update_bn
 
-from dlp_fast.models import wide_resnet
+from dlp_fast.models import batch_norm, wide_resnet
 from dlp_fast.models.wide_resnet import WideResNet
 
 
@@ -68,3 +68,17 @@ def test_a_layer_that_others_hold_is_called():
     net.bn.forward = lambda x: called.append("forward") or x
     net(torch.randn(2, 3, 8, 8))
     assert called == ["hook", "forward"]
+
+
+def test_where_one_operation_does_both(monkeypatch):
+    """On the kinds of device that are named, and on another one while that is asked for."""
+    asked, norm, x = [], torch.nn.BatchNorm2d(16), torch.zeros(2, 16, 3, 3)
+    monkeypatch.setattr(batch_norm, "batch_norm_relu", lambda x, *given: asked.append("one") or x)
+    batch_norm.active(norm, x)
+    assert list(batch_norm.FUSED_ON) == ["cpu"] and asked == ["one"]
+    monkeypatch.setattr(batch_norm, "FUSED_ON", {"cuda"})
+    batch_norm.active(norm, x)
+    with batch_norm.fused_also_on("cpu"):
+        batch_norm.active(norm, x)
+    batch_norm.active(norm, x)
+    assert asked == ["one", "one"] and list(batch_norm.FUSED_ON) == ["cuda"]

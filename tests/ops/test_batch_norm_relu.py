@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dlp_fast.ops import batch_norm_relu, batch_norm_relu_reference, native_available
-from dlp_fast.ops.batch_norm_relu import has_kernel
+from dlp_fast.ops import batch_norm_relu, batch_norm_relu_reference, library, native_available
+from dlp_fast.ops.batch_norm_relu import TrainingPass, has_kernel
 
 native = pytest.mark.skipif(not native_available(), reason="the native module is not built")
 SHAPES = [(4, 16, 5, 3), (2, 32, 1, 7), (3, 48, 9, 9), (40, 16, 32, 32), (300, 64, 1, 1), (2, 9008, 1, 2)]
@@ -70,6 +72,18 @@ def test_running_statistics(dtype):
         wide = [t.double() for t in (x, weight, bias, *running)]
         assert off(got, batch_norm_relu_reference(*wide, False)) < TOLERANCE[dtype]
     assert all(torch.equal(a, b) for a, b in zip(running, kept))
+
+
+@native
+def test_running_statistics_count_as_changed():
+    """So that what another operation keeps of them for its backward pass is not taken for what it was."""
+    x, weight, bias, _ = inputs((2, 16, 3, 3))
+    mean, var = torch.zeros(16), torch.ones(16)
+    kept = [(weight.clone().requires_grad_() * of).sum() for of in (mean, var)]
+    batch_norm_relu(x, weight, bias, mean, var, True)
+    for of in kept:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            of.backward()
 
 
 @native
@@ -159,12 +173,73 @@ def test_all_else_is_plain_torch():
 @pytest.mark.slow
 def test_opcheck():
     x, weight, bias, gradient = inputs((2, 16, 3, 4))
-    x, weight, bias = (t.requires_grad_() for t in (x, weight, bias))
     ops, mean, var = torch.ops.dlp_fast, torch.zeros(16), torch.ones(16)
-    torch.library.opcheck(ops.batch_norm_relu.default, (x, weight, bias, 1e-5))
-    plain = [t.detach() for t in (x, weight, bias)]
+    plain = x, weight, bias
+    torch.library.opcheck(ops.batch_norm_relu.default, (*plain, mean, var, 0.1, 1e-5))
     torch.library.opcheck(ops.batch_norm_relu_eval.default, (*plain, mean, var, 1e-5))
     torch.library.opcheck(ops.batch_norm_relu_backward.default, (gradient, *plain, mean, var, 1e-5))
+
+
+@native
+def test_a_gpu_is_given_what_its_kernels_take(monkeypatch):
+    """Shapes, dtypes, layouts and gradients of the way that tensors on a GPU take, without one."""
+    for device in (torch.device("cuda"), torch.device("cuda", 0)):
+        monkeypatch.setitem(library.PROBED, device, True)
+    with FakeTensorMode(), torch.device("cuda"):
+        weight, bias, mean, var = (torch.ones(16) for _ in range(4))
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            x = torch.ones(5, 16, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            assert has_kernel(x, weight, bias, True) and has_kernel(x[1:], weight, bias, True)
+            assert not has_kernel(x.double(), weight, bias, True)
+            odd = torch.ones(1 + x.numel(), dtype=dtype)[1:].view(5, 3, 3, 16).permute(0, 3, 1, 2)
+            assert odd.is_contiguous(memory_format=torch.channels_last)
+            assert not has_kernel(odd, weight, bias, True)  # it begins in the midst of 16 bytes
+            leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+            y = batch_norm_relu(*leaves, mean, var, True)
+            assert y.requires_grad
+            # autograd itself asks the driver for the device
+            of = SimpleNamespace(saved_tensors=(x, weight, bias, mean, var), eps=1e-5)
+            gradients = TrainingPass.backward(of, odd)[:3]
+            for got, like in zip((y, *gradients), (x, *leaves), strict=True):
+                assert (got.shape, got.dtype, got.stride()) == (like.shape, like.dtype, like.stride())
+
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@native
+@gpu
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("shape", [*SHAPES, (300, 16, 32, 32)])
+def test_a_gpu_gives_the_bits_of_a_cpu(shape, dtype):
+    given = inputs(shape, dtype)
+    found = outcome(batch_norm_relu, *(t.cuda() for t in given))
+    for name, a, b in zip(NAMES, found, outcome(batch_norm_relu, *given), strict=True):
+        assert torch.equal(a.cpu(), b), name
+
+
+@native
+@gpu
+@pytest.mark.cuda
+def test_a_captured_pass_is_the_pass():
+    x, weight, bias, gradient = (t.cuda() for t in inputs((40, 16, 8, 8), torch.bfloat16))
+    leaves = [t.requires_grad_() for t in (x, weight, bias)]
+    running = torch.zeros(16, device="cuda"), torch.ones(16, device="cuda")
+
+    def step():
+        y = batch_norm_relu(*leaves, *running, True)
+        return y, *torch.autograd.grad(y, leaves, gradient)
+
+    wanted = [t.clone() for t in (*step(), *running)]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = step()
+    for statistics, first in zip(running, (0.0, 1.0), strict=True):
+        statistics.fill_(first)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip((*found, *running), wanted, strict=True))
 
 
 X = torch.zeros(2, 16, 3, 3).contiguous(memory_format=torch.channels_last)
@@ -182,11 +257,20 @@ C = torch.ones(16)
         ((X[:0], C, C), "at least one value"),
         ((X, C[:8], C), r"weight must be float32 \[16\]"),
         ((X, C, C.double()), r"bias must be float32 \[16\]"),
+        ((X[:1, :, :1, :1], C, C), "at least two values a channel"),
     ],
 )
 def test_native_op_checks_too(arguments, match):
     with pytest.raises(RuntimeError, match=match):
-        torch.ops.dlp_fast.batch_norm_relu(*arguments, 1e-5)
+        torch.ops.dlp_fast.batch_norm_relu(*arguments, C.clone(), C.clone(), 0.1, 1e-5)
+
+
+@native
+@pytest.mark.parametrize("wrong", [C[:8], C.double(), torch.ones(32)[::2]])
+def test_native_op_checks_running_statistics(wrong):
+    for pair, name in (((wrong, C.clone()), "running_mean"), ((C.clone(), wrong), "running_var")):
+        with pytest.raises(RuntimeError, match=rf"{name} must be float32 \[16\] and contiguous"):
+            torch.ops.dlp_fast.batch_norm_relu(X, C, C, *pair, 0.1, 1e-5)
 
 
 @native

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dlp_fast.ops import TriggerTable, inject_trigger, native_available
+from dlp_fast.ops.batch_norm_relu import batch_norm_relu_reference
 from dlp_fast.ops.entropy_rank_reference import select_reference
 
 pytestmark = [
@@ -217,3 +218,92 @@ def test_select_rows(cuda, kind, classes):
         order = composite.argsort()
         order = order[torch.sort(group[order], stable=True).indices][: int(counts.sum())]
         assert torch.equal(composite[order] & ((1 << bits.value) - 1), high[: int(counts.sum())])
+
+
+def bits(t):
+    """As integers; what is no number is one number, whose bits are nobody's."""
+    t = torch.where(t.isnan(), float("nan"), t)
+    return t.contiguous().view(torch.int32 if t.dtype == torch.float32 else torch.int16)
+
+
+class Layer:
+    """One batch [rows, channels] that batch norm with ReLU works, as the kernels are given it."""
+
+    def __init__(self, rows, channels, dtype):
+        g = torch.Generator().manual_seed(rows + channels)
+        x, gradient = (torch.randn(rows, channels, generator=g) for _ in range(2))
+        self.x = (2 * x + torch.linspace(-3, 300, channels)).to(dtype)
+        self.gradient, self.dtype = gradient.to(dtype), dtype
+        self.weight, self.bias = torch.rand(channels, generator=g) + 0.5, torch.randn(channels, generator=g)
+        self.running = torch.full((channels,), 0.5), torch.full((channels,), 2.0)
+
+    def picture(self, t):
+        """[rows, channels] as [1, channels, rows, 1]."""
+        return t[None, :, None].permute(0, 3, 1, 2)
+
+    def on_cpu(self):
+        """y, mean, variance, running mean, running variance, y in eval mode, gradients of x, weight, bias."""
+        ops, running = torch.ops.dlp_fast, [t.clone() for t in self.running]
+        x, gradient = self.picture(self.x), self.picture(self.gradient)
+        y, mean, variance = ops.batch_norm_relu(x, self.weight, self.bias, *running, 0.1, 1e-5)
+        by_running = ops.batch_norm_relu_eval(x, self.weight, self.bias, *running, 1e-5)
+        gradients = ops.batch_norm_relu_backward(gradient, x, self.weight, self.bias, mean, variance, 1e-5)
+        flat = [t.permute(0, 2, 3, 1).reshape(self.x.shape) for t in (y, by_running, gradients[0])]
+        return flat[0], mean, variance, *running, flat[1], flat[2], *gradients[1:]
+
+    def emulated(self, cuda):
+        running, out = [t.clone() for t in self.running], []
+        mean, variance, of_weight, of_bias = (torch.full_like(self.weight, 7.0) for _ in range(4))
+        for number in range(3):
+            out.append(torch.full_like(self.x, 7.0))
+            given = running if number == 1 else (mean, variance)
+            status = cuda.batch_norm(
+                number, {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}[self.dtype], at(self.x),
+                *map(ctypes.c_int64, self.x.shape), at(self.weight), at(self.bias), ctypes.c_double(1e-5),
+                *map(at, running), ctypes.c_double(0.1), at(self.gradient), *map(at, given), at(out[-1]),
+                at(of_weight), at(of_bias),
+            )  # fmt: skip
+            assert status == 0
+        return out[0], mean, variance, *running, out[1], out[2], of_weight, of_bias
+
+
+# a part of one block and of several, of more than are worked at a time, blocks of fewer rows than there are chains,
+# both widths of a slice, a last block and a last tile that are not full
+SIZES = [(2, 16), (37, 32), (1500, 16), (700, 48), (150_000, 16), (90, 320)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "channels", "dtype"),
+    [(*size, dtype) for size in SIZES for dtype in (torch.float32, torch.bfloat16)]
+    + [(130, 2080, torch.bfloat16), (3, 4128, torch.float32)],
+)
+def test_batch_norm_relu(cuda, rows, channels, dtype):
+    layer = Layer(rows, channels, dtype)
+    layer.x[0, 3] = 3e38 if rows == 37 else layer.x[0, 3]
+    cuda.launches_since()
+    found = layer.emulated(cuda)
+    assert cuda.launches_since() == 2 + 1 + 2
+    for number, (a, b) in enumerate(zip(found, layer.on_cpu(), strict=True)):
+        assert torch.equal(bits(a), bits(b)), number
+
+
+def test_batch_norm_relu_in_fp16(cuda):
+    """No CPU kernel has it: beside float64, within two roundings to fp16."""
+    layer = Layer(1500, 32, torch.float16)
+    y, mean, variance, *running, by_running, dx, of_weight, of_bias = layer.emulated(cuda)
+    wide = [t.double() for t in (layer.x, layer.weight, layer.bias)]
+    x, weight, bias = (t.requires_grad_() for t in wide)
+    kept = [t.double() for t in layer.running]
+    wanted = batch_norm_relu_reference(layer.picture(x), weight, bias, *kept, True)[0, :, :, 0].T
+    margin = wanted.detach().abs() > 1e-3  # nearer to the edge the sign is a matter of rounding
+    wanted.backward(torch.where(margin | (wanted == 0), layer.gradient.double(), 0))
+    for a, b, tolerance in (
+        (y, wanted, 2e-3), (dx, x.grad, 2e-2), (of_weight, weight.grad, 2e-2), (of_bias, bias.grad, 2e-2),
+        (running[0], kept[0], 1e-5), (running[1], kept[1], 1e-5), (mean, layer.x.double().mean(0), 1e-5),
+        (variance, layer.x.double().var(0, correction=0), 1e-5),
+    ):  # fmt: skip
+        b = b.detach()
+        assert float((a.double() - b).abs().max()) <= tolerance * max(1.0, float(b.abs().max()))
+    scaled = (layer.x.double() - running[0].double()) / (running[1].double() + 1e-5).sqrt()
+    expected = (scaled * weight + bias).clamp_min(0).detach()
+    assert float((by_running.double() - expected).abs().max()) < 1e-3 * float(expected.abs().max())

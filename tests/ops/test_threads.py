@@ -48,7 +48,7 @@ def program(tmp_path_factory) -> Path:
 def test_no_race_and_the_same_on_several_threads(program):
     done = run(*FIXED, program)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stdout + done.stderr
-    assert done.stdout.count(": same\n") == 10
+    assert done.stdout.count(": same\n") == 12
 
 
 def test_a_race_is_reported(program):

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpu/augment.h"
+#include "cpu/batch_norm_relu.h"
 #include "cpu/entropy_rank.h"
 #include "cpu/residual_scan.h"
 #include "inject_trigger.h"
@@ -151,6 +152,28 @@ std::vector<uint8_t> residual_scan(int64_t threads) {
   return out;
 }
 
+template <class Element>
+std::vector<uint8_t> batch_norm_relu(int64_t threads) {
+  constexpr int64_t kRows = 2'999, kChannels = 48;
+  std::vector<Element> x(kRows * kChannels), gradient(x.size()), y(x.size()), still(x.size()), out(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {  // of a bf16 the sign and the exponent are those of numbers near 1
+    const auto value = [](uint32_t bits) { return sizeof(Element) == 4 ? bits % 999 / 99.0 - 5.0 : 0x3f00 + bits % 512; };
+    x[i] = static_cast<Element>(value(noise(static_cast<int64_t>(i))));
+    gradient[i] = static_cast<Element>(value(noise(static_cast<int64_t>(i + x.size()))));
+  }
+  std::vector<float> weight(kChannels, 1.5f), bias(kChannels, -0.5f), mean(kChannels), variance(kChannels);
+  std::vector<float> of_weight(kChannels), of_bias(kChannels);
+  const dlp::batch_norm::Layer<Element> layer{x.data(), kRows, kChannels, weight.data(), bias.data(), 1e-5};
+  dlp::batch_norm::forward_cpu(layer, parallel(threads), y.data(), mean.data(), variance.data());
+  dlp::batch_norm::eval_cpu(layer, weight.data(), weight.data(), parallel(threads), still.data());
+  dlp::batch_norm::backward_cpu(gradient.data(), layer, mean.data(), variance.data(), parallel(threads), out.data(),
+                                of_weight.data(), of_bias.data());
+  std::vector<uint8_t> bytes;
+  for (const auto* of : {&y, &still, &out}) append(bytes, *of);
+  for (const auto* of : {&mean, &variance, &of_weight, &of_bias}) append(bytes, *of);
+  return bytes;
+}
+
 void race() {
   int number = 0;
   in_parts(kThreads, kThreads, [&](int64_t begin, int64_t) { number += static_cast<int>(begin); });
@@ -172,6 +195,8 @@ int main(int count, char** words) {
       {"augment", augment},
       {"inject_trigger", inject},
       {"residual_scan", residual_scan},
+      {"batch_norm_relu, fp32", batch_norm_relu<float>},
+      {"batch_norm_relu, bf16", batch_norm_relu<uint16_t>},
   };
   int differ = 0;
   for (const auto& [name, kernel] : kernels) {

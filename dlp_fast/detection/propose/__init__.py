@@ -35,10 +35,15 @@ class Observed:
     other_labels: Tensor | None = None
 
 
-def _learning_curves(seen: Observed, config: DetectionConfig) -> list[Group]:
+def by_curves(
+    seen: Observed, config: DetectionConfig, kept: Callable[[list[Group]], list[Group]] = list
+) -> list[Group]:
+    """`learning_curves` of what stage 1 has seen; `kept`: of those of a class."""
     entropy, loss, labels = (values.numpy() for values in (seen.entropy, seen.loss, seen.labels))
     threads = torch.get_num_threads()
-    return learning_curves(entropy, loss, labels, seen.classes, config.learning_curves, threads=threads)
+    return learning_curves(
+        entropy, loss, labels, seen.classes, config.learning_curves, threads=threads, kept=kept
+    )
 
 
 def _static_patterns(seen: Observed, config: DetectionConfig) -> list[Group]:
@@ -46,6 +51,6 @@ def _static_patterns(seen: Observed, config: DetectionConfig) -> list[Group]:
 
 
 PROPOSALS: dict[str, Callable[[Observed, DetectionConfig], list[Group]]] = {
-    "learning_curves": _learning_curves,
+    "learning_curves": by_curves,
     "static_patterns": _static_patterns,
 }

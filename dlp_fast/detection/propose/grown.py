@@ -17,10 +17,12 @@ from torch import Tensor
 from dlp_fast.config import StaticPatternsConfig
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose.directions import LEAST_DEVIATION, MAD, Direction
+from dlp_fast.detection.propose.neighbours import STRANGERS
 from dlp_fast.detection.propose.views import Images, ResidualView, mean_residual, read, views_of
 
 GROWN = "static_patterns.grown"  # the proposal
 APART = "apart"  # its statistic: Ashman's D of the group and the rest of its class
+BEGIN = ("static_patterns.skewness", "static_patterns.principal", STRANGERS)  # proposals that grow
 HELD = 20  # bytes of a value: fp32, and twice fp64 while a group is told apart
 MOST = 0.6  # of its class, that a group has at most: a larger one is the class itself
 FEWEST = 3  # images that a group begins with
@@ -48,7 +50,8 @@ class _Class:
             "skewness": direction.skewness,
             "share": direction.share,
         }
-        numbers |= {name: seed.statistics[name] for name in ("top", "left", "height", "width") if seed}
+        if seed:  # where it was seen
+            numbers |= {k: v for k, v in seed.statistics.items() if k in ("top", "left", "height", "width")}
         return Group(GROWN, self.label, self.ids[inside].numpy(), membership[inside].cpu().numpy(), numbers)
 
 
@@ -96,6 +99,15 @@ def grown_marks(
     return [entry.group for entry in sorted(found, key=lambda e: (e.group.label, -e.direction.separation))]
 
 
+def distinct_groups(marks: Sequence[Group]) -> list[Group]:
+    """Those of grown `marks` that have no majority in common with one that is farther apart."""
+    chosen: list[Group] = []
+    for mark in sorted(marks, key=lambda mark: -mark.statistics[APART]):
+        if not any(other.has_most_of(mark) or mark.has_most_of(other) for other in chosen):
+            chosen.append(mark)
+    return sorted(chosen, key=lambda mark: (mark.label, -mark.statistics[APART]))
+
+
 def _distinct(found: list[_Found]) -> list[_Found]:
     """Those of `found` that have no majority in common with one that is farther apart."""
     chosen: list[_Found] = []
@@ -129,10 +141,10 @@ class _Search:
         return ids[torch.randperm(len(ids), generator=generator)[: self.most].sort().values]
 
     def may_grow(self, group: Group) -> bool:
-        """Whether a group, of one class and along a direction of residuals, may be a part of a mark."""
+        """Whether a group of one class may be a part of a mark, or hold one."""
         return (
             group.label is not None
-            and group.proposal in ("static_patterns.skewness", "static_patterns.principal")
+            and group.proposal in BEGIN
             and FEWEST <= len(group.core) <= MOST * int(self.sizes[group.label])
         )
 
@@ -201,17 +213,23 @@ def _rounds(vectors: Tensor, inside: Tensor, robust: bool) -> list[tuple[Directi
     return done
 
 
+def diagonal_discriminant(group: Tensor, rest: Tensor) -> Tensor:
+    """fp64 [P]: weights that tell fp64 [k, P] from [m, P], zero where they differ by no more than chance."""
+    size, others = len(group), len(rest)
+    one, two = group.var(0, correction=0), rest.var(0, correction=0)
+    within = (one * size + two * others) / (size + others)
+    varying = within[within > 0]
+    least = LEAST_SHARE * (varying.median() if len(varying) else 1.0) + 1e-12
+    shift = group.mean(0) - rest.mean(0)
+    error = (one / size + two / others + least / size).sqrt()
+    return torch.where(shift.abs() > DIFFERS * error, shift / (within + least), 0.0)
+
+
 def _told_apart(vectors: Tensor, inside: Tensor) -> tuple[Direction, Tensor]:
     """(the Direction of the group `inside`, fp64 [n] the vectors along it)."""
     group, rest = vectors[inside].double(), vectors[~inside].double()
     size, n = len(group), len(vectors)
-    one, two = group.var(0, correction=0), rest.var(0, correction=0)
-    within = (one * size + two * (n - size)) / n
-    varying = within[within > 0]
-    least = LEAST_SHARE * (varying.median() if len(varying) else 1.0) + 1e-12
-    shift = group.mean(0) - rest.mean(0)
-    error = (one / size + two / (n - size) + least / size).sqrt()
-    weights = torch.where(shift.abs() > DIFFERS * error, shift / (within + least), 0.0)
+    weights = diagonal_discriminant(group, rest)
     u = vectors.double() @ weights
     a, b, floor = u[inside], u[~inside], _least(u)
     between = size / n * (1 - size / n) * float(a.mean() - b.mean()) ** 2

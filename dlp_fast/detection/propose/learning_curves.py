@@ -39,13 +39,15 @@ def learning_curves(
     config: LearningCurvesConfig,
     rare: bool = True,
     threads: int = 1,
+    kept: Callable[[list[Group]], list[Group]] = list,
 ) -> list[Group]:
     """For each class with at least `min_class_size` images, the groups that two-component mixtures of its curves give.
 
     Args: entropy (bits), loss (nats): [epochs, n], of any floating type; labels: int64 [n]; threads: classes looked at
-    at a time, which changes no group. With `rare`, and from `rare_epochs` epochs on, fits that begin in the tails of a
-    class are proposed as well, since a small component is not where a fit to the whole class ends up. Each Group has
-    all images of the class as `ids`, and as `membership` the posterior of the deeper-learnt component. Needs two
+    at a time, which changes no group; kept: those of the groups of a class that are wanted, chosen as soon as there are
+    any, since each has a number an image. With `rare`, and from `rare_epochs` epochs on, fits that begin in the tails
+    of a class are proposed as well, since a small component is not where a fit to the whole class ends up. Each Group
+    has all images of the class as `ids`, and as `membership` the posterior of the deeper-learnt component. Needs two
     epochs or more, else there are none.
     """
     if len(entropy) < 2:
@@ -59,7 +61,7 @@ def learning_curves(
         groups = [_plain_group(label, ids, of_class, late_loss, config)]
         if rare and len(entropy) >= config.rare_epochs:
             groups += _rare_groups(label, ids, of_class, late_loss, config)
-        return groups
+        return kept(groups)
 
     looked = _of_classes(look, labels, classes, config.min_class_size, threads)
     return [group for groups in looked for group in groups]

@@ -13,6 +13,7 @@ import torch
 
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.neighbours import Neighbours, Surroundings
 from dlp_fast.detection.verify.label_support import (
     LabelSupport,
     distinct_pictures,
@@ -34,7 +35,8 @@ class Evidence:
     no network was asked; gap_p: probability of its gap by chance, by the placebo groups; without_mark: what the network
     without the labels in question says once the mark is off, of static patterns that it was asked about; taken_for:
     int64 [classes], how many of their images it takes for each class; membership: float64 [k], of the group's ids, by
-    what it says as well, of learning curves; together, changed: see together.py.
+    what it says as well, of learning curves; neighbours: whether the pictures that
+    look most like them have their labels; together, changed: see together.py.
     """
 
     attack_success: float | None
@@ -46,6 +48,7 @@ class Evidence:
     without_mark: WithoutMark | None = None
     taken_for: np.ndarray | None = None
     membership: np.ndarray | None = None
+    neighbours: Neighbours | None = None
     together: bool = False
     changed: bool = False
 
@@ -61,7 +64,8 @@ def try_triggers(groups: Sequence[Group], seen: Observed, predict: Predict) -> l
         suspicious[group.core] = True
     unsuspicious = torch.from_numpy(np.flatnonzero(~suspicious))
     likeness = least_likeness(seen.images, seen.labels.numpy()) if groups else 1.0
-    return [_tried(group, seen, predict, unsuspicious, in_question, likeness) for group in groups]
+    around = Surroundings(seen.images, seen.labels, unsuspicious) if groups else None
+    return [_tried(group, seen, predict, unsuspicious, in_question, likeness, around) for group in groups]
 
 
 def _tried(
@@ -71,9 +75,10 @@ def _tried(
     unsuspicious: torch.Tensor,
     in_question: set[int | None],
     likeness: float,
+    around: Surroundings,
 ) -> Evidence:
     distinct = int(distinct_pictures(seen.images, group.core, likeness).max(initial=-1)) + 1
-    known = Evidence(None, None, distinct)
+    known = Evidence(None, None, distinct, neighbours=around.of(torch.from_numpy(group.core)))
     if group.label is None or not len(group.core):
         return known
 

@@ -67,9 +67,10 @@ def with_support(
     controls = draw_controls(labels, held, CONTROLS, SEED)
     network = train(np.flatnonzero(~held & ~controls))
     probability = network.probability
-    options = config.learning_curves
-    points = curves(seen.entropy.numpy(), seen.loss.numpy(), options)
-    usual = usual_probability(points, probability, controls)
+    entropy, loss = seen.entropy.numpy(), seen.loss.numpy()
+    usual = usual_probability(
+        lambda some: curves(entropy[:, some], loss[:, some], config.learning_curves), probability, controls
+    )
     held_out = HeldOut(probability, controls, usual, least_likeness(seen.images, labels))
     ids = np.flatnonzero(controls)
     spread = float((held_out.usual - probability)[ids].std()) if len(ids) else 1.0

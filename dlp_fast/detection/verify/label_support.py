@@ -8,7 +8,7 @@ how hard it is, so each group is compared with controls whose learning curves ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,9 @@ from scipy.stats import mannwhitneyu
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from dlp_fast.detection import columns
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose.learning_curves import by_class
 from dlp_fast.detection.propose.views import Images
 
 THUMBNAIL = 8  # pixels: of this size two pictures are compared
@@ -74,25 +76,42 @@ def draw_controls(labels: np.ndarray, in_question: np.ndarray, share: float, see
     """
     controls = np.zeros(len(labels), dtype=bool)
     generator = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        ids = np.flatnonzero((labels == label) & ~in_question)
+    for of_class in by_class(labels, int(labels.max(initial=-1)) + 1):
+        ids = of_class[~in_question[of_class]]
         count = min(max(5, round(share * len(ids))), len(ids) // 2)
         controls[generator.permutation(ids)[:count]] = True
     return controls
 
 
-def usual_probability(curves: np.ndarray, probability: np.ndarray, controls: np.ndarray) -> np.ndarray:
-    """float64 [n]: mean `probability` of the controls whose `curves`, [n, d], are most alike, itself aside."""
-    points = PCA(min(CURVE_COMPONENTS, *curves.shape), random_state=0).fit_transform(curves)
-    ids = np.flatnonzero(controls)
+def usual_probability(
+    curves: Callable[[slice], np.ndarray], probability: np.ndarray, controls: np.ndarray
+) -> np.ndarray:
+    """float64 [n]: mean `probability` of the controls whose curves are most alike, itself aside; curves: gives those of
+    some images, [k, d].
+    """
+    points, ids = _places(curves, len(probability)), np.flatnonzero(controls)
     count = min(NEIGHBOURS, len(ids) - 1)
     if count < 1:
-        return np.full(len(curves), float(probability[ids].mean()) if len(ids) else 0.0)
-    near = NearestNeighbors(n_neighbors=count + 1).fit(points[ids]).kneighbors(points, return_distance=False)
-    own = ids[near] == np.arange(len(curves))[:, None]
-    own[:, -1] |= ~own.any(1)  # an image that is no control has one neighbour too many
-    known = np.where(own, 0.0, probability[ids][near])
-    return known.sum(1) / count
+        return np.full(len(points), float(probability[ids].mean()) if len(ids) else 0.0)
+    neighbours, usual = NearestNeighbors(n_neighbors=count + 1).fit(points[ids]), np.empty(len(points))
+    for piece in columns.pieces(len(points), NEIGHBOURS):
+        near = neighbours.kneighbors(points[piece], return_distance=False)
+        own = ids[near] == np.arange(piece.start, piece.stop)[:, None]
+        own[:, -1] |= ~own.any(1)  # an image that is no control has one neighbour too many
+        usual[piece] = np.where(own, 0.0, probability[ids][near]).sum(1) / count
+    return usual
+
+
+def _places(curves: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
+    """float64 [n, components]: principal components of the curves, of many fitted to evenly spread ones."""
+    step = -(-n // columns.PIECE)
+    first = curves(slice(0, n, max(step, 1)))
+    analysis = PCA(min(CURVE_COMPONENTS, *first.shape), random_state=0)
+    points = analysis.fit_transform(first)
+    if step <= 1:
+        return points
+    del first
+    return np.concatenate([analysis.transform(curves(piece)) for piece in columns.pieces(n)])
 
 
 def label_support(images: Images, group: Group, labels: np.ndarray, held_out: HeldOut) -> LabelSupport:

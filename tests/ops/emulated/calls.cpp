@@ -2,6 +2,7 @@
 #include "cuda_runtime_api.h"
 // after it, so that a name of the standard library is not taken for a word of CUDA's
 #include "cuda/augment.h"
+#include "cuda/batch_norm_relu.h"
 #include "cuda/entropy_rank.h"
 #include "cuda/inject_trigger_launch.h"
 #include "cuda/residual_scan.h"
@@ -88,5 +89,21 @@ void high_pass(const uint8_t* images, const float* mean, int64_t batch, int heig
 }
 void hashes(const uint8_t* images, int64_t batch, int height, int width, int contrast, int64_t* out) {
   residual_scan::window_hashes_cuda(images, batch, height, width, contrast, out, nullptr);
+}
+
+// Which pass: 0 forward, 1 by the statistics that are given, 2 backward; returns the status.
+int batch_norm(int pass, int element, const void* x, int64_t rows, int64_t channels, const float* weight,
+               const float* bias, double eps, float* running_mean, float* running_variance, double share,
+               const void* gradient, float* mean, float* variance, void* out, float* of_weight, float* of_bias) {
+  namespace to = batch_norm::cuda;
+  const to::Layer layer{static_cast<to::ElementType>(element), x, rows, channels, weight, bias, eps};
+  std::vector<batch_norm::Pair> sums(static_cast<size_t>(to::sums_size(rows, channels) / 2), {-7.0, 7.0});
+  auto* numbers = reinterpret_cast<double*>(sums.data());
+  if (pass == 0) {
+    return to::forward_cuda(layer, {running_mean, running_variance, static_cast<float>(share)}, numbers, out, mean,
+                            variance, nullptr);
+  }
+  if (pass == 1) return to::eval_cuda(layer, mean, variance, out, nullptr);
+  return to::backward_cuda(gradient, layer, mean, variance, numbers, out, of_weight, of_bias, nullptr);
 }
 }

@@ -7,3 +7,7 @@ inline float __half2float(__half x) { return static_cast<float>(emulated::unpack
 inline __half __float2half_rn(float x) {
   return {static_cast<uint16_t>(emulated::packed(static_cast<_Float16>(x)))};
 }
+struct __half2 {
+  __half x, y;
+};
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }

@@ -202,6 +202,10 @@ T atomicOr(T* to, V value) {
   return before;
 }
 
+template <class T>
+void __stwb(T* to, T value) {
+  *to = value;
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }

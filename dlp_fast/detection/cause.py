@@ -1,0 +1,171 @@
+"""Whether what is found has a cause of its own: a trigger, or a mark, that teaches the label. Wrong labels have none.
+
+Where a network knows its images by heart, as it does few, or alike ones, it learns those with wrong labels late, and so
+together: their learning curves are a group, and a 3 among the 8s has the look of a mark. What tells such labels from
+poison is that nothing is in common to these images beside the pictures that look most like them, and that half of them
+does not teach a network the labels of the other half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.detection.convict import acts_as_trigger
+from dlp_fast.detection.decide import Decision, likely_benign
+from dlp_fast.detection.findings import Finding
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
+from dlp_fast.detection.propose.neighbours import Surroundings, unlike_their_label
+from dlp_fast.detection.verify import Evidence
+from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
+from dlp_fast.detection.verify.label_support import draw_controls
+
+FEWEST = 4  # images of each half
+EXPLAINED = 0.5  # of a group that are probably mislabeled, above which that explains it
+WINDOWS = "static_patterns.windows"  # the proposal whose images have one window in common, at whatever place
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """Of a group's images whose labels no picture like them has: int64 ids, of which one half teaches the other."""
+
+    teach: np.ndarray
+    asked: np.ndarray
+
+
+def with_causes(
+    decision: Decision, seen: Observed, train: Callable[[np.ndarray], HeldOutNetwork], config: DetectionConfig
+) -> tuple[Decision, np.ndarray]:
+    """(`decision` without the groups of images under wrong labels that have no cause, int64 ids of these images).
+
+    One more network is trained where a group is found that nothing else can tell of.
+    """
+    suspicious = np.zeros(len(seen.labels), dtype=bool)
+    for group in decision.found:
+        suspicious[group.core] = True
+    if not decision.found or suspicious.all():
+        return decision, np.zeros(0, dtype=np.int64)
+    around = Surroundings(seen.images, seen.labels, torch.from_numpy(np.flatnonzero(~suspicious)))
+    findings, groups, halves, strange = [], [], {}, None
+    for k, (finding, group) in enumerate(zip(decision.findings, decision.found, strict=True)):
+        finding = _looked_at(finding, group, around, seen, config)
+        if finding.shared_labels is not None and not _has_cause(finding, config):
+            if finding.shared_labels >= config.min_shared_labels:
+                finding = replace(finding, likely_benign=likely_benign(finding, config))
+            else:
+                halves[k] = _halves(around.disagree(torch.from_numpy(group.core)).numpy())
+        elif ALIKE in group.statistics:
+            strange = unlike_their_label(seen.images, seen.labels) if strange is None else strange
+            group = _with_strangers(group, decision, strange.numpy(), config)
+            finding = replace(finding, images=len(group.core))
+        findings.append(finding)
+        groups.append(group)
+    for k, taught in _taught(halves, seen, suspicious, train).items():
+        findings[k] = replace(findings[k], taught=round(taught, 4))
+    dismissed = [k for k, finding in enumerate(findings) if _nobody_taught(finding, config)]
+    left = [k for k in range(len(findings)) if k not in dismissed]
+    wrong = [np.concatenate([halves[k].teach, halves[k].asked]) for k in dismissed]
+    decision = replace(
+        decision,
+        findings=tuple(findings[k] for k in left),
+        groups=tuple(groups[k] for k in left),
+    )
+    return decision, np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *wrong]))
+
+
+def explained(decision: Decision, mislabeled: np.ndarray) -> Decision:
+    """`decision` without scores, below what counts as found, of groups that are mostly wrong labels, bool [n]: nothing
+    is left to doubt in them.
+    """
+    scored = [
+        replace(entry, score=0.0)
+        if entry.score < 1 and len(entry.group.core) and mislabeled[entry.group.core].mean() > EXPLAINED
+        else entry
+        for entry in decision.scored
+    ]
+    return replace(decision, scored=tuple(scored), groups=tuple(decision.found))
+
+
+def _with_strangers(group: Group, decision: Decision, strange: np.ndarray, config: DetectionConfig) -> Group:
+    """`group`, which has a mark, with those of its class that were learnt together and are unlike their label, too."""
+    more = np.setdiff1d(_learnt_together(group, decision, config), group.core)
+    more = np.intersect1d(more, strange)
+    if not len(more):
+        return group
+    ids = np.union1d(group.ids, more)
+    membership = np.zeros(len(ids))
+    membership[np.searchsorted(ids, group.ids)] = group.membership
+    membership[np.searchsorted(ids, more)] = 1.0
+    return replace(group, ids=ids, membership=membership)
+
+
+def _learnt_together(group: Group, decision: Decision, config: DetectionConfig) -> np.ndarray:
+    """int64 ids of the class of `group` that learning curves show as a group that has most of it, if not as a clear
+    one; either component of the class may be it.
+    """
+    for entry in decision.scored:
+        if entry.group.label == group.label and entry.score >= config.verify_from:
+            ids, core = entry.group.ids, entry.group.core
+            return core if np.isin(group.core, core).mean() > 0.5 else np.setdiff1d(ids, core)
+    return np.zeros(0, dtype=np.int64)
+
+
+def _looked_at(
+    finding: Finding, group: Group, around: Surroundings, seen: Observed, config: DetectionConfig
+) -> Finding:
+    ids = torch.from_numpy(group.core)
+    shared = around.of(ids)
+    if shared is None:
+        return finding
+    apart = apart_from_alike(seen.images, ids, around, config.static_patterns) or 0.0
+    apart = max(apart, group.statistics.get(ALIKE, 0.0))
+    return replace(finding, shared_labels=round(shared.ratio, 4), apart_from_alike=round(apart, 2))
+
+
+def _has_cause(finding: Finding, config: DetectionConfig) -> bool:
+    told = Evidence(finding.attack_success, finding.placebo_success, 0)
+    return (
+        acts_as_trigger(told, config)
+        or finding.proposal == WINDOWS
+        or (finding.apart_from_alike or 0.0) >= config.min_apart_from_alike
+    )
+
+
+def _nobody_taught(finding: Finding, config: DetectionConfig) -> bool:
+    return finding.taught is not None and finding.taught < config.min_taught
+
+
+def _halves(ids: np.ndarray) -> _Halves:
+    drawn = np.random.default_rng(SEED).permutation(ids)
+    return _Halves(drawn[: len(ids) // 2], drawn[len(ids) // 2 :])
+
+
+def _taught(
+    halves: dict[int, _Halves],
+    seen: Observed,
+    suspicious: np.ndarray,
+    train: Callable[[np.ndarray], HeldOutNetwork],
+) -> dict[int, float]:
+    """How well a network that is given one half of each group knows the labels of the other, as a share of how well it
+    knows held-out labels of the same class; 0 for groups that are too small to ask.
+    """
+    labels = seen.labels.numpy()
+    told = dict.fromkeys(halves, 0.0)
+    halves = {k: of for k, of in halves.items() if min(len(of.teach), len(of.asked)) >= FEWEST}
+    if not halves:
+        return told
+    controls = draw_controls(labels, suspicious, CONTROLS, SEED)
+    used = ~controls
+    for of in halves.values():
+        used[of.asked] = False
+    known = train(np.flatnonzero(used)).probability
+    for k, of in halves.items():
+        usual = known[controls & (labels == labels[of.asked[0]])]
+        told[k] = float(known[of.asked].mean() / max(usual.mean(), 1e-6)) if len(usual) else 1.0
+    return told

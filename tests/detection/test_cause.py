@@ -1,0 +1,184 @@
+"""Whether what is found has a cause: a trigger or a mark; groups of wrong labels have none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dlp_fast.config import DetectionConfig
+from dlp_fast.data.storage import ResidentImages
+from dlp_fast.detection.cause import explained, with_causes
+from dlp_fast.detection.decide import Decision, Scored, finding_of
+from dlp_fast.detection.findings import HeldOutAgreement
+from dlp_fast.detection.groups import Group
+from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.beside import ALIKE
+from dlp_fast.detection.verdict import verdict
+from dlp_fast.detection.verify.hold_out import HeldOutNetwork
+
+CLASSES, EACH, SIDE = 4, 60, 16
+TRUE = torch.arange(CLASSES * EACH) % CLASSES
+CONFIG = DetectionConfig()
+NUMBERS = {"separation": 2.3, "posterior_entropy": 0.1, "rare": 0.0}
+
+
+def pictures() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (torch.rand(CLASSES, SIDE, SIDE, 1, generator=generator) < 0.3).float() * 120
+    noise = torch.randn(len(TRUE), SIDE, SIDE, 3, generator=generator) * 10
+    return (40 + shapes[TRUE] + noise).clamp(0, 255).round().to(torch.uint8)
+
+
+def relabelled(count: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    """(labels, ids of those of classes 0 to 2 that are under label 3)."""
+    labels, ids = TRUE.clone(), (TRUE != 3).nonzero().flatten()[:count]
+    labels[ids] = 3
+    return labels, ids
+
+
+class Told:
+    """What a network says; and what it was given."""
+
+    def __init__(self, labels: torch.Tensor, ids: torch.Tensor, of_group: float):
+        self.probability = np.full(len(labels), 0.9)
+        self.probability[ids.numpy()] = of_group
+        self.given: list[np.ndarray] = []
+
+    def train(self, ids: np.ndarray) -> HeldOutNetwork:
+        self.given.append(ids)
+        return HeldOutNetwork(
+            self.probability, np.zeros(len(self.probability)), lambda x: torch.zeros(len(x))
+        )
+
+
+def decided(labels, ids, images=None, taught=0.0, statistics=NUMBERS, **numbers):
+    group = Group("learning_curves", 3, ids.numpy(), np.ones(len(ids)), statistics)
+    finding = replace(finding_of(Scored(group, 1.2), "supervised"), **({"placebo_success": 0.1} | numbers))
+    curves = torch.zeros(2, len(labels))
+    seen = Observed(ResidentImages(pictures() if images is None else images), labels, CLASSES, curves, curves)
+    network = Told(labels, ids, taught)
+    decision, wrong = with_causes(Decision((), (finding,), (group,)), seen, network.train, CONFIG)
+    return decision, wrong, network
+
+
+def test_wrong_labels_that_teach_nothing_are_no_poison():
+    labels, ids = relabelled()
+    decision, wrong, network = decided(labels, ids)
+    assert not decision.findings and not decision.found
+    assert wrong.tolist() == ids.tolist()
+    (given,) = network.given
+    assert np.isin(ids.numpy(), given).sum() == len(ids) // 2  # the other half was asked for
+    controls = np.setdiff1d(np.setdiff1d(np.arange(len(labels)), given), ids)
+    assert np.bincount(labels[controls], minlength=CLASSES).min() >= 4
+
+
+def test_half_that_teaches_the_other_is_poison():
+    """A trigger that leaves nothing at one place, as a warp does."""
+    labels, ids = relabelled()
+    decision, wrong, _ = decided(labels, ids, taught=0.5)
+    (finding,) = decision.findings
+    assert finding.taught == pytest.approx(0.5 / 0.9, abs=1e-3) and finding.shared_labels < 0.1
+    assert not len(wrong) and not finding.likely_benign
+    (said,) = verdict((finding,), 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG).reasons
+    assert "The pictures that look most like them have other labels (this one 0% as often" in said
+    assert "given half of them knows the labels of the others 56% as well" in said
+
+
+def test_a_mark_of_their_own_settles_it():
+    labels, ids = relabelled()
+    images = pictures()
+    images[ids, -3:, -3:] = 255
+    decision, _, network = decided(labels, ids, images)
+    assert decision.findings[0].apart_from_alike > CONFIG.min_apart_from_alike
+    assert not network.given
+
+
+def test_what_acts_as_a_trigger_settles_it():
+    labels, ids = relabelled()
+    decision, _, network = decided(labels, ids, attack_success=0.9)
+    assert decision.findings and not network.given
+
+
+def test_a_repeated_window_settles_it():
+    labels, ids = relabelled()
+    decision, _, network = decided(labels, ids, proposal="static_patterns.windows")
+    assert decision.findings and not network.given
+
+
+def test_right_labels_without_a_cause_are_likely_benign():
+    """Images of a class that were learnt together, and look like the class."""
+    ids = (TRUE == 3).nonzero().flatten()[:20]
+    decision, wrong, network = decided(TRUE, ids)
+    (finding,) = decision.findings
+    assert finding.shared_labels > 0.9 and finding.likely_benign
+    assert not network.given and not len(wrong)
+    said = verdict(decision.findings, 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG)
+    assert (
+        said.kind == "cannot tell"
+        and "the pictures that look most like them have the same label" in said.reasons[0]
+    )
+    heard = replace(
+        finding, held_out=HeldOutAgreement(0.5, 0.9)
+    )  # in stage 3, by a network that knows them less
+    (reason,) = verdict((heard,), 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG).reasons
+    assert "have the same label" in reason and "50%" not in reason
+    clear = decided(TRUE, ids, score=CONFIG.clear_score)[0]
+    assert not clear.findings[0].likely_benign
+
+
+def test_too_few_to_ask_are_no_poison():
+    labels, ids = relabelled(6)
+    decision, wrong, network = decided(labels, ids)
+    assert not decision.findings and wrong.tolist() == ids.tolist() and not network.given
+
+
+def test_where_pictures_say_nothing_all_stays():
+    labels, ids = relabelled()
+    noise = torch.randint(
+        0, 256, pictures().shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    decision, wrong, network = decided(labels, ids, noise)
+    assert decision.findings[0].shared_labels is None and not len(wrong) and not network.given
+
+
+def test_a_mark_takes_in_those_that_were_learnt_with_it():
+    labels, ids = relabelled()
+    images = pictures()  # with a mark so faint that those who bear it are not most like one another
+    ids_of_class = (labels == 3).nonzero().flatten().numpy()
+    clean = (TRUE == 3).nonzero().flatten().numpy()[:5]
+    learnt = np.isin(ids_of_class, np.r_[ids.numpy(), clean]).astype(float)
+    scored = Scored(Group("learning_curves", 3, ids_of_class, learnt, NUMBERS), CONFIG.verify_from)
+    group = Group("static_patterns.grown", 3, ids[:15].numpy(), np.ones(15), {ALIKE: 12.0})
+    finding = replace(finding_of(Scored(replace(group, statistics=NUMBERS), 1.2), "supervised"), purity=0.9)
+    curves = torch.zeros(2, len(labels))
+    seen = Observed(ResidentImages(images), labels, CLASSES, curves, curves)
+    for turned in (False, True):  # which of two components a group is, learning curves may have wrong
+        entry = replace(scored, group=replace(scored.group, membership=1 - learnt)) if turned else scored
+        decision, _ = with_causes(
+            Decision((entry,), (finding,), (group,)), seen, Told(labels, ids, 0.0).train, CONFIG
+        )
+        assert decision.found[0].core.tolist() == ids.tolist()
+        assert decision.findings[0].images == len(ids)
+
+
+def test_nothing_found_asks_nobody():
+    curves = torch.zeros(2, len(TRUE))
+    seen = Observed(ResidentImages(pictures()), TRUE, CLASSES, curves, curves)
+    empty = Decision((), ())
+    assert with_causes(empty, seen, Told(TRUE, TRUE, 0.0).train, CONFIG)[0] is empty
+
+
+def test_doubts_that_wrong_labels_explain_are_none():
+    ids = np.arange(60)
+    group = Group("learning_curves", 0, ids, (ids < 20).astype(float), NUMBERS)
+    near, found = Scored(group, 0.95), Scored(replace(group, label=1, ids=ids + 60), 1.2)
+    decision = Decision((near, found), (finding_of(found, "supervised"),))
+    wrong = np.zeros(120, dtype=bool)
+    wrong[:11] = wrong[60:71] = True
+    told = explained(decision, wrong)
+    assert [entry.score for entry in told.scored] == [0.0, 1.2] and told.found == [found.group]
+    wrong[10] = False  # half of them
+    assert explained(decision, wrong).max_subthreshold_score == 0.95
