@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -311,6 +312,17 @@ arch = sm_80
         "120": {"kernels": 1, "most_registers": 57, "most_stack": 0},
     }
     assert found["ptx"] == ["120"]
+
+
+def test_a_run_that_has_ended_leaves_the_other_its_turn(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.system import two_commits
+
+    run = object.__new__(two_commits.Run)
+    run.process, run.wall = subprocess.Popen(["true"], start_new_session=True), 0.0
+    run.process.wait(timeout=60)
+    run.work(until=20)
+    assert run.wall == 0.0
 
 
 def test_processor_seconds_are_told_by_stage(monkeypatch):

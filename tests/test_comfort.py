@@ -404,7 +404,7 @@ def test_notes():
     assert "30 images of class cat share a mark" in shown and "not suspected" in shown
     typical = {**mark, "likely_benign": True, "label_support": 1.3, "attack_success": 0.1, "purity": None}
     (told,) = notes({**nothing, "detection": {"marks": [typical]}, "verdict": {"reasons": []}})
-    assert "knows them 130% as well" in told and "typical pictures" in told
+    assert "knows them 130% as well" in told and "as typical pictures are" in told
     (raised,) = notes({**nothing, "logit_adjustment": {"cat": 1.814}})
     assert raised.startswith("class cat lost labels") and "1.8 times" in raised
 

@@ -250,13 +250,13 @@ THRESHOLDS = {
     "max_marked_classes", "min_outlasting", "max_copies", "mislabeled_quantile",
     "half_from", "min_foreign", "min_abounding", "min_apart", "min_grown_purity", "min_together",
     "min_unknown", "max_taken_for_one", "min_shared_labels", "min_apart_from_alike", "min_agreement", "min_taught",
-    "min_mark_apart",
+    "min_mark_apart", "min_familiar",
 }  # fmt: skip
 
 
 DECIDES = tuple(
     f"detection/{name}.py"
-    for name in ("decide", "convict", "marks", "together", "settle", "mislabeled", "cause")
+    for name in ("decide", "convict", "marks", "together", "settle", "mislabeled", "cause", "rules")
 )
 
 

@@ -11,6 +11,7 @@ alike. Seconds are the processor's, of the run and all that it starts; `wall` is
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -71,6 +72,8 @@ class Run:
 
     def work(self, until: float) -> None:
         """Let it work until it trains (`until` 0) or for `until` seconds; then halt it."""
+        if self.process.poll() is not None:
+            return  # it has ended, and the other one has not
         began = time.time()
         os.killpg(self.process.pid, signal.SIGCONT)
         while self.process.poll() is None:
@@ -147,14 +150,18 @@ def figures(run: Run, data: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     of = parser_of(__doc__, "benchmarks.system.two_commits")
     of.add_argument("--trees", type=Path, nargs=2, required=True, metavar="DIR", help="earlier, later")
     of.add_argument("--data", type=Path, required=True, metavar="DIR", help="what dlp_fast.poison wrote")
     of.add_argument("--slice", type=float, default=20, help="seconds that each works in turn")
     of.add_argument("--seed", type=int, default=0, help="seed of both runs")
     add_out(of)
-    options = of.parse_args()
+    return of
+
+
+def main() -> None:
+    options = parser().parse_args()
     data = options.data.resolve()
     with tempfile.TemporaryDirectory() as place:
         runs: list[Run] = []

@@ -171,6 +171,10 @@ class DetectionConfig(Section):
     """Labels are right where the pictures most like the images have these so often, above chance, as a share of how
     often they do of the class's other images. Measured (docs/decisions/028): poison up to 0.1, changed
     pictures from 0.9."""
+    min_familiar: float = Field(0.25, ge=0, le=1)
+    """A group of `half_from` of its class or more may be the class itself where it is so little like other pictures: 1
+    as any picture is, 0 as any is like those of other classes. Measured there: a class that a whole other one was put
+    into -0.4 to -0.3, poison whose own class is left in part from 0.3 on."""
     min_apart_from_alike: float = Field(6.0, gt=0)
     """Standard errors by which a found group differs from the pictures most like its images, more than others of its
     kind do, from which it has a mark of its own. Measured there: static triggers from 7 on, wrong labels up to 4.4."""

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.convict import acts_as_trigger
 from dlp_fast.detection.decide import Decision, likely_benign
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.neighbours import Surroundings, unlike_their_label
+from dlp_fast.detection.rules import acts_as_trigger
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
 from dlp_fast.detection.verify.label_support import draw_controls
@@ -42,7 +42,8 @@ class _Halves:
 def with_causes(
     decision: Decision, seen: Observed, train: Callable[[np.ndarray], HeldOutNetwork], config: DetectionConfig
 ) -> tuple[Decision, np.ndarray]:
-    """(`decision` without the groups of images under wrong labels that have no cause, int64 ids of these images).
+    """(`decision` without the groups of images under wrong labels that have no cause, int64 ids of these images). A
+    large group of a kind that nothing else is like, taken for other classes, may be the class itself: it is shown.
 
     One more network is trained where a group is found that nothing else can tell of.
     """
@@ -56,11 +57,11 @@ def with_causes(
     for k, (finding, group) in enumerate(zip(decision.findings, decision.found, strict=True)):
         finding = _looked_at(finding, group, around, seen, config)
         if finding.shared_labels is not None and not _has_cause(finding, config):
-            if finding.shared_labels >= config.min_shared_labels:
+            if finding.alone or finding.shared_labels >= config.min_shared_labels:
                 finding = replace(finding, likely_benign=likely_benign(finding, config))
             else:
                 halves[k] = _halves(around.disagree(torch.from_numpy(group.core)).numpy())
-        elif ALIKE in group.statistics:
+        elif ALIKE in group.statistics and not finding.alone:
             strange = unlike_their_label(seen.images, seen.labels) if strange is None else strange
             group = _with_strangers(group, decision, strange.numpy(), config)
             finding = replace(finding, images=len(group.core))
@@ -69,12 +70,15 @@ def with_causes(
     for k, taught in _taught(halves, seen, suspicious, train).items():
         findings[k] = replace(findings[k], taught=round(taught, 4))
     dismissed = [k for k, finding in enumerate(findings) if _nobody_taught(finding, config)]
-    left = [k for k in range(len(findings)) if k not in dismissed]
+    shown = [k for k, finding in enumerate(findings) if finding.alone and finding.foreign]
+    left = [k for k in range(len(findings)) if k not in (*dismissed, *shown)]
     wrong = [np.concatenate([halves[k].teach, halves[k].asked]) for k in dismissed]
     decision = replace(
         decision,
         findings=tuple(findings[k] for k in left),
         groups=tuple(groups[k] for k in left),
+        marks=(*decision.marks, *(findings[k] for k in shown)),
+        of_marks=(*decision.of_marks, *(groups[k] for k in shown)),
     )
     return decision, np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *wrong]))
 
@@ -125,15 +129,22 @@ def _looked_at(
         return finding
     apart = apart_from_alike(seen.images, ids, around, config.static_patterns) or 0.0
     apart = max(apart, group.statistics.get(ALIKE, 0.0))
-    return replace(finding, shared_labels=round(shared.ratio, 4), apart_from_alike=round(apart, 2))
+    of_class = max(int((seen.labels == group.label).sum()), 1)
+    alone = (
+        shared.familiar < config.min_familiar
+        and shared.ratio < config.min_shared_labels
+        and len(group.core) >= config.half_from * of_class
+    )
+    return replace(
+        finding, shared_labels=round(shared.ratio, 4), apart_from_alike=round(apart, 2), alone=alone
+    )
 
 
 def _has_cause(finding: Finding, config: DetectionConfig) -> bool:
     told = Evidence(finding.attack_success, finding.placebo_success, 0)
+    apart = 0.0 if finding.alone else finding.apart_from_alike or 0.0
     return (
-        acts_as_trigger(told, config)
-        or finding.proposal == WINDOWS
-        or (finding.apart_from_alike or 0.0) >= config.min_apart_from_alike
+        acts_as_trigger(told, config) or finding.proposal == WINDOWS or apart >= config.min_apart_from_alike
     )
 
 

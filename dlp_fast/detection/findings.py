@@ -39,9 +39,10 @@ class Finding:
     asked; foreign: whether these say that the images are taken for other classes, and the rest is not; changed: of a
     mark that is shown, whether images of many classes have such marks, under labels that are right; shared_labels:
     share, above chance, of the pictures most like them that have their label, over that of other images of their
-    classes; apart_from_alike: by how many standard errors the images differ from the pictures of other labels most like
-    them; taught: how well a network that is given half of the images knows the labels of the others, over that of other
-    images of the class.
+    classes; apart_from_alike: by how many standard errors the images differ from the pictures most like them, more than
+    others of their kind do; taught: how well a network that is given half of the images knows the labels of the others,
+    over that of other images of the class; alone: whether they are of a kind that nothing else in the set is like, so
+    that neither they nor the rest of their class can be told to be the class.
     """
 
     stage: Stage
@@ -68,6 +69,7 @@ class Finding:
     shared_labels: float | None = None
     apart_from_alike: float | None = None
     taught: float | None = None
+    alone: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

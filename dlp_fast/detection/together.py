@@ -9,19 +9,14 @@ import numpy as np
 import torch
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.convict import (
-    is_spread,
-    labels_shared,
-    labels_wrong,
-    marked_beside_alike,
-    unknown_to_network,
-)
+from dlp_fast.detection.convict import is_spread, marked_beside_alike
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import ABOUNDS, marks_abound
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.grown import APART, distinct_groups, grown_marks
 from dlp_fast.detection.propose.neighbours import Surroundings, strangers
+from dlp_fast.detection.rules import labels_shared, labels_wrong, unknown_to_network
 from dlp_fast.detection.verify import Evidence
 
 FEWEST_CLASSES = 3  # whose marks count together
@@ -70,11 +65,8 @@ def _beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConf
     for group in groups:
         ids = torch.from_numpy(group.core)
         shared, apart = around.of(ids), apart_from_alike(seen.images, ids, around, config.static_patterns)
-        if (
-            shared
-            and shared.ratio < config.min_shared_labels / 2
-            and (apart or 0) >= config.min_apart_from_alike
-        ):
+        wrong = shared and shared.familiar >= 0 and shared.ratio < config.min_shared_labels / 2
+        if wrong and (apart or 0) >= config.min_apart_from_alike:
             group = replace(group, statistics=dict(group.statistics) | {ALIKE: apart})
         marked.append(group)
     return marked

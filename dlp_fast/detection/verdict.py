@@ -56,6 +56,7 @@ def verdict(
             for mark in shown
             if mark.likely_benign and shown_acts(mark, config)
         ]
+        reasons += [_first_reason(mark, classes[mark.label]) for mark in shown if mark.alone and mark.foreign]
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -120,11 +121,13 @@ def changed_told(marks: Sequence[tuple[int, str]]) -> str:
 
 def typical_told(images: int, name: str, support: float, success: float | None) -> str:
     """What a group of typical pictures says. Args: support: of their labels; success: of what they have in common."""
+    known = "as typical pictures are, or such as were taken in one way"
+    alike = "but as well as those of other images that were learnt as these were"
     return (
         f"{images} images of class {name} were learnt alike, and a network that was not given their labels knows them "
-        f"{support:.0%} as well as those of the class's other images: typical pictures, or taken in one way, as "
-        f"before one background. Put on images of other classes, what they have in common sends {success or 0:.0%} of "
-        "them to this class. They are not suspected; look at them."
+        f"{support:.0%} as well as those of the class's other images, {known if support >= UNKNOWN else alike}. Put on "
+        f"images of other classes, what they have in common sends {success or 0:.0%} of them to this class. They are "
+        "not suspected; look at them."
     )
 
 
@@ -133,12 +136,16 @@ def _reason(finding: Finding, name: str) -> str:
     return " ".join(filter(None, (_first_reason(finding, name), _other_labels(finding))))
 
 
+ALONE = (
+    " But nothing else in the set looks like them, so they may be the class itself, and the rest of it what was put "
+    "there. Nobody is suspected; look at both."
+)
 WRONG = 0.25  # share of labels in common with the pictures most alike, below which they are said to be wrong
 
 
 def _other_labels(finding: Finding) -> str:
     """What the pictures most like them say of their labels; "" where that is not clear."""
-    if finding.shared_labels is None or finding.shared_labels >= WRONG:
+    if finding.shared_labels is None or finding.shared_labels >= WRONG or finding.alone:
         return ""
     text = f"The pictures that look most like them have other labels (this one {max(finding.shared_labels, 0):.0%} as "
     text += "often, above chance, as for the class's other images)"
@@ -156,7 +163,7 @@ def _first_reason(finding: Finding, name: str) -> str:
         return (
             f"{finding.images} images of class {name} are taken for other classes by a network that was given no label "
             f"of class {name} (uncertainty {own:.2f} bits, of other classes' own images {controls:.2f}), the rest of "
-            f"the class is not ({rest:.2f})."
+            f"the class is not ({rest:.2f})." + (ALONE if finding.alone else "")
         )
     if finding.purity is not None:
         return _reason_of_mark(finding, name)

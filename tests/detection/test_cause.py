@@ -182,3 +182,16 @@ def test_doubts_that_wrong_labels_explain_are_none():
     assert [entry.score for entry in told.scored] == [0.0, 1.2] and told.found == [found.group]
     wrong[10] = False  # half of them
     assert explained(decision, wrong).max_subthreshold_score == 0.95
+
+
+def test_what_nothing_is_like_may_be_the_class_itself():
+    """A whole class that was relabelled: its images are like one another, and those of the class like one another."""
+    labels = TRUE.clone()
+    labels[TRUE == 2] = 3
+    ids = (TRUE == 3).nonzero().flatten()  # the class itself, which another one was put into
+    decision, wrong, network = decided(labels, ids, foreign=True, sides=(0.6, 1.0, 0.3), attack_success=0.9)
+    assert not decision.findings and not len(wrong) and not network.given
+    (mark,) = decision.marks
+    assert mark.alone and mark.foreign
+    said = verdict((), 0.0, [60, 60, 60, 120], tuple("abcd"), 10, CONFIG, shown=decision.marks)
+    assert said.kind == "cannot tell" and "nothing else in the set looks like them" in " ".join(said.reasons)

@@ -77,6 +77,14 @@ def test_of_pictures_that_do_not_share_labels_nothing_is_said():
     assert told.agreement() < 0.1 < 0.9 < around(pictures(), TRUE, some()).agreement()
 
 
+def test_what_nothing_else_is_like_is_told():
+    images, labels = pictures(), TRUE.clone()
+    labels[TRUE == 2] = 3
+    ids = (TRUE == 3).nonzero().flatten()
+    assert around(images, labels, ids).of(ids).familiar < 0.2
+    assert around(images, labels, some()).of(some()).familiar > 0.8
+
+
 def test_of_two_images_nothing_is_said():
     images = pictures()
     assert around(images, TRUE, some(2)).of(some(2)) is None

@@ -11,17 +11,15 @@ import torch
 from dlp_fast import ops
 from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.convict import (
-    acts_as_trigger,
-    ask_held_out,
-    with_evidence,
-)
+from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.decide import finding_of as as_finding
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import is_mark, marks_among
 from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.neighbours import Neighbours
+from dlp_fast.detection.rules import acts_as_trigger, labels_known
 from dlp_fast.detection.verify import Evidence, try_triggers
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork, with_support
 from dlp_fast.detection.verify.label_support import (
@@ -585,7 +583,10 @@ class TestTypicalPictures:
     """
 
     config = DetectionConfig()
-    known, unknown = evidence(success=0.58, placebo=0.03, ratio=1.2), evidence(0.58, 0.03, ratio=0.15)
+    known, unknown = (
+        evidence(success=0.58, placebo=0.03, ratio=1.2),
+        evidence(0.58, 0.03, ratio=0.15, gap=0.6),
+    )
 
     def decision(self, score: float = 1.1) -> Decision:
         scored = Scored(curves_of(None), score)
@@ -601,6 +602,12 @@ class TestTypicalPictures:
     )
     def test_else_they_are_suspected(self, score, told):
         assert with_evidence(self.decision(score), [], [told], self.config).findings
+
+    @pytest.mark.parametrize(("success", "suspected"), [(0.03, False), (0.58, True)])
+    def test_hard_pictures_are_known_as_others_that_were_learnt_alike(self, success, suspected):
+        """15 of 100 clean tenches: probability 0.19, of controls learnt alike 0.20, of the class's controls 0.60."""
+        hard = Evidence(success, 0.0, 15, LabelSupport(0.19, 0.20, 0.60, 1e-3, 15))
+        assert len(with_evidence(self.decision(), [], [hard], self.config).findings) == suspected
 
     def test_a_mark_that_they_share_is_more_than_a_look(self):
         mark = group(label=1)
@@ -684,3 +691,12 @@ def test_a_group_with_a_wide_edge_is_held_out_by_itself():
     (told,) = with_support([wide], [Evidence(None, None, 40)], [], seen, train, DetectionConfig())
     assert told.support is not None
     assert not np.isin(ids[:40], kept[0]).any() and np.isin(ids[40:], kept[0]).sum() > 40
+
+
+def test_a_group_whose_pictures_show_other_classes_is_not_typical():
+    """However well a network without its labels knows them beside images learnt alike."""
+    known = Evidence(0.1, 0.1, 30, LabelSupport(0.5, 0.5, 0.9, 1e-5, 30))
+    assert labels_known(known, DetectionConfig())
+    wrong, right = Neighbours(0.02, 0.9, 0.01), Neighbours(0.85, 0.9, 0.01)
+    assert labels_known(replace(known, neighbours=right), DetectionConfig())
+    assert not labels_known(replace(known, neighbours=wrong), DetectionConfig())

@@ -37,12 +37,15 @@ COLOURS, BRIGHTNESS = WAYS = (0, 1)  # of comparing
 @dataclass(frozen=True)
 class Neighbours:
     """Share, 0 to 1, of the nearest pictures that have an image's label. group: mean of the group; controls: of other
-    images of its classes; chance: of images of other classes, if they had the group's labels.
+    images of its classes; chance: of images of other classes, if they had the group's labels. familiar: how much the
+    group is like its nearest pictures, 1 as any image is, 0 as any is like the nearest under another label: below,
+    nothing else in the set is of its kind.
     """
 
     group: float
     controls: float
     chance: float
+    familiar: float = 1.0
 
     @property
     def ratio(self) -> float:
@@ -124,8 +127,16 @@ class Surroundings:
             controls, chance = ((shares * sizes[:, None]).sum(0) / sizes.sum()).tolist()
             error = (controls * (1 - controls) / len(group.ids)) ** 0.5
             if controls - chance >= max(LEAST_EXCESS, ERRORS * error):
-                told.append(Neighbours(self._share(group, way), controls, chance))
+                familiar = self._familiar(group, others, way)
+                told.append(Neighbours(self._share(group, way), controls, chance, familiar))
         return max(told, key=lambda known: known.ratio, default=None)
+
+    def _familiar(self, group: _Pictures, others: _Pictures, way: int) -> float:
+        own, beside = (
+            float(self._nearest(others, way, NEAREST, other_labels)[1].mean())
+            for other_labels in (False, True)
+        )
+        return (float(self._nearest(group, way, NEAREST)[1].mean()) - beside) / max(own - beside, 1e-6)
 
     def _controls(self, label: Tensor, ids: Tensor, most: int) -> _Pictures:
         of_class = (self.labels[self.pictures.ids] == label) & ~torch.isin(self.pictures.ids, ids)
@@ -171,7 +182,7 @@ class Surroundings:
 
     def most_alike(self, ids: Tensor, count: int) -> Tensor:
         """int64 [k, count]: ids of the pictures, by their colours, most like each of `ids`."""
-        return self.pictures.ids[self._nearest(_pictures(self.images, ids), COLOURS, count)]
+        return self.pictures.ids[self._nearest(_pictures(self.images, ids), COLOURS, count)[0]]
 
     def of_the_same_kind(self, ids: Tensor) -> Tensor:
         """int64 [k]: of each of `ids`, a random image under the label of the picture most like it."""
@@ -184,16 +195,22 @@ class Surroundings:
 
     def _labels_near(self, pictures: _Pictures, way: int) -> Tensor:
         """int64 [k, NEAREST]: labels of those nearest to `pictures`, themselves aside."""
-        return self.labels[self.pictures.ids[self._nearest(pictures, way, NEAREST)]]
+        return self.labels[self.pictures.ids[self._nearest(pictures, way, NEAREST)[0]]]
 
-    def _nearest(self, pictures: _Pictures, way: int, count: int) -> Tensor:
-        """int64 [k, count]: which of the pictures here are nearest to `pictures`, themselves aside."""
+    def _nearest(
+        self, pictures: _Pictures, way: int, count: int, other_labels: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """int64, fp32 [k, count]: which of the pictures here, or of those under other labels, are nearest to others,
+        themselves aside, and their correlations.
+        """
         known = self.pictures
         count = min(count, len(known.ids))
-        found = [torch.zeros(0, count, dtype=torch.int64)]
+        found = [(torch.zeros(0, count, dtype=torch.int64), torch.zeros(0, count))]
         for part in torch.arange(len(pictures.ids)).split(BATCH):
             asked = pictures.of(part)
             same = asked.ids[:, None] == known.ids
+            if other_labels:
+                same |= self.labels[asked.ids][:, None] == self.labels[known.ids]
             best = None
             for vectors in [asked.colours] if way == COLOURS else asked.turned():
                 alike = vectors @ (known.colours if way == COLOURS else known.brightness.flatten(1)).T
@@ -204,8 +221,9 @@ class Surroundings:
                     continue
                 nearer = near.values.mean(1) > best.values.mean(1)
                 best.values[nearer], best.indices[nearer] = near.values[nearer], near.indices[nearer]
-            found.append(best.indices)
-        return torch.cat(found)
+            found.append((best.indices, best.values))
+        indices, values = (torch.cat(of) for of in zip(*found, strict=True))
+        return indices, values
 
 
 def unlike_their_label(images: Images, labels: Tensor) -> Tensor:
