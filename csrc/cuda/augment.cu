@@ -354,8 +354,9 @@ struct Block {
   }
 };
 
+// One block an SM is asked for where one fits, for else ptxas spills on 10.0.
 template <typename Value, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kThreads == 1024 ? 1 : 0)
     augment_kernel(const uint8_t* __restrict__ images, const int64_t* __restrict__ ids, int64_t batch,
                    const __grid_constant__ Settings settings, const Value* __restrict__ table,
                    Value* __restrict__ weak, Value* __restrict__ strong, uint8_t* scratch, int missing,
