@@ -20,7 +20,7 @@ from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
-from dlp_fast.detection.propose.neighbours import Surroundings, unlike_their_label
+from dlp_fast.detection.propose.neighbours import Surroundings
 from dlp_fast.detection.rules import acts_as_trigger
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
@@ -52,18 +52,17 @@ def with_causes(
         suspicious[group.core] = True
     if not decision.found or suspicious.all():
         return decision, np.zeros(0, dtype=np.int64)
-    around = Surroundings(seen.images, seen.labels, torch.from_numpy(np.flatnonzero(~suspicious)))
-    findings, groups, halves, strange = [], [], {}, None
+    around = seen.surroundings.only(torch.from_numpy(np.flatnonzero(~suspicious)))
+    findings, groups, halves = [], [], {}
     for k, (finding, group) in enumerate(zip(decision.findings, decision.found, strict=True)):
         finding = _looked_at(finding, group, around, seen, config)
         if finding.shared_labels is not None and not _has_cause(finding, config):
-            if finding.alone or finding.shared_labels >= config.min_shared_labels:
+            if finding.shared_labels >= config.min_shared_labels:
                 finding = replace(finding, likely_benign=likely_benign(finding, config))
-            else:
+            elif not finding.alone:
                 halves[k] = _halves(around.disagree(torch.from_numpy(group.core)).numpy())
         elif ALIKE in group.statistics and not finding.alone:
-            strange = unlike_their_label(seen.images, seen.labels) if strange is None else strange
-            group = _with_strangers(group, decision, strange.numpy(), config)
+            group = _with_strangers(group, decision, seen.unlike_their_label.numpy(), config)
             finding = replace(finding, images=len(group.core))
         findings.append(finding)
         groups.append(group)

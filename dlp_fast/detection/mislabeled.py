@@ -17,12 +17,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.columns import mean_over_epochs, pieces
-from dlp_fast.detection.propose import Observed, neighbours
+from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.learning_curves import by_class
 
 HIGHEST = 0.9  # quantile of random wrong labels up to which shares are compared: beyond are few, and chance
@@ -65,9 +64,9 @@ def unlike_their_label(seen: Observed, config: DetectionConfig) -> np.ndarray:
     late = np.zeros(n, dtype=bool)
     if config.mislabeled_quantile == 1 or seen.classes < 2:
         return late
-    if neighbours.Surroundings(seen.images, seen.labels, torch.arange(n)).agreement() < config.min_agreement:
+    if seen.surroundings.agreement() < config.min_agreement:
         return late
-    strange = np.isin(np.arange(n), neighbours.unlike_their_label(seen.images, seen.labels).numpy())
+    strange = np.isin(np.arange(n), seen.unlike_their_label.numpy())
     learnt, labels = mean_over_epochs(seen.loss.numpy()), seen.labels.numpy()
     for of_class in by_class(labels, seen.classes):
         usual = learnt[of_class[~strange[of_class]]]

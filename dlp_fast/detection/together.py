@@ -15,7 +15,7 @@ from dlp_fast.detection.marks import ABOUNDS, marks_abound
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.grown import APART, distinct_groups, grown_marks
-from dlp_fast.detection.propose.neighbours import Surroundings, strangers
+from dlp_fast.detection.propose.neighbours import strangers
 from dlp_fast.detection.rules import labels_shared, labels_wrong, unknown_to_network
 from dlp_fast.detection.verify import Evidence
 
@@ -36,7 +36,7 @@ def grown_among(
         return grown_marks(begun, seen.images, seen.labels, seen.classes, least, config.static_patterns)
 
     def grow() -> list[Group]:
-        of_strangers = grown(strangers(seen.images, seen.labels, seen.classes), 0.0)
+        of_strangers = grown(strangers(seen.unlike_their_label, seen.labels, seen.classes), 0.0)
         return _beside_alike([*grown(proposed, config.min_apart), *of_strangers], seen, config)
 
     marks = [
@@ -60,7 +60,7 @@ def _beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConf
     others = np.setdiff1d(np.arange(len(seen.labels)), inside)
     if not len(groups) or not len(others):
         return list(groups)
-    around = Surroundings(seen.images, seen.labels, torch.from_numpy(others))
+    around = seen.surroundings.only(torch.from_numpy(others))
     marked = []
     for group in groups:
         ids = torch.from_numpy(group.core)
@@ -108,7 +108,7 @@ def judged_together(
     ):
         return [replace(told, together=k in wrong) for k, told in enumerate(evidence)]
     else:
-        changed = unknown
+        changed = [k for k in unknown if not marked_beside_alike(groups[k], evidence[k], config)]
     if not changed:
         return list(evidence)
     ids = np.concatenate([groups[k].core for k in grown])

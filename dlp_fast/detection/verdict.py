@@ -44,7 +44,8 @@ def verdict(
 
     Args: max_subthreshold_score: of the classes that are not found, the highest score; class_sizes: images of each
     class; epochs: of stage 1; flat: numbers of the classes whose images were all learnt alike; shown: what is
-    shown and not suspected, of which changed images, and typical ones that act as a trigger, leave doubt.
+    shown and not suspected, of which changed images, typical ones that act as a trigger, and what may be a class itself
+    leave doubt.
     """
     classes = tuple(map(printable, classes))  # names are an attacker's text
     if not findings:
@@ -56,7 +57,7 @@ def verdict(
             for mark in shown
             if mark.likely_benign and shown_acts(mark, config)
         ]
-        reasons += [_first_reason(mark, classes[mark.label]) + ALONE for mark in shown if mark.alone]
+        reasons += [alone_told(mark, classes[mark.label]) for mark in shown if mark.alone]
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -131,15 +132,19 @@ def typical_told(images: int, name: str, support: float, success: float | None) 
     )
 
 
+def alone_told(mark: Finding, name: str) -> str:
+    """What a group says that may be the class itself."""
+    return (
+        f"{_first_reason(mark, name)} But nothing else in the set looks like them, so they may be the class itself, "
+        "and the rest of it what was put there. Neither is suspected; look at both."
+    )
+
+
 def _reason(finding: Finding, name: str) -> str:
     """What a finding rests on, in a sentence or two; of its trigger too, where that was tried."""
     return " ".join(filter(None, (_first_reason(finding, name), _other_labels(finding))))
 
 
-ALONE = (
-    " But nothing else in the set looks like them, so they may be the class itself, and the rest of it what was put "
-    "there. Nobody is suspected; look at both."
-)
 WRONG = 0.25  # share of labels in common with the pictures most alike, below which they are said to be wrong
 
 

@@ -18,6 +18,7 @@ from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.verdict import verdict
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork
+from dlp_fast.report.text import notes
 
 CLASSES, EACH, SIDE = 4, 60, 16
 TRUE = torch.arange(CLASSES * EACH) % CLASSES
@@ -204,3 +205,23 @@ def test_what_nothing_is_like_may_be_the_class_itself(foreign):
     assert mark.alone and mark.foreign == foreign
     said = verdict((), 0.0, [60, 60, 60, 120], tuple("abcd"), 10, CONFIG, shown=decision.marks)
     assert said.kind == "cannot tell" and "nothing else in the set looks like them" in " ".join(said.reasons)
+
+
+@pytest.mark.parametrize("purity", [None, 0.9])
+def test_what_may_be_the_class_itself_is_told_beside_a_finding(purity):
+    group = Group("learning_curves", 3, np.arange(60), np.ones(60), NUMBERS)
+    mark = finding_of(Scored(group, 1.2), "supervised")
+    mark = replace(mark, alone=True, purity=purity)
+    results = {
+        "verdict": {"kind": "poisoned", "reasons": []},
+        "model": {"holds": "clean"},
+        "stages": {},
+        "decisions": {},
+        "stage3_detections": 0,
+        "logit_adjustment": {},
+        "detection": {"marks": [mark.as_json() | {"class": "d"}]},
+    }
+    (sentence,) = notes(results)
+    assert "nothing else in the set looks like them" in sentence and "short cut" not in sentence
+    results["verdict"]["reasons"] = [sentence]  # said once
+    assert notes(results) == []

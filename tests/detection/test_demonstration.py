@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.verify.demonstration import SHOWN, demonstrate, evenly, nearest, one_of_each_class
+from dlp_fast.detection.propose.views import evenly
+from dlp_fast.detection.verify.demonstration import SHOWN, demonstrate, nearest, one_of_each_class
 
 N, SIDE = 240, 12
 

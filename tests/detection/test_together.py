@@ -140,6 +140,15 @@ class TestNeighbours:
         few = judged([0, 1, 2], [replace(told(SPREAD), neighbours=n) for n in (WRONG, WRONG, RIGHT)])
         assert not any(of.together or of.changed for of in few)
 
+    def test_marks_beside_alike_pictures_were_not_changed(self):
+        """Though a network knows most of the grown marks, or takes the others for one class."""
+        marks = [replace(grown(c), statistics=grown(c).statistics | {ALIKE: 12.0}) for c in range(3)]
+        groups = [*marks, grown(3), grown(4)]
+        wrong, known = replace(told(SPREAD), neighbours=WRONG), told(SPREAD, ratio=0.9)
+        said = judged_together(groups, [wrong] * 3 + [known] * 2, CLASSES, CONFIG)
+        assert not any(of.changed for of in said)
+        assert not any(of.changed for of in judged_together(marks, [told(ONE)] * 3, CLASSES, CONFIG))
+
     def test_a_mark_beside_alike_pictures_is_suspected_by_itself(self):
         mark = replace(grown(0), statistics=grown(0).statistics | {ALIKE: 12.0})
         nobody = Decision((), ())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose.learning_curves import learning_curves
+from dlp_fast.detection.propose.neighbours import Surroundings, unlike_their_label
 from dlp_fast.detection.propose.static_patterns import static_patterns
 from dlp_fast.detection.propose.views import Images
 
@@ -33,6 +35,16 @@ class Observed:
     loss: Tensor
     other_loss: Tensor | None = None
     other_labels: Tensor | None = None
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """Of all images, made once: their pictures are not read again."""
+        return Surroundings(self.images, self.labels, torch.arange(len(self.labels)))
+
+    @cached_property
+    def unlike_their_label(self) -> Tensor:
+        """int64 ids: see neighbours.unlike_their_label."""
+        return unlike_their_label(self.surroundings)
 
 
 def by_curves(

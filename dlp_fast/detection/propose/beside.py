@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dlp_fast.config import StaticPatternsConfig
 from dlp_fast.detection.propose.grown import diagonal_discriminant
-from dlp_fast.detection.propose.neighbours import Surroundings, evenly, small_pictures
-from dlp_fast.detection.propose.views import Images, ResidualView, mean_residual, views_of
+from dlp_fast.detection.propose.neighbours import Surroundings, even_out, small_pictures
+from dlp_fast.detection.propose.views import Images, ResidualView, evenly, mean_residual, views_of
 
 FEWEST = 5  # images
 ALIKE = "apart_from_alike"  # a statistic: see below
@@ -56,10 +56,7 @@ def _mean_of_each(alike: Tensor, of: Tensor) -> Tensor:
 
 
 def _plain(pixels: Tensor) -> Tensor:
-    """fp32 [b, P]: small pictures without their mean, of length 1."""
-    small = small_pictures(pixels).flatten(1)
-    small = small - small.mean(1, keepdim=True)
-    return small / small.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    return even_out(small_pictures(pixels))
 
 
 def _held_out_shift(group: Tensor, others: Tensor) -> float:

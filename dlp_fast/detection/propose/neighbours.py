@@ -9,6 +9,7 @@ Wilson 1972 (edited nearest neighbours).
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlp_fast.detection.groups import Group
-from dlp_fast.detection.propose.views import Images, read
+from dlp_fast.detection.propose.views import Images, evenly, read
 
 STRANGERS = "neighbours"  # the proposal
 SIDE = 16  # pixels: pictures are compared at this size
@@ -82,7 +83,7 @@ def _pictures(images: Images, ids: Tensor) -> _Pictures:
     parts = [small_pictures(pixels.cpu()) for _, pixels in read(images, ids, BATCH)]
     planes = torch.cat(parts) if parts else torch.zeros(0, 3, 1, 1)
     brightness = planes.mean(1)
-    return _Pictures(ids, _even(planes), _even(brightness).view_as(brightness))
+    return _Pictures(ids, even_out(planes), even_out(brightness).view_as(brightness))
 
 
 def small_pictures(pixels: Tensor) -> Tensor:
@@ -104,6 +105,12 @@ class Surroundings:
         self.images, self.labels = images, labels.cpu()
         self.pictures = _pictures(images, evenly(among, COMPARED))
 
+    def only(self, among: Tensor) -> Surroundings:
+        """Those of them that are `among` int64 ids; no picture is read again."""
+        some = copy(self)
+        some.pictures = self.pictures.of(torch.isin(self.pictures.ids, among))
+        return some
+
     def of(self, ids: Tensor) -> Neighbours | None:
         """The Neighbours of a group, int64 ids, by the way of comparing in which it shares more labels; None where
         there are too few images, or where pictures that look alike do not share labels anyway.
@@ -118,7 +125,8 @@ class Surroundings:
         strange = self.labels[others.ids] != classes[:, None]  # [classes, others]
         told = []
         for way in WAYS:
-            near = self._labels_near(others, way)
+            near, likeness = self._nearest(others, way, NEAREST)
+            near = self._labels(near)
             shares = [
                 (self._share(of, way), _mean(near[is_strange] == label))
                 for label, of, is_strange in zip(classes, own, strange, strict=True)
@@ -127,16 +135,14 @@ class Surroundings:
             controls, chance = ((shares * sizes[:, None]).sum(0) / sizes.sum()).tolist()
             error = (controls * (1 - controls) / len(group.ids)) ** 0.5
             if controls - chance >= max(LEAST_EXCESS, ERRORS * error):
-                familiar = self._familiar(group, others, way)
-                told.append(Neighbours(self._share(group, way), controls, chance, familiar))
+                beside = float(self._nearest(others, way, NEAREST, other_labels=True)[1].double().mean())
+                own_near, own_likeness = self._nearest(group, way, NEAREST)
+                familiar = (float(own_likeness.double().mean()) - beside) / max(
+                    float(likeness.double().mean()) - beside, 1e-6
+                )
+                shared = _mean(self._labels(own_near) == self.labels[group.ids][:, None])
+                told.append(Neighbours(shared, controls, chance, familiar))
         return max(told, key=lambda known: known.ratio, default=None)
-
-    def _familiar(self, group: _Pictures, others: _Pictures, way: int) -> float:
-        own, beside = (
-            float(self._nearest(others, way, NEAREST, other_labels)[1].mean())
-            for other_labels in (False, True)
-        )
-        return (float(self._nearest(group, way, NEAREST)[1].mean()) - beside) / max(own - beside, 1e-6)
 
     def _controls(self, label: Tensor, ids: Tensor, most: int) -> _Pictures:
         of_class = (self.labels[self.pictures.ids] == label) & ~torch.isin(self.pictures.ids, ids)
@@ -195,7 +201,10 @@ class Surroundings:
 
     def _labels_near(self, pictures: _Pictures, way: int) -> Tensor:
         """int64 [k, NEAREST]: labels of those nearest to `pictures`, themselves aside."""
-        return self.labels[self.pictures.ids[self._nearest(pictures, way, NEAREST)[0]]]
+        return self._labels(self._nearest(pictures, way, NEAREST)[0])
+
+    def _labels(self, places: Tensor) -> Tensor:
+        return self.labels[self.pictures.ids[places]]
 
     def _nearest(
         self, pictures: _Pictures, way: int, count: int, other_labels: bool = False
@@ -226,37 +235,31 @@ class Surroundings:
         return indices, values
 
 
-def unlike_their_label(images: Images, labels: Tensor) -> Tensor:
+def unlike_their_label(around: Surroundings) -> Tensor:
     """int64 ids, ascending, of the images that pictures most like them say have another label (`Surroundings.unlike`);
     those that are found are not compared with any more, since images under the same wrong label are like one another.
-    Args: labels: int64 [n].
+    Args: around: of all images.
     """
-    ids = torch.arange(len(labels))
+    ids = torch.arange(len(around.labels))
     strange = torch.zeros(len(ids), dtype=torch.bool)
-    asked = Surroundings(images, labels, ids).in_doubt(ids) if len(ids) else ids
+    asked = around.in_doubt(ids) if len(ids) else ids
     for _ in range(ROUNDS):
         asked = asked[~strange[asked]]
         if not len(asked) or strange.all():
             break
-        more = Surroundings(images, labels, ids[~strange]).unlike(asked)
+        more = around.only(ids[~strange]).unlike(asked)
         if not len(more):
             break
         strange[more] = True
     return ids[strange]
 
 
-def strangers(images: Images, labels: Tensor, classes: int) -> list[Group]:
-    """Of each class, the images that are unlike their label: where pictures are alike by nature, the relabelled ones,
-    whatever trigger they have. Args: labels: int64 [n].
+def strangers(strange: Tensor, labels: Tensor, classes: int) -> list[Group]:
+    """The images that are unlike their label, int64 ids, as a group of each class: where pictures are alike by nature,
+    the relabelled ones, whatever trigger they have. Args: labels: int64 [n].
     """
-    strange = unlike_their_label(images, labels)
     own = [strange[labels[strange] == label].numpy() for label in range(classes)]
     return [Group(STRANGERS, label, ids, np.ones(len(ids)), {}) for label, ids in enumerate(own)]
-
-
-def evenly(ids: Tensor, most: int) -> Tensor:
-    """At most `most` of `ids`, evenly spread."""
-    return ids[torch.linspace(0, len(ids) - 1, min(len(ids), most)).round().long()]
 
 
 def _largest_share(labels: Tensor) -> Tensor:
@@ -265,7 +268,8 @@ def _largest_share(labels: Tensor) -> Tensor:
     return same.double().mean(-1).max(-1).values.mean(-1)
 
 
-def _even(planes: Tensor) -> Tensor:
+def even_out(planes: Tensor) -> Tensor:
+    """fp32 [b, P] of [b, ...]: without mean, of length 1."""
     vectors = planes.flatten(1)
     vectors = vectors - vectors.mean(1, keepdim=True)
     return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-6)

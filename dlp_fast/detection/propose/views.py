@@ -96,6 +96,11 @@ class ResidualView:
         return torch.cat([high_pass_residual(self.view.of(part), self.mean) for part in pixels.split(CHUNK)])
 
 
+def evenly(ids: Tensor, most: int) -> Tensor:
+    """At most `most` of `ids`, evenly spread."""
+    return ids[torch.linspace(0, len(ids) - 1, min(len(ids), most)).round().long()]
+
+
 def read(images: Images, ids: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(ids, uint8 [b, H, W, 3]) of `ids`, at most `batch` at a time."""
     for part in ids.split(batch):

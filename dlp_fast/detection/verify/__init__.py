@@ -64,7 +64,7 @@ def try_triggers(groups: Sequence[Group], seen: Observed, predict: Predict) -> l
         suspicious[group.core] = True
     unsuspicious = torch.from_numpy(np.flatnonzero(~suspicious))
     likeness = least_likeness(seen.images, seen.labels.numpy()) if groups else 1.0
-    around = Surroundings(seen.images, seen.labels, unsuspicious) if groups else None
+    around = seen.surroundings.only(unsuspicious) if groups else None
     return [_tried(group, seen, predict, unsuspicious, in_question, likeness, around) for group in groups]
 
 

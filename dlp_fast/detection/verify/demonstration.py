@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlp_fast.detection.propose.views import Images
+from dlp_fast.detection.propose.views import Images, evenly
 from dlp_fast.detection.verify.trigger import Predict, Trigger, attempts
 
 SHOWN = 5  # images that carry the trigger, and suspects that are shown beside their nearest clean image
@@ -83,9 +83,3 @@ def nearest(ids: Tensor, among: Tensor, features: Callable[[Tensor], Tensor]) ->
     """int64 [k]: of `among`, int64 ids, the one whose features are nearest to those of each of `ids`."""
     distance = torch.cdist(features(ids).double(), features(among).double())
     return among[distance.argmin(1)]
-
-
-def evenly(ids: Tensor, most: int) -> Tensor:
-    """At most `most` of `ids`, evenly spread."""
-    count = min(len(ids), most)
-    return ids[torch.linspace(0, len(ids) - 1, count).round().long()] if count else ids[:0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlp_fast.detection.propose.views import Images
+from dlp_fast.detection.propose.views import Images, evenly
 from dlp_fast.ops.residual_scan import high_pass
 
 SAMPLE = 512  # images of each group that a trigger is made from, and that it is tried on
@@ -142,4 +142,4 @@ def moments(images: Images, ids: Tensor) -> Moments:
 
 def spread(ids: Tensor) -> Tensor:
     """At most SAMPLE of `ids`, evenly spread."""
-    return ids[torch.linspace(0, len(ids) - 1, min(len(ids), SAMPLE)).round().long()]
+    return evenly(ids, SAMPLE)
