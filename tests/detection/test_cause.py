@@ -225,3 +225,16 @@ def test_what_may_be_the_class_itself_is_told_beside_a_finding(purity):
     assert "nothing else in the set looks like them" in sentence and "short cut" not in sentence
     results["verdict"]["reasons"] = [sentence]  # said once
     assert notes(results) == []
+
+
+@pytest.mark.parametrize(("count", "alone"), [(20, True), (12, False)])
+def test_only_a_large_group_may_be_the_class_itself(count, alone):
+    """A fourth of the class and more."""
+    generator = torch.Generator().manual_seed(5)
+    images, ids = pictures(), (TRUE == 3).nonzero().flatten()[:count]
+    shape = torch.linspace(0, 120, SIDE).expand(SIDE, SIDE).unsqueeze(-1)  # of no class
+    noise = torch.randn(count, SIDE, SIDE, 3, generator=generator) * 10
+    images[ids] = (40 + shape + noise).clamp(0, 255).round().to(torch.uint8)
+    decision, _, _ = decided(TRUE, ids, images, taught=0.9, placebo_success=None)
+    (told,) = (*decision.findings, *decision.marks)
+    assert told.alone == alone and bool(decision.marks) == alone
