@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART, GROWN
 from dlp_fast.detection.propose.neighbours import Neighbours
-from dlp_fast.detection.together import grown_among, judged_together
+from dlp_fast.detection.together import _beside_alike, grown_among, judged_together
 from dlp_fast.detection.verdict import verdict
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork, with_support
@@ -117,6 +118,7 @@ class TestJudged:
 
 
 WRONG, RIGHT = Neighbours(0.02, 0.95, 0.01), Neighbours(0.9, 0.95, 0.01)
+ALONE = replace(WRONG, familiar=-0.3)  # nothing else is of their kind
 
 
 class TestNeighbours:
@@ -139,6 +141,24 @@ class TestNeighbours:
         assert [of.together for of in said] == [True, True, True, False]
         few = judged([0, 1, 2], [replace(told(SPREAD), neighbours=n) for n in (WRONG, WRONG, RIGHT)])
         assert not any(of.together or of.changed for of in few)
+
+    @pytest.mark.parametrize(
+        ("neighbours", "apart", "beside"),
+        [
+            (WRONG, 9.0, True),
+            (WRONG, 5.0, False),
+            (WRONG, None, False),
+            (RIGHT, 9.0, False),
+            (ALONE, 9.0, False),
+        ],
+    )
+    def test_which_marks_are_beside_alike_pictures(self, monkeypatch, neighbours, apart, beside):
+        monkeypatch.setattr("dlp_fast.detection.together.apart_from_alike", lambda *_: apart)
+        around = SimpleNamespace(of=lambda ids: neighbours)
+        around.only = lambda ids: around
+        seen = SimpleNamespace(labels=torch.zeros(1000), images=None, surroundings=around)
+        (group,) = _beside_alike([grown(2)], seen, CONFIG)
+        assert group.statistics.get(ALIKE) == (apart if beside else None)
 
     def test_marks_beside_alike_pictures_were_not_changed(self):
         """Though a network knows most of the grown marks, or takes the others for one class."""

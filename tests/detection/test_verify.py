@@ -226,6 +226,8 @@ def group(label=0, purity=0.95, **over) -> Group:
 
 
 NOTHING = Decision((), ())
+SAME, OTHERS = Neighbours(0.9, 0.95, 0.01), Neighbours(0.02, 0.95, 0.01)  # labels of the pictures most alike
+ALONE = replace(OTHERS, familiar=-0.3)  # nothing else is of their kind
 CURVES = {"separation": 5.0, "posterior_entropy": 0.0, "rare": 0.0}
 
 
@@ -356,6 +358,8 @@ class TestGap:
             (evidence(ratio=0.2, gap=0.5, gap_p=0.02), False),  # placebos have such gaps
             (evidence(ratio=0.2, gap=0.1, gap_p=1e-4), False),  # hard images
             (evidence(ratio=0.9, gap=0.5, gap_p=1e-4), False),  # known when held out
+            (replace(evidence(ratio=0.2, gap=0.5, gap_p=1e-4), neighbours=OTHERS), True),
+            (replace(evidence(ratio=0.2, gap=0.5, gap_p=1e-4), neighbours=SAME), False),  # right labels
         ],
     )
     def test_which_are_convicted(self, told, suspected):
@@ -608,6 +612,11 @@ class TestTypicalPictures:
         """15 of 100 clean tenches: probability 0.19, of controls learnt alike 0.20, of the class's controls 0.60."""
         hard = Evidence(success, 0.0, 15, LabelSupport(0.19, 0.20, 0.60, 1e-3, 15))
         assert len(with_evidence(self.decision(), [], [hard], self.config).findings) == suspected
+
+    @pytest.mark.parametrize(("neighbours", "suspected"), [(OTHERS, True), (SAME, False), (ALONE, False)])
+    def test_pictures_most_alike_with_other_labels_outweigh_a_network(self, neighbours, suspected):
+        told = replace(self.known, neighbours=neighbours)
+        assert len(with_evidence(self.decision(), [], [told], self.config).findings) == suspected
 
     def test_a_mark_that_they_share_is_more_than_a_look(self):
         mark = group(label=1)
