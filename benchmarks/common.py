@@ -42,7 +42,11 @@ def add_threads(parser: argparse.ArgumentParser, default: int) -> None:
 
 def chosen(options: argparse.Namespace) -> dict[str, Any]:
     """The options that a result depends on: all but where things lie and how many threads share the work."""
-    return {k: v for k, v in vars(options).items() if not isinstance(v, Path) and k != "data"}
+
+    def is_place(value: Any) -> bool:
+        return isinstance(value, Path) or (isinstance(value, list) and any(map(is_place, value)))
+
+    return {k: v for k, v in vars(options).items() if not is_place(v) and k != "data"}
 
 
 def write_result(file: Path, result: dict[str, Any], device: str) -> None:

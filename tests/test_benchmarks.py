@@ -314,6 +314,17 @@ arch = sm_80
     assert found["ptx"] == ["120"]
 
 
+def test_options_that_are_places_are_in_no_result(tmp_path):
+    from argparse import Namespace
+
+    from benchmarks.common import chosen, write_result
+
+    options = Namespace(trees=[tmp_path, tmp_path], out=tmp_path / "a.json", data="here", seeds=[1, 2], slice=20)
+    assert chosen(options) == {"seeds": [1, 2], "slice": 20}
+    write_result(options.out, chosen(options), "CPU")
+    assert options.out.is_file()
+
+
 def test_a_run_that_has_ended_leaves_the_other_its_turn(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.system import two_commits
