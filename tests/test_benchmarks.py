@@ -319,7 +319,9 @@ def test_options_that_are_places_are_in_no_result(tmp_path):
 
     from benchmarks.common import chosen, write_result
 
-    options = Namespace(trees=[tmp_path, tmp_path], out=tmp_path / "a.json", data="here", seeds=[1, 2], slice=20)
+    options = Namespace(
+        trees=[tmp_path, tmp_path], out=tmp_path / "a.json", data="here", seeds=[1, 2], slice=20
+    )
     assert chosen(options) == {"seeds": [1, 2], "slice": 20}
     write_result(options.out, chosen(options), "CPU")
     assert options.out.is_file()

@@ -32,7 +32,7 @@ OPTIONS = {
     "": 23,
     "dataset": 12,
     "supervised": 11,
-    "detection": 57,
+    "detection": 58,
     "detection.learning_curves": 14,
     "detection.static_patterns": 24,
     "unlearning": 7,

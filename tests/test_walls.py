@@ -250,7 +250,7 @@ THRESHOLDS = {
     "max_marked_classes", "min_outlasting", "max_copies", "mislabeled_quantile",
     "half_from", "min_foreign", "min_abounding", "min_apart", "min_grown_purity", "min_together",
     "min_unknown", "max_taken_for_one", "min_shared_labels", "min_apart_from_alike", "min_agreement", "min_taught",
-    "min_mark_apart", "min_familiar",
+    "min_mark_apart", "min_familiar", "min_variety",
 }  # fmt: skip
 
 

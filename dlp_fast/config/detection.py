@@ -175,6 +175,10 @@ class DetectionConfig(Section):
     """A group of `half_from` of its class or more may be the class itself where it is so little like other pictures: 1
     as any picture is, 0 as any is like those of other classes. Measured there: a class that a whole other one was put
     into -0.4 to -0.3, poison whose own class is left in part from 0.3 on."""
+    min_variety: float = Field(0.85, gt=0, le=1)
+    """Of two halves of a class that one is the suspect that is like known pictures of all other classes: as mixed as
+    these are, and more so than the other half by what this leaves to 1. Measured (docs/decisions/029): poison from
+    0.89 on, a class itself up to 0.68, a whole other class put into it up to 0.76."""
     min_apart_from_alike: float = Field(6.0, gt=0)
     """Standard errors by which a found group differs from the pictures most like its images, more than others of its
     kind do, from which it has a mark of its own. Measured there: static triggers from 7 on, wrong labels up to 4.4."""

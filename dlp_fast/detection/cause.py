@@ -21,7 +21,7 @@ from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.neighbours import Surroundings
-from dlp_fast.detection.rules import acts_as_trigger
+from dlp_fast.detection.rules import acts_as_trigger, labels_elsewhere
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
 from dlp_fast.detection.verify.label_support import draw_controls
@@ -130,7 +130,8 @@ def _looked_at(
     apart = max(apart, group.statistics.get(ALIKE, 0.0))
     of_class = max(int((seen.labels == group.label).sum()), 1)
     alone = (
-        shared.familiar < config.min_familiar
+        finding.variety is None
+        and shared.familiar < config.min_familiar
         and shared.ratio < config.min_shared_labels
         and len(group.core) >= config.half_from * of_class
     )
@@ -141,10 +142,10 @@ def _looked_at(
 
 def _has_cause(finding: Finding, config: DetectionConfig) -> bool:
     told = Evidence(finding.attack_success, finding.placebo_success, 0)
-    apart = 0.0 if finding.alone else finding.apart_from_alike or 0.0
-    return (
-        acts_as_trigger(told, config) or finding.proposal == WINDOWS or apart >= config.min_apart_from_alike
-    )
+    if acts_as_trigger(told, config) or finding.proposal == WINDOWS:
+        return True
+    marked = (finding.apart_from_alike or 0.0) >= config.min_apart_from_alike
+    return marked and not finding.alone and labels_elsewhere(finding.shared_labels, config)
 
 
 def _nobody_taught(finding: Finding, config: DetectionConfig) -> bool:

@@ -86,7 +86,8 @@ def with_evidence(
             show_copies(shown, mark_found(group, told, config), told)
             continue
         if told.changed:
-            show_changed(shown, mark_found(group, told, config))
+            for part in _of_each_class(group):
+                show_changed(shown, mark_found(part, told, config))
         elif is_convicted(group, told, config):
             convicted.append((group, told))
         elif group.label is not None:

@@ -42,7 +42,9 @@ class Finding:
     classes; apart_from_alike: by how many standard errors the images differ from the pictures most like them, more than
     others of their kind do; taught: how well a network that is given half of the images knows the labels of the others,
     over that of other images of the class; alone: whether they are of a kind that nothing else in the set is like, so
-    that neither they nor the rest of their class can be told to be the class.
+    that neither they nor the rest of their class can be told to be the class; variety: where it told which half of a
+    class is the class, how evenly the pictures most like the images, and most like the rest of the class, are of all
+    other classes.
     """
 
     stage: Stage
@@ -70,6 +72,7 @@ class Finding:
     apart_from_alike: float | None = None
     taught: float | None = None
     alone: bool = False
+    variety: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -49,6 +49,11 @@ def labels_shared(evidence: Evidence, config: DetectionConfig) -> bool:
     return evidence.neighbours is not None and evidence.neighbours.ratio >= config.min_shared_labels
 
 
+def labels_elsewhere(shared: float, config: DetectionConfig) -> bool:
+    """Whether the pictures that look most like a group's have its labels hardly more often than by chance."""
+    return shared < config.min_shared_labels / 3
+
+
 def labels_wrong(evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether the pictures that look most like a group's have other labels; where nothing is of its kind, nothing is
     said.

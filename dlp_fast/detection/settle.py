@@ -30,8 +30,9 @@ def settled(
 ) -> Decision:
     """`decision`, with the other half of a class in place of a group that turns out to be the class itself.
 
-    One more network is trained, without any label of the classes in question, where there are some. Marks that are
-    shown are asked about too: one is suspected where it, or the rest of its class, is taken for other classes.
+    The pictures most like either half are asked first. Where they do not tell, one more network is trained, without any
+    label of the classes in question. Marks that are shown are asked about too: one is suspected where it, or the rest
+    of its class, is taken for other classes.
     """
     labels = seen.labels.numpy()
     entries = [
@@ -41,12 +42,14 @@ def settled(
     disputed = [k for k, entry in enumerate(entries) if _may_be_the_class(*entry, labels, config)]
     unsuspicious = _unsuspicious(decision, seen)
     disputed = _no_clear_triggers(disputed, entries, decision, seen, unsuspicious, predict, config)
-    disputed = _as_leave_classes(disputed, entries, labels)
+    by_pictures = {k: variety for k in disputed if (variety := _by_pictures(entries[k][1], seen, config))}
+    disputed = _as_leave_classes([k for k in disputed if k not in by_pictures], entries, labels)
     held = np.isin(labels, [entries[k][1].label for k in disputed])
     controls = draw_controls(labels, held, CONTROLS, SEED)
-    if not disputed or not controls.any():
+    disputed = disputed if controls.any() else []
+    if not disputed and not by_pictures:
         return decision
-    network = train(np.flatnonzero(~held & ~controls))
+    network = train(np.flatnonzero(~held & ~controls)) if disputed else None
     suspected: list[tuple[Finding, Group]] = []
     shown: list[tuple[Finding, Group | None]] = []
     for k, (finding, group) in enumerate(entries):
@@ -59,6 +62,13 @@ def settled(
                 group = other_side(group, labels)
                 finding = _of_other_side(finding, group, seen, unsuspicious, predict)
             was_found |= finding.foreign
+        elif k in by_pictures:
+            own, rest = by_pictures[k]
+            if own < rest:
+                group = other_side(group, labels)
+                finding = _of_other_side(finding, group, seen, unsuspicious, predict)
+            variety = (round(max(own, rest), 4), round(min(own, rest), 4))
+            finding, was_found = replace(finding, foreign=True, variety=variety), True
         if not was_found:
             shown.append((finding, group))
         elif not any(other.has_most_of(group) for _, other in suspected):  # two marks may have one other side
@@ -78,6 +88,30 @@ def _may_be_the_class(
         return False
     share = len(group.core) / max(int((labels == group.label).sum()), 1)
     return config.half_from <= share <= 1 - config.half_from
+
+
+def _by_pictures(group: Group, seen: Observed, config: DetectionConfig) -> tuple[float, float] | None:
+    """Variety of the pictures most like `group`, and of those most like the rest of its class, where one half is a
+    mixture of pictures of the other classes, under a label that is not theirs, and the other is not; else None.
+    """
+    labels = seen.labels.numpy()
+    inside = np.isin(np.arange(len(labels)), group.core)
+    sides = [
+        seen.surroundings.only(torch.from_numpy(np.flatnonzero(~side))).of(
+            torch.from_numpy(np.flatnonzero(side))
+        )
+        for side in (inside, (labels == group.label) & ~inside)
+    ]
+    if None in sides:
+        return None
+    mixed = max(sides, key=lambda near: near.variety)
+    tells = (
+        mixed.variety >= config.min_variety
+        and abs(sides[0].variety - sides[1].variety) >= 1 - config.min_variety
+        and mixed.familiar >= 0
+        and mixed.ratio < config.min_shared_labels
+    )
+    return (sides[0].variety, sides[1].variety) if tells else None
 
 
 def _as_leave_classes(

@@ -16,7 +16,13 @@ from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.grown import APART, distinct_groups, grown_marks
 from dlp_fast.detection.propose.neighbours import strangers
-from dlp_fast.detection.rules import labels_shared, labels_wrong, unknown_to_network
+from dlp_fast.detection.rules import (
+    acts_as_trigger,
+    labels_elsewhere,
+    labels_shared,
+    labels_wrong,
+    unknown_to_network,
+)
 from dlp_fast.detection.verify import Evidence
 
 FEWEST_CLASSES = 3  # whose marks count together
@@ -37,7 +43,7 @@ def grown_among(
 
     def grow() -> list[Group]:
         of_strangers = grown(strangers(seen.unlike_their_label, seen.labels, seen.classes), 0.0)
-        return _beside_alike([*grown(proposed, config.min_apart), *of_strangers], seen, config)
+        return beside_alike([*grown(proposed, config.min_apart), *of_strangers], seen, config)
 
     marks = [
         replace(group, statistics=dict(group.statistics) | {ABOUNDS: 1.0})
@@ -52,7 +58,7 @@ def _is_far_apart(group: Group, config: DetectionConfig) -> bool:
     return statistics[APART] >= config.min_apart and statistics["purity"] >= config.min_grown_purity
 
 
-def _beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConfig) -> list[Group]:
+def beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConfig) -> list[Group]:
     """`groups`, with the statistic ALIKE where their labels are wrong by the pictures that look most like their images,
     and they have a mark of their own beside these.
     """
@@ -65,7 +71,7 @@ def _beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConf
     for group in groups:
         ids = torch.from_numpy(group.core)
         shared, apart = around.of(ids), apart_from_alike(seen.images, ids, around, config.static_patterns)
-        wrong = shared and shared.familiar >= 0 and shared.ratio < config.min_shared_labels / 2
+        wrong = shared and shared.familiar >= 0 and labels_elsewhere(shared.ratio, config)
         if wrong and (apart or 0) >= config.min_apart_from_alike:
             group = replace(group, statistics=dict(group.statistics) | {ALIKE: apart})
         marked.append(group)
@@ -82,7 +88,8 @@ def judged_together(
     A style of pictures, all held out, may be unknown as well, in a class or two. A change of some pictures of all
     classes, as of colours turned round, makes pictures that the network does not understand: these it takes for one
     class or two, whatever they show, and relabelled pictures for what they show; or it knows some of them all the same;
-    or pictures that look like them have the same labels.
+    or pictures that look like them have the same labels. Where some are changed, so are groups of learning curves under
+    labels that such pictures share, unless what they have in common acts as a trigger.
     """
     grown = [k for k, group in enumerate(groups) if APART in group.statistics]
     unknown = [
@@ -114,6 +121,9 @@ def judged_together(
     ids = np.concatenate([groups[k].core for k in grown])
 
     def is_changed(group: Group, told: Evidence) -> bool:
+        learnt_together = group.proposal == "learning_curves"
+        if learnt_together and labels_shared(told, config) and not acts_as_trigger(told, config):
+            return True
         return _is_mostly(group, ids) and not labels_wrong(told, config)
 
     return [

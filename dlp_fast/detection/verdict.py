@@ -163,6 +163,13 @@ def _other_labels(finding: Finding) -> str:
 
 
 def _first_reason(finding: Finding, name: str) -> str:
+    if finding.variety is not None:
+        own, rest = finding.variety
+        return (
+            f"the pictures that look most like {finding.images} images of class {name} are of all other classes "
+            f"({own:.0%} as evenly as the set has them), those that look most like the rest of the class are not "
+            f"({rest:.0%}): the {finding.images} images come from other classes."
+        )
     if finding.foreign:
         own, rest, controls = finding.sides
         return (

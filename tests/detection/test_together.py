@@ -19,7 +19,7 @@ from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART, GROWN
 from dlp_fast.detection.propose.neighbours import Neighbours
-from dlp_fast.detection.together import _beside_alike, grown_among, judged_together
+from dlp_fast.detection.together import beside_alike, grown_among, judged_together
 from dlp_fast.detection.verdict import verdict
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork, with_support
@@ -157,7 +157,7 @@ class TestNeighbours:
         around = SimpleNamespace(of=lambda ids: neighbours)
         around.only = lambda ids: around
         seen = SimpleNamespace(labels=torch.zeros(1000), images=None, surroundings=around)
-        (group,) = _beside_alike([grown(2)], seen, CONFIG)
+        (group,) = beside_alike([grown(2)], seen, CONFIG)
         assert group.statistics.get(ALIKE) == (apart if beside else None)
 
     def test_marks_beside_alike_pictures_were_not_changed(self):
