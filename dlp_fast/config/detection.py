@@ -178,7 +178,7 @@ class DetectionConfig(Section):
     min_variety: float = Field(0.85, gt=0, le=1)
     """Of two halves of a class that one is the suspect that is like known pictures of all other classes: as mixed as
     these are, and more so than the other half by what this leaves to 1. Measured (docs/decisions/029): poison from
-    0.89 on, a class itself up to 0.68, a whole other class put into it up to 0.76."""
+    0.90 on, a class itself up to 0.65, a whole other class put into it up to 0.76."""
     min_apart_from_alike: float = Field(6.0, gt=0)
     """Standard errors by which a found group differs from the pictures most like its images, more than others of its
     kind do, from which it has a mark of its own. Measured there: static triggers from 7 on, wrong labels up to 4.4."""
@@ -237,10 +237,11 @@ class DetectionConfig(Section):
     """With `learning_curves`: networks of stage 1, each with its own weights and order, whose curves are averaged.
     Unset: one, and a second where a score leaves doubt; where a small set is learnt so soon that several fit into
     `supervised.min_steps`, as many as do, at most five."""
-    ensemble_from: float = Field(0.7, ge=0)
+    ensemble_from: float = Field(0.85, ge=0)
     """With `networks` unset: where one network's score of a class (1: found) is this or more and less than
-    `ensemble_to`, a second one is trained. Measured (docs/decisions): single networks give clean sets up to 0.75, and
-    one poisoned set between 1.0 and 2.3."""
+    `ensemble_to`, a second one is trained: found or not found, and who belongs to it, is partly chance there. Below, a
+    network that is not given the labels in question decides. Measured (docs/decisions/004, 030): single networks give
+    clean sets up to 0.75, and one poisoned set between 1.0 and 2.3."""
     ensemble_to: float = Field(3.0, ge=0)
     """With `networks` unset: from this score on one network is enough; 0: none is ever in doubt."""
     nothing_found: Literal["skip", "suspect"] = "skip"

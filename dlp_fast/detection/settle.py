@@ -96,22 +96,16 @@ def _by_pictures(group: Group, seen: Observed, config: DetectionConfig) -> tuple
     """
     labels = seen.labels.numpy()
     inside = np.isin(np.arange(len(labels)), group.core)
-    sides = [
-        seen.surroundings.only(torch.from_numpy(np.flatnonzero(~side))).of(
-            torch.from_numpy(np.flatnonzero(side))
-        )
-        for side in (inside, (labels == group.label) & ~inside)
-    ]
-    if None in sides:
+    sides = [torch.from_numpy(np.flatnonzero(side)) for side in (inside, (labels == group.label) & ~inside)]
+    beside = [torch.from_numpy(np.flatnonzero(~np.isin(np.arange(len(labels)), ids))) for ids in sides]
+    around = [seen.surroundings.only(ids) for ids in beside]
+    own, rest = (of.variety(ids) for of, ids in zip(around, sides, strict=True))
+    if max(own, rest) < config.min_variety or abs(own - rest) < 1 - config.min_variety:
         return None
-    mixed = max(sides, key=lambda near: near.variety)
-    tells = (
-        mixed.variety >= config.min_variety
-        and abs(sides[0].variety - sides[1].variety) >= 1 - config.min_variety
-        and mixed.familiar >= 0
-        and mixed.ratio < config.min_shared_labels
-    )
-    return (sides[0].variety, sides[1].variety) if tells else None
+    mixed = 0 if own > rest else 1
+    near = around[mixed].of(sides[mixed])
+    tells = near is not None and near.familiar >= 0 and near.ratio < config.min_shared_labels
+    return (own, rest) if tells else None
 
 
 def _as_leave_classes(

@@ -87,6 +87,21 @@ def test_what_nothing_else_is_like_is_told():
     assert around(images, labels, some()).of(some()).familiar > 0.8
 
 
+def test_a_mixture_is_told_from_one_class():
+    """By the classes that the pictures most like them have, other than their label: all, or one."""
+    images = pictures()
+    for source, expected in ((TRUE != 3, 1.0), (TRUE == 1, 1 / 3)):
+        labels, ids = TRUE.clone(), source.nonzero().flatten()[:30]
+        labels[ids] = 3
+        assert around(images, labels, ids).variety(ids) == pytest.approx(expected, abs=0.05)
+    two, ids = (
+        (TRUE > 1).long(),
+        (TRUE == 1).nonzero().flatten(),
+    )  # of two classes the other one is all others
+    two[ids[:20]] = 1
+    assert around(images, two, ids[:20]).variety(ids[:20]) == pytest.approx(1.0)
+
+
 def test_of_two_images_nothing_is_said():
     images = pictures()
     assert around(images, TRUE, some(2)).of(some(2)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.settle import settled
+from dlp_fast.detection.verdict import verdict
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork
 from dlp_fast.detection.verify.sides import Sides, other_side, sides_of
 
@@ -180,3 +182,53 @@ def test_numbers():
 def test_a_finding_keeps_them():
     finding = Finding("supervised", 0, 40, 1.0, 0.0, 2.0, sides=(0.3, 1.2, 0.2))
     assert Finding.from_json(finding.as_json()) == finding
+
+
+class TestPictures:
+    """Class 0 is half its own pictures and half those of other classes, all of them alike within their class."""
+
+    @staticmethod
+    def seen(sources: Sequence[int]) -> Observed:
+        generator = torch.Generator().manual_seed(0)
+        shapes = (torch.rand(CLASSES, 16, 16, 1, generator=generator) < 0.3).float() * 120
+        shown = LABELS.clone()
+        shown[40:80] = torch.tensor(sources).repeat(40)[:40]
+        noise = torch.randn(N, 16, 16, 3, generator=generator) * 10
+        pixels = (60 + shapes[shown] + noise).clamp(0, 255).round().to(torch.uint8)
+        return Observed(ResidentImages(pixels), LABELS, CLASSES, torch.rand(3, N), torch.rand(3, N))
+
+    def after(self, sources, ids=HALF, marks=False, **numbers) -> tuple[Decision, Network]:
+        network = Network(entropies(half=0.3, rest=1.2))  # it would take the class's own pictures for foreign
+        of = decision(group(np.array(ids)), **numbers)
+        if marks:
+            of = Decision((), (), (), of.findings, of.found)
+        return settled(of, self.seen(sources), never, network.train, DetectionConfig()), network
+
+    @pytest.mark.parametrize("marks", [False, True])
+    @pytest.mark.parametrize("ids", [range(40), range(40, 80)])
+    def test_a_mixture_of_other_classes_is_the_suspect(self, ids, marks):
+        found, network = self.after([1, 2, 3], ids, marks, attack_success=0.2)
+        assert found.found[0].core.tolist() == list(range(40, 80)) and not found.marks
+        (finding,) = found.findings
+        assert finding.images == 40 and finding.foreign and finding.sides is None
+        assert finding.variety[0] > 0.9 and finding.variety[1] < 0.7
+        assert network.given is None  # none was trained
+
+    def test_one_other_class_is_not_told_from_the_class(self):
+        found, network = self.after([1])
+        assert network.given is not None and found.findings[0].variety is None
+
+    def test_a_mixture_whose_labels_are_shared_is_none(self):
+        """Where all of class 0 is such a mixture, neither half stands out."""
+        mixed = self.seen([1, 2, 3])
+        mixed.images.pixels[:40] = mixed.images.pixels[40:80]
+        network = Network(entropies(half=0.3, rest=1.2))
+        settled(decision(group()), mixed, never, network.train, DetectionConfig())
+        assert network.given is not None
+
+    def test_the_verdict_says_it(self):
+        found, _ = self.after([1, 2, 3])
+        said = verdict(found.findings, 0.0, [EACH] * 4, tuple("abcd"), 10, DetectionConfig()).reasons
+        assert said[0].startswith(
+            "the pictures that look most like 40 images of class a are of all other classes"
+        )

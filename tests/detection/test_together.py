@@ -134,6 +134,34 @@ class TestNeighbours:
         evidence[-1] = replace(evidence[-1], neighbours=WRONG)
         assert not judged_together(groups, evidence, CLASSES, CONFIG)[-1].changed
 
+    @pytest.mark.parametrize(
+        ("neighbours", "success", "placebo", "changed"),
+        [
+            (RIGHT, 0.0, 0.1, True),
+            (RIGHT, 0.8, None, True),
+            (RIGHT, 0.8, 0.1, False),
+            (WRONG, 0.0, 0.1, False),
+        ],
+    )
+    def test_beside_changed_pictures(self, neighbours, success, placebo, changed):
+        """A group of learning curves that has hardly any of their marks."""
+        ids = np.arange(700, 720)
+        of = [
+            Group(name, 7, ids, np.ones(20), {}) for name in ("learning_curves", "static_patterns.principal")
+        ]
+        evidence = [replace(told(SPREAD), neighbours=RIGHT)] * 3
+        evidence += [Evidence(success, placebo, 20, neighbours=neighbours)] * 2
+        said = judged_together([*(grown(c) for c in range(3)), *of], evidence, CLASSES, CONFIG)
+        assert [told.changed for told in said] == [True, True, True, changed, False]
+
+    def test_a_changed_mark_of_several_classes_is_shown_class_by_class(self):
+        of = replace(grown(0, 30), label=None, labels=np.arange(30) % 3)
+        decision = with_evidence(Decision((), ()), [of], [replace(told(SPREAD), changed=True)], CONFIG)
+        assert not decision.findings
+        assert [(mark.label, mark.images, mark.changed) for mark in decision.marks] == [
+            (label, 10, True) for label in range(3)
+        ]
+
     def test_wrong_ones_count_together(self):
         said = judged(
             [0, 1, 2, 3], [replace(told(SPREAD), neighbours=n) for n in (WRONG, WRONG, WRONG, RIGHT)]

@@ -40,15 +40,13 @@ class Neighbours:
     """Share, 0 to 1, of the nearest pictures that have an image's label. group: mean of the group; controls: of other
     images of its classes; chance: of images of other classes, if they had the group's labels. familiar: how much the
     group is like its nearest pictures, 1 as any image is, 0 as any is like the nearest under another label: below,
-    nothing else in the set is of its kind. variety: effective number of classes of its nearest pictures under other
-    labels, over that of all pictures under other labels: 1 for a mixture of them.
+    nothing else in the set is of its kind.
     """
 
     group: float
     controls: float
     chance: float
     familiar: float = 1.0
-    variety: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -142,23 +140,25 @@ class Surroundings:
                 familiar = (float(own_likeness.double().mean()) - beside) / max(
                     float(likeness.double().mean()) - beside, 1e-6
                 )
-                near = self._labels(own_near)
-                shared = _mean(near == self.labels[group.ids][:, None])
-                told.append(Neighbours(shared, controls, chance, familiar, self._variety(near, classes)))
+                shared = _mean(self._labels(own_near) == self.labels[group.ids][:, None])
+                told.append(Neighbours(shared, controls, chance, familiar))
         return max(told, key=lambda known: known.ratio, default=None)
+
+    def variety(self, ids: Tensor) -> float:
+        """How evenly the pictures most like a group of one class, int64 ids, are of all other classes: the effective
+        number of their classes over that of all pictures of other classes, the mean of both ways; 1 for a mixture.
+        """
+        group, label = _pictures(self.images, evenly(ids, SAMPLE)), self.labels[ids[0]]
+
+        def number(labels: Tensor) -> float:
+            return _effective_number(torch.bincount(labels[labels != label].flatten()))
+
+        near = sum(number(self._labels_near(group, way)) for way in WAYS) / len(WAYS)
+        return near / max(number(self.labels[self.pictures.ids]), 1.0)
 
     def _controls(self, label: Tensor, ids: Tensor, most: int) -> _Pictures:
         of_class = (self.labels[self.pictures.ids] == label) & ~torch.isin(self.pictures.ids, ids)
         return self.pictures.of(evenly(of_class.nonzero().flatten(), most))
-
-    def _variety(self, near: Tensor, classes: Tensor) -> float:
-        """Variety of labels `near`, int64 [k, nearest], of images of `classes`."""
-        of_near, of_all = (
-            torch.bincount(labels.flatten().cpu(), minlength=int(self.labels.max()) + 1).double()
-            for labels in (near, self.labels[self.pictures.ids])
-        )
-        of_near[classes] = of_all[classes] = 0
-        return _effective_number(of_near) / max(_effective_number(of_all), 1.0)
 
     def _share(self, pictures: _Pictures, way: int) -> float:
         return _mean(self._labels_near(pictures, way) == self.labels[pictures.ids][:, None])
@@ -288,9 +288,9 @@ def even_out(planes: Tensor) -> Tensor:
 
 
 def _effective_number(counts: Tensor) -> float:
-    """Of classes, whose images are so many each, float64 [classes]: the exponential of the entropy of their shares."""
+    """Of classes, whose images are so many each, int64 [classes]: the exponential of the entropy of their shares."""
     total = counts.sum()
-    return float(torch.special.entr(counts / total).sum().exp()) if total else 0.0
+    return float(torch.special.entr(counts.double() / total).sum().exp()) if total else 0.0
 
 
 def _mean(hits: Tensor) -> float:
