@@ -43,7 +43,8 @@ def with_causes(
     decision: Decision, seen: Observed, train: Callable[[np.ndarray], HeldOutNetwork], config: DetectionConfig
 ) -> tuple[Decision, np.ndarray]:
     """(`decision` without the groups of images under wrong labels that have no cause, int64 ids of these images). A
-    large group of a kind that nothing else is like may be the class itself: without a cause it is shown.
+    large group of a kind that nothing else is like may be the class itself: without a cause it is shown. So is a group
+    under labels that pictures like it share, where images of other classes are shown as changed.
 
     One more network is trained where a group is found that nothing else can tell of.
     """
@@ -53,12 +54,13 @@ def with_causes(
     if not decision.found or suspicious.all():
         return decision, np.zeros(0, dtype=np.int64)
     around = seen.surroundings.only(torch.from_numpy(np.flatnonzero(~suspicious)))
+    changed = any(mark.changed for mark in decision.marks)
     findings, groups, halves = [], [], {}
     for k, (finding, group) in enumerate(zip(decision.findings, decision.found, strict=True)):
         finding = _looked_at(finding, group, around, seen, config)
         if finding.shared_labels is not None and not _has_cause(finding, config):
             if finding.shared_labels >= config.min_shared_labels:
-                finding = replace(finding, likely_benign=likely_benign(finding, config))
+                finding = replace(finding, likely_benign=likely_benign(finding, config), changed=changed)
             elif not finding.alone:
                 halves[k] = _halves(around.disagree(torch.from_numpy(group.core)).numpy())
         elif ALIKE in group.statistics and not finding.alone:
@@ -69,7 +71,11 @@ def with_causes(
     for k, taught in _taught(halves, seen, suspicious, train).items():
         findings[k] = replace(findings[k], taught=round(taught, 4))
     dismissed = [k for k, finding in enumerate(findings) if _nobody_taught(finding, config)]
-    shown = [k for k, finding in enumerate(findings) if finding.alone and not _has_cause(finding, config)]
+    shown = [
+        k
+        for k, finding in enumerate(findings)
+        if finding.changed or (finding.alone and not _has_cause(finding, config))
+    ]
     left = [k for k in range(len(findings)) if k not in (*dismissed, *shown)]
     wrong = [np.concatenate([halves[k].teach, halves[k].asked]) for k in dismissed]
     decision = replace(

@@ -122,21 +122,16 @@ def is_withheld(membership: np.ndarray, config: DetectionConfig) -> np.ndarray:
 
 
 def likely_benign(finding: Finding, config: DetectionConfig) -> bool:
-    """Whether a finding of learning curves is weak, its images share nothing that acts as a trigger, and their labels
-    are right: pictures that look like them have these, and they have nothing in common beside those; or a network that
-    was not given these labels gives them at least as often as it does those of the class's images whose labels it was
-    given.
+    """Whether the images of a finding of learning curves share nothing that acts as a trigger, and their labels are
+    right: pictures that look like them have these; or, of a weak finding, a network that was not given these labels
+    gives them at least as often as it does those of the class's images whose labels it was given.
     """
     heard = finding.held_out
     if (finding.attack_success or 0.0) >= config.min_attack_success or finding.purity is not None:
         return False
-    if finding.score >= config.clear_score:
-        return False
-    shared = finding.shared_labels
-    marked = (finding.apart_from_alike or 0.0) >= config.min_apart_from_alike
-    if shared is not None and shared >= config.min_shared_labels and not marked:
+    if finding.shared_labels is not None and finding.shared_labels >= config.min_shared_labels:
         return finding.placebo_success is not None
-    return heard is not None and heard.suspects >= heard.others
+    return finding.score < config.clear_score and heard is not None and heard.suspects >= heard.others
 
 
 def with_held_out(

@@ -232,10 +232,10 @@ def _reason_of_curves(finding: Finding, name: str) -> str:
     heard = finding.held_out
     if heard is None or heard.suspects < heard.others:
         return (
-            f"{first}, if weakly; but the pictures that look most like them have the same label "
-            f"({finding.shared_labels:.0%} as often, above chance, as for the class's other images), and beside these "
-            "they have no mark in common: likely harmless. Stage 3 does not use their labels; look at them, and write "
-            "keep in the table of images where they are right."
+            f"{first}; but the pictures that look most like them have the same label ({finding.shared_labels:.0%} as "
+            "often, above chance, as for the class's other images), and what they have in common does not act as a "
+            "trigger: likely harmless. Stage 3 does not use their labels; look at them, and write keep in the table of "
+            "images where they are right."
         )
     return (
         f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "

@@ -55,13 +55,13 @@ class Told:
         )
 
 
-def decided(labels, ids, images=None, taught=0.0, statistics=NUMBERS, **numbers):
+def decided(labels, ids, images=None, taught=0.0, statistics=NUMBERS, marks=((), ()), **numbers):
     group = Group("learning_curves", 3, ids.numpy(), np.ones(len(ids)), statistics)
     finding = replace(finding_of(Scored(group, 1.2), "supervised"), **({"placebo_success": 0.1} | numbers))
     curves = torch.zeros(2, len(labels))
     seen = Observed(ResidentImages(pictures() if images is None else images), labels, CLASSES, curves, curves)
     network = Told(labels, ids, taught)
-    decision, wrong = with_causes(Decision((), (finding,), (group,)), seen, network.train, CONFIG)
+    decision, wrong = with_causes(Decision((), (finding,), (group,), *marks), seen, network.train, CONFIG)
     return decision, wrong, network
 
 
@@ -127,7 +127,34 @@ def test_right_labels_without_a_cause_are_likely_benign():
     (reason,) = verdict((heard,), 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG).reasons
     assert "have the same label" in reason and "50%" not in reason
     clear = decided(TRUE, ids, score=CONFIG.clear_score)[0]
-    assert not clear.findings[0].likely_benign
+    assert clear.findings[0].likely_benign
+    acting = decided(TRUE, ids, attack_success=0.9)[0]  # a clean-label attack
+    assert not acting.findings[0].likely_benign
+    untried = decided(TRUE, ids, placebo_success=None)[0]
+    assert not untried.findings[0].likely_benign
+
+
+@pytest.mark.parametrize(
+    ("right", "success", "shown"), [(True, 0.0, True), (True, 0.9, False), (False, 0.0, False)]
+)
+def test_beside_changed_pictures_right_labels_without_a_cause_are_shown(right, success, shown):
+    """Covers of an attack, or what somebody changed in a class where it went unnoticed."""
+    ids = (TRUE == 3).nonzero().flatten()[:20]
+    labels = TRUE.clone()
+    if not right:
+        labels, ids = relabelled()
+    other = Group("static_patterns.grown", 0, np.arange(0, 40, 4), np.ones(10), NUMBERS)
+    mark = replace(finding_of(Scored(other, 1.2), "supervised"), changed=True)
+    decision, _, _ = decided(
+        labels,
+        ids,
+        taught=0.9,
+        marks=((mark,), (None,)),
+        attack_success=success,
+        placebo_success=None if shown else 0.1,
+    )
+    assert [told.changed for told in decision.marks] == [True] + [True] * shown
+    assert bool(decision.findings) == bool(decision.found) == (not shown)
 
 
 def test_too_few_to_ask_are_no_poison():
