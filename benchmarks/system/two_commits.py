@@ -4,9 +4,10 @@
     python -m dlp_fast.poison --data DIR --attack badnets --out POISONED
     python -m benchmarks.system.two_commits --trees ../earlier . --data POISONED --out FILE
 
-Each version runs `python -m dlp_fast.run` and then `python -m dlp_fast.evaluate` with its own defaults. Once both have
-begun to train, one is halted while the other works for `--slice` seconds. So what else the machine does meets both
-alike. Seconds are the processor's, of the run and all that it starts; `wall` is the time in which it was not halted.
+Each version runs `python -m dlp_fast.run` and then `python -m dlp_fast.evaluate` with its own defaults, the later one
+with what `--later` adds. Once both have begun to train, one is halted while the other works for `--slice` seconds. So
+what else the machine does meets both alike. Seconds are the processor's, of the run and all that it starts; `wall` is
+the time in which it was not halted.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,13 +56,14 @@ def spent(group: int) -> float:
 class Run:
     """A run of the version in `tree`; samples: (time, processor seconds so far) of every look."""
 
-    def __init__(self, tree: Path, data: Path, out: Path, seed: int):
+    def __init__(self, tree: Path, data: Path, out: Path, seed: int, options: Sequence[str] = ()):
         self.tree, self.out = tree.resolve(), out
         self.samples: list[tuple[float, float]] = []
         self.wall = 0.0
         self.process = self.command(
-            "run", "--data", data, "--out", out, "--seed", seed, "--threads", 1, "--device", "cpu"
-        )
+            "run", "--data", data, "--out", out, "--seed", seed, "--threads", 1, "--device", "cpu",
+            *options,
+        )  # fmt: skip
 
     def command(self, name: str, *words: Any) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": str(self.tree), "OMP_NUM_THREADS": "1"}
@@ -154,6 +158,9 @@ def parser() -> argparse.ArgumentParser:
     of = parser_of(__doc__, "benchmarks.system.two_commits")
     of.add_argument("--trees", type=Path, nargs=2, required=True, metavar="DIR", help="earlier, later")
     of.add_argument("--data", type=Path, required=True, metavar="DIR", help="what dlp_fast.poison wrote")
+    of.add_argument(
+        "--later", default="", metavar="WORDS", help="options of the later version's run, in one word"
+    )
     of.add_argument("--slice", type=float, default=20, help="seconds that each works in turn")
     of.add_argument("--seed", type=int, default=0, help="seed of both runs")
     add_out(of)
@@ -167,7 +174,8 @@ def main() -> None:
         runs: list[Run] = []
         try:
             for number, tree in enumerate(options.trees):
-                runs.append(Run(tree, data, Path(place, str(number)), options.seed))
+                words = shlex.split(options.later) if number else ()
+                runs.append(Run(tree, data, Path(place, str(number)), options.seed, words))
                 runs[-1].work(until=0)
             while any(run.process.poll() is None for run in runs):
                 for run in runs:
