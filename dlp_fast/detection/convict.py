@@ -123,23 +123,17 @@ def with_evidence(
 
 def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether a mark is suspected by itself, or with others: always where its images have it beside pictures that look
-    like them and have other labels; by unknown labels only where it is apart. What another grown one has in common may
-    be a style's, which acts as well; then its labels have to be unknown, and its images taken for several classes.
+    like them and have other labels; by unknown labels only where it is apart. What a grown one has in common may be a
+    style's, of wrong labels too, and acts as well; then its labels have to be unknown, and its images taken for several
+    classes.
     """
     unsupported = labels_unsupported(evidence, config, ABOUNDS in mark.statistics)
-    if (
-        marked_beside_alike(mark, evidence, config)
-        or evidence.together
-        or (unsupported and is_apart(mark, config))
-    ):
+    if marked_beside_alike(mark, evidence, config) or evidence.together:
         return True
     if APART not in mark.statistics:
-        return acts_as_trigger(evidence, config)
-    return (
-        acts_as_trigger(evidence, config)
-        and labels_unknown(evidence, config, abounds=True)
-        and is_spread(evidence.taken_for, config)
-    )
+        return acts_as_trigger(evidence, config) or (unsupported and is_apart(mark, config))
+    acts = acts_as_trigger(evidence, config) and labels_unknown(evidence, config, abounds=True)
+    return (acts or unsupported) and is_spread(evidence.taken_for, config)
 
 
 def marked_beside_alike(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:

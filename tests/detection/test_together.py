@@ -200,10 +200,16 @@ class TestNeighbours:
     def test_a_mark_beside_alike_pictures_is_suspected_by_itself(self):
         mark = replace(grown(0), statistics=grown(0).statistics | {ALIKE: 12.0})
         nobody = Decision((), ())
-        assert with_evidence(nobody, [mark], [told(ONE)], CONFIG).findings[0].score == pytest.approx(2.0)
+        assert with_evidence(nobody, [mark], [told(ONE)], CONFIG).findings[0].score == pytest.approx(1.5)
         assert with_evidence(nobody, [mark], [Evidence(0.0, 0.0, 10)], CONFIG).findings  # nobody was asked
         assert not with_evidence(nobody, [mark], [told(ONE, ratio=0.7)], CONFIG).findings
         assert not with_evidence(nobody, [grown(0)], [told(ONE)], CONFIG).findings
+
+    @pytest.mark.parametrize(("taken_for", "suspected"), [(SPREAD, True), (ONE, False), (None, False)])
+    def test_unknown_labels_of_one_other_class_may_be_a_style(self, taken_for, suspected):
+        """7s of one hand under label 1: a network takes all of them for 7s."""
+        said = with_evidence(Decision((), ()), [grown(0, 30)], [told(taken_for, distinct=30)], CONFIG)
+        assert len(said.findings) == suspected
 
     def test_right_labels_are_not_convicted_by_a_network_that_does_not_know_them(self):
         mark = Group(
