@@ -179,10 +179,11 @@ class DetectionConfig(Section):
     """Of two halves of a class that one is the suspect that is like known pictures of all other classes: as mixed as
     these are, and more so than the other half by what this leaves to 1. Measured (docs/decisions/029): poison from
     0.90 on, a class itself up to 0.65, a whole other class put into it up to 0.76."""
-    min_apart_from_alike: float = Field(8.0, gt=0)
+    min_apart_from_alike: float = Field(6.0, gt=0)
     """Standard errors by which a found group differs from the pictures most like its images, more than others of its
-    kind do, from which it has a mark of its own; else half of it has to teach the other. Measured there: static
-    triggers from 7 on, wrong labels up to 6.3."""
+    kind do, from which it has a mark of its own; else half of it has to teach the other. A grown mark needs a third
+    more to be suspected by that alone. Measured there: static triggers from 6.6 on, wrong labels up to 4.4; grown
+    marks: poison from 9.6 on, others up to 7.5."""
     min_agreement: float = Field(0.5, gt=0, le=1)
     """Images that no picture like them shares its label with are probably mislabeled where pictures that look alike
     share their labels so much, from 0 by chance to 1. Measured: digits 0.97, with a fifth of wrong labels 0.7; CIFAR-10

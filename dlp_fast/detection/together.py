@@ -26,6 +26,7 @@ from dlp_fast.detection.rules import (
 from dlp_fast.detection.verify import Evidence
 
 FEWEST_CLASSES = 3  # whose marks count together
+CLEARLY = 4 / 3  # times as far from alike pictures as a found group, a grown mark is suspected by that alone
 
 
 def grown_among(
@@ -72,7 +73,7 @@ def beside_alike(groups: Sequence[Group], seen: Observed, config: DetectionConfi
         ids = torch.from_numpy(group.core)
         shared, apart = around.of(ids), apart_from_alike(seen.images, ids, around, config.static_patterns)
         wrong = shared and shared.familiar >= 0 and labels_elsewhere(shared.ratio, config)
-        if wrong and (apart or 0) >= config.min_apart_from_alike:
+        if wrong and (apart or 0) >= CLEARLY * config.min_apart_from_alike:
             group = replace(group, statistics=dict(group.statistics) | {ALIKE: apart})
         marked.append(group)
     return marked

@@ -174,7 +174,7 @@ class TestNeighbours:
         ("neighbours", "apart", "beside"),
         [
             (WRONG, 9.0, True),
-            (WRONG, 5.0, False),
+            (WRONG, 7.5, False),
             (WRONG, None, False),
             (RIGHT, 9.0, False),
             (ALONE, 9.0, False),
@@ -200,7 +200,7 @@ class TestNeighbours:
     def test_a_mark_beside_alike_pictures_is_suspected_by_itself(self):
         mark = replace(grown(0), statistics=grown(0).statistics | {ALIKE: 12.0})
         nobody = Decision((), ())
-        assert with_evidence(nobody, [mark], [told(ONE)], CONFIG).findings[0].score == pytest.approx(1.5)
+        assert with_evidence(nobody, [mark], [told(ONE)], CONFIG).findings[0].score == pytest.approx(2.0)
         assert with_evidence(nobody, [mark], [Evidence(0.0, 0.0, 10)], CONFIG).findings  # nobody was asked
         assert not with_evidence(nobody, [mark], [told(ONE, ratio=0.7)], CONFIG).findings
         assert not with_evidence(nobody, [grown(0)], [told(ONE)], CONFIG).findings
