@@ -254,14 +254,32 @@ def test_what_may_be_the_class_itself_is_told_beside_a_finding(purity):
     assert notes(results) == []
 
 
-@pytest.mark.parametrize(("count", "alone"), [(20, True), (12, False)])
-def test_only_a_large_group_may_be_the_class_itself(count, alone):
-    """A fourth of the class and more."""
+@pytest.mark.parametrize(("right", "asked"), [(0, False), (8, True)])
+def test_a_mark_is_a_cause_under_wrong_labels_alone(right, asked):
+    """Where pictures like them share some of the labels, half of the images has to teach the other."""
+    labels, ids = relabelled(20 - right)
+    ids = torch.cat([ids, (TRUE == 3).nonzero().flatten()[:right]]).sort().values
+    images = pictures()
+    images[ids, :3, :3] = 255
+    decision, _, network = decided(labels, ids, images, taught=0.9)
+    (finding,) = decision.findings
+    assert (
+        finding.apart_from_alike > CONFIG.min_apart_from_alike
+        and finding.shared_labels < CONFIG.min_shared_labels
+    )
+    assert bool(network.given) == asked
+
+
+@pytest.mark.parametrize(
+    ("count", "alone", "variety"), [(20, True, None), (12, False, None), (20, False, (0.99, 0.4))]
+)
+def test_only_a_large_group_may_be_the_class_itself(count, alone, variety):
+    """A fourth of the class and more, unless it was told which half is the class."""
     generator = torch.Generator().manual_seed(5)
     images, ids = pictures(), (TRUE == 3).nonzero().flatten()[:count]
     shape = torch.linspace(0, 120, SIDE).expand(SIDE, SIDE).unsqueeze(-1)  # of no class
     noise = torch.randn(count, SIDE, SIDE, 3, generator=generator) * 10
     images[ids] = (40 + shape + noise).clamp(0, 255).round().to(torch.uint8)
-    decision, _, _ = decided(TRUE, ids, images, taught=0.9, placebo_success=None)
+    decision, _, _ = decided(TRUE, ids, images, taught=0.9, placebo_success=None, variety=variety)
     (told,) = (*decision.findings, *decision.marks)
     assert told.alone == alone and bool(decision.marks) == alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
+from dlp_fast.detection.propose.neighbours import Neighbours
 from dlp_fast.detection.settle import settled
 from dlp_fast.detection.verdict import verdict
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork
@@ -225,6 +227,25 @@ class TestPictures:
         network = Network(entropies(half=0.3, rest=1.2))
         settled(decision(group()), mixed, never, network.train, DetectionConfig())
         assert network.given is not None
+
+    @pytest.mark.parametrize(
+        ("varieties", "near", "tells"),
+        [
+            ((0.9, 0.7), Neighbours(0.0, 0.9, 0.0, 0.5), True),
+            ((0.9, 0.8), Neighbours(0.0, 0.9, 0.0, 0.5), False),  # the other half is nearly as mixed
+            ((0.8, 0.4), Neighbours(0.0, 0.9, 0.0, 0.5), False),
+            ((0.9, 0.7), Neighbours(0.0, 0.9, 0.0, -0.1), False),  # it is like nothing in the set
+            ((0.9, 0.7), Neighbours(0.6, 0.9, 0.0, 0.5), False),  # its labels are right
+            ((0.9, 0.7), None, False),
+        ],
+    )
+    def test_what_tells(self, varieties, near, tells):
+        left, around = iter(varieties), SimpleNamespace(of=lambda ids: near)
+        around.only, around.variety = lambda ids: around, lambda ids: next(left)
+        seen, network = self.seen([1, 2, 3]), Network(entropies(half=1.1, rest=1.2))
+        seen.__dict__["surroundings"] = around
+        found = settled(decision(group()), seen, never, network.train, DetectionConfig())
+        assert bool(found.findings[0].variety) == tells == (network.given is None)
 
     def test_the_verdict_says_it(self):
         found, _ = self.after([1, 2, 3])
