@@ -20,14 +20,16 @@ from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
+from dlp_fast.detection.propose.grown import APART
 from dlp_fast.detection.propose.neighbours import Surroundings
-from dlp_fast.detection.rules import acts_as_trigger, labels_elsewhere
+from dlp_fast.detection.rules import CLEARLY, acts_as_trigger, labels_elsewhere
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
 from dlp_fast.detection.verify.label_support import draw_controls
 
 FEWEST = 4  # images of each half
 EXPLAINED = 0.5  # of a group that are probably mislabeled, above which that explains it
+CERTAIN = 10.0  # Ashman's D of a mark and the rest of its class, from which it is plain who bears it
 WINDOWS = "static_patterns.windows"  # the proposal whose images have one window in common, at whatever place
 
 
@@ -44,7 +46,8 @@ def with_causes(
 ) -> tuple[Decision, np.ndarray]:
     """(`decision` without the groups of images under wrong labels that have no cause, int64 ids of these images). A
     large group of a kind that nothing else is like may be the class itself: without a cause it is shown. So is a group
-    under labels that pictures like it share, where images of other classes are shown as changed.
+    under labels that pictures like it share, where images of other classes are shown as changed, and one whose labels
+    such pictures share in part: a style is known by few.
 
     One more network is trained where a group is found that nothing else can tell of.
     """
@@ -61,6 +64,8 @@ def with_causes(
         if finding.shared_labels is not None and not _has_cause(finding, config):
             if finding.shared_labels >= config.min_shared_labels:
                 finding = replace(finding, likely_benign=likely_benign(finding, config), changed=changed)
+            elif not labels_elsewhere(finding.shared_labels, config):
+                finding = replace(finding, unclear=True)
             elif not finding.alone:
                 halves[k] = _halves(around.disagree(torch.from_numpy(group.core)).numpy())
         elif ALIKE in group.statistics and not finding.alone:
@@ -74,7 +79,7 @@ def with_causes(
     shown = [
         k
         for k, finding in enumerate(findings)
-        if finding.changed or (finding.alone and not _has_cause(finding, config))
+        if finding.changed or finding.unclear or (finding.alone and not _has_cause(finding, config))
     ]
     left = [k for k in range(len(findings)) if k not in (*dismissed, *shown)]
     wrong = [np.concatenate([halves[k].teach, halves[k].asked]) for k in dismissed]
@@ -102,7 +107,11 @@ def explained(decision: Decision, mislabeled: np.ndarray) -> Decision:
 
 
 def _with_strangers(group: Group, decision: Decision, strange: np.ndarray, config: DetectionConfig) -> Group:
-    """`group`, which has a mark, with those of its class that were learnt together and are unlike their label, too."""
+    """`group`, which has a mark, with those of its class that were learnt together and are unlike their label, too; not
+    where the mark is so far apart that nobody is in doubt.
+    """
+    if group.statistics.get(APART, 0.0) >= CERTAIN:
+        return group
     more = np.setdiff1d(_learnt_together(group, decision, config), group.core)
     more = np.intersect1d(more, strange)
     if not len(more):
@@ -150,8 +159,12 @@ def _has_cause(finding: Finding, config: DetectionConfig) -> bool:
     told = Evidence(finding.attack_success, finding.placebo_success, 0)
     if acts_as_trigger(told, config) or finding.proposal == WINDOWS:
         return True
-    marked = (finding.apart_from_alike or 0.0) >= config.min_apart_from_alike
-    return marked and not finding.alone and labels_elsewhere(finding.shared_labels, config)
+    apart = (finding.apart_from_alike or 0.0) / config.min_apart_from_alike
+    elsewhere = labels_elsewhere(finding.shared_labels, config)
+    partly = (
+        finding.shared_labels < config.min_shared_labels
+    )  # where some of them have the mark under right labels
+    return not finding.alone and ((apart >= 1 and elsewhere) or (apart >= CLEARLY and partly))
 
 
 def _nobody_taught(finding: Finding, config: DetectionConfig) -> bool:

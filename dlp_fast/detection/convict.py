@@ -102,6 +102,8 @@ def with_evidence(
             show_copies(shown, finding, told)
         elif labels_known(told, config) and _may_be_typical(finding, group, marks, config):
             shown.append((replace(with_numbers(finding, told), likely_benign=True), None))
+        elif _is_unclear(told, len(asked), config) and _may_be_typical(finding, group, marks, config):
+            shown.append((replace(with_numbers(finding, told), unclear=True), group))
         elif acts_as_trigger(told, config) or not any(mark.has_most_of(group) for mark in harmless):
             kept.append((with_numbers(finding, told), group))
     for group, told in zip(asked, of_asked, strict=True):
@@ -210,6 +212,19 @@ def _may_be_typical(finding: Finding, group: Group, marks: Sequence[Group], conf
     """
     return finding.score < config.clear_score and not any(
         np.isin(group.core, mark.core).mean() > 0.5 for mark in marks
+    )
+
+
+def _is_unclear(evidence: Evidence, tests: int, config: DetectionConfig) -> bool:
+    """Whether a group that is found only just may as well be hard pictures: what its images have in common does not act
+    as a trigger, their labels may be learnt from others, and where no picture is known by those like it, these say
+    nothing of labels.
+    """
+    return (
+        evidence.support is not None
+        and evidence.neighbours is None
+        and not acts_as_trigger(evidence, config)
+        and not taught_by_itself(evidence, tests + 1, config)
     )
 
 

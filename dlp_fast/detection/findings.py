@@ -44,7 +44,8 @@ class Finding:
     over that of other images of the class; alone: whether they are of a kind that nothing else in the set is like, so
     that neither they nor the rest of their class can be told to be the class; variety: where it told which half of a
     class is the class, how evenly the pictures most like the images, and most like the rest of the class, are of all
-    other classes.
+    other classes; unclear: of a mark that is shown, whether it may be poison as well as pictures of a kind of their
+    own.
     """
 
     stage: Stage
@@ -73,6 +74,7 @@ class Finding:
     taught: float | None = None
     alone: bool = False
     variety: tuple[float, float] | None = None
+    unclear: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,6 +7,10 @@ from __future__ import annotations
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.verify import Evidence
 
+CLEARLY = (
+    4 / 3
+)  # times `min_apart_from_alike`, from which a grown mark, or one whose images are not all poison, counts
+
 
 def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether what a group's images have in common sends other images to its class, and that of placebos does not.

@@ -17,6 +17,7 @@ from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.grown import APART, distinct_groups, grown_marks
 from dlp_fast.detection.propose.neighbours import strangers
 from dlp_fast.detection.rules import (
+    CLEARLY,
     acts_as_trigger,
     labels_elsewhere,
     labels_shared,
@@ -26,7 +27,6 @@ from dlp_fast.detection.rules import (
 from dlp_fast.detection.verify import Evidence
 
 FEWEST_CLASSES = 3  # whose marks count together
-CLEARLY = 4 / 3  # times as far from alike pictures as a found group, a grown mark is suspected by that alone
 
 
 def grown_among(

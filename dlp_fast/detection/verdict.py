@@ -57,7 +57,7 @@ def verdict(
             for mark in shown
             if mark.likely_benign and shown_acts(mark, config)
         ]
-        reasons += [alone_told(mark, classes[mark.label]) for mark in shown if mark.alone]
+        reasons += [doubt_told(mark, classes[mark.label]) for mark in shown if mark.alone or mark.unclear]
         return Verdict("cannot tell" if reasons else "nothing found", max_subthreshold_score, [], reasons)
     total = sum(class_sizes)
     targets = [
@@ -132,8 +132,18 @@ def typical_told(images: int, name: str, support: float, success: float | None) 
     )
 
 
-def alone_told(mark: Finding, name: str) -> str:
-    """What a group says that may be the class itself."""
+def doubt_told(mark: Finding, name: str) -> str:
+    """What a group says that may be the class itself (`alone`), or a style of its own (`unclear`)."""
+    if mark.unclear:
+        shared = mark.shared_labels
+        like = "No picture of the set is known by those that look like it"
+        if shared is not None:
+            like = f"The pictures that look most like them have the same label {shared:.0%} as often, above chance, as "
+            like += "for the class's other images"
+        return (
+            f"{_first_reason(mark, name)} {like}, and what they have in common does not act as a trigger: they may be "
+            "poison, or pictures of a kind that the class has few of. They are not suspected; look at them."
+        )
     return (
         f"{_first_reason(mark, name)} But nothing else in the set looks like them, so they may be the class itself, "
         "and the rest of it what was put there. Neither is suspected; look at both."

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from dlp_fast.detection.findings import Finding
-from dlp_fast.detection.verdict import alone_told, changed_told, typical_told
+from dlp_fast.detection.verdict import changed_told, doubt_told, typical_told
 from dlp_fast.runs.contents import caution, holds_of
 
 
@@ -75,12 +75,13 @@ def notes(results: dict[str, Any]) -> list[str]:
     typical = [mark for mark in marks if mark.get("likely_benign")]
     told = [typical_told(m["images"], m["class"], m["label_support"], m["attack_success"]) for m in typical]
     said += [line for line in told if line not in results["verdict"]["reasons"]]
-    alone = [mark for mark in marks if mark.get("alone")]
+    doubtful = [mark for mark in marks if mark.get("alone") or mark.get("unclear")]
     told = [
-        alone_told(Finding.from_json({k: v for k, v in m.items() if k != "class"}), m["class"]) for m in alone
+        doubt_told(Finding.from_json({k: v for k, v in m.items() if k != "class"}), m["class"])
+        for m in doubtful
     ]
     said += [line for line in told if line not in results["verdict"]["reasons"]]
-    others = [mark for mark in marks if mark not in (*typical, *alone) and not mark.get("changed")]
+    others = [mark for mark in marks if mark not in (*typical, *doubtful) and not mark.get("changed")]
     said += _marks_told([mark for mark in others if mark.get("copies") is None])
     said += power_lines(results["detection"].get("power", []))
     said += scan_lines(results["detection"].get("power_scans", []))
