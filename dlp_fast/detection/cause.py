@@ -22,6 +22,7 @@ from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.grown import APART
 from dlp_fast.detection.propose.neighbours import Surroundings
+from dlp_fast.detection.propose.windows import WINDOWS
 from dlp_fast.detection.rules import CLEARLY, acts_as_trigger, labels_elsewhere
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
@@ -30,7 +31,6 @@ from dlp_fast.detection.verify.label_support import draw_controls
 FEWEST = 4  # images of each half
 EXPLAINED = 0.5  # of a group that are probably mislabeled, above which that explains it
 CERTAIN = 10.0  # Ashman's D of a mark and the rest of its class, from which it is plain who bears it
-WINDOWS = "static_patterns.windows"  # the proposal whose images have one window in common, at whatever place
 
 
 @dataclass(frozen=True)

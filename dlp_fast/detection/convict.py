@@ -14,6 +14,7 @@ from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import ABOUNDS, clearness
 from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART
+from dlp_fast.detection.propose.windows import WINDOWS
 from dlp_fast.detection.rules import (
     acts_as_trigger,
     labels_known,
@@ -221,8 +222,7 @@ def _is_unclear(evidence: Evidence, tests: int, config: DetectionConfig) -> bool
     nothing of labels.
     """
     return (
-        evidence.support is not None
-        and evidence.neighbours is None
+        evidence.neighbours is None
         and not acts_as_trigger(evidence, config)
         and not taught_by_itself(evidence, tests + 1, config)
     )
@@ -245,6 +245,7 @@ def _add_mark(
 ) -> None:
     """Add a convicted mark to what is found, class by class; where a group that has most of it is found already, that
     group grows by the rest, or is the mark, where that counts together with others and most of either is in the other.
+    That its images repeat a window stays known: neither a trigger that acts nor a mark at one place tells it again.
     """
     for part in _of_each_class(mark):
         inside = [np.isin(part.core, group.core).mean() for _, group in kept]
@@ -255,7 +256,8 @@ def _add_mark(
         finding, group = kept[first]
         exact = evidence.together and part.has_most_of(group)
         group = part if exact else _union(group, part)
-        kept[first] = replace(finding, images=len(group.core)), group
+        proposal = WINDOWS if part.proposal == WINDOWS else finding.proposal
+        kept[first] = replace(finding, images=len(group.core), proposal=proposal), group
 
 
 def _union(group: Group, other: Group) -> Group:

@@ -19,6 +19,7 @@ from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import is_mark, marks_among
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.neighbours import Neighbours
+from dlp_fast.detection.propose.windows import WINDOWS
 from dlp_fast.detection.rules import acts_as_trigger, labels_known
 from dlp_fast.detection.verify import Evidence, try_triggers
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork, with_support
@@ -617,6 +618,34 @@ class TestTypicalPictures:
     def test_pictures_most_alike_with_other_labels_outweigh_a_network(self, neighbours, suspected):
         told = replace(self.known, neighbours=neighbours)
         assert len(with_evidence(self.decision(), [], [told], self.config).findings) == suspected
+
+    @pytest.mark.parametrize(
+        ("told", "suspected"),
+        [
+            (evidence(0.03, 0.03, ratio=0.15, gap=0.1), False),
+            (Evidence(0.03, 0.03, 50), False),  # nobody could be asked
+            (evidence(0.03, 0.03, ratio=0.15, gap=0.6, gap_p=1e-3), True),
+            (evidence(0.58, 0.03, ratio=0.15, gap=0.1), True),
+            (replace(evidence(0.03, 0.03, ratio=0.15, gap=0.1), neighbours=OTHERS), True),
+        ],
+    )
+    def test_a_weak_group_that_nothing_supports_is_unclear(self, told, suspected):
+        """59 parachutes in a blue sky, of 100, in clean photographs of unequal sizes: score 1.30."""
+        decision = with_evidence(self.decision(), [], [told], self.config)
+        assert len(decision.findings) == len(decision.found) == suspected
+        assert [mark.unclear for mark in decision.marks] == [True] * (not suspected)
+        assert all(group is not None for group in decision.of_marks)  # which side is the class is asked of it
+        assert with_evidence(self.decision(1.6), [], [told], self.config).findings
+
+    def test_a_repeated_window_stays_known(self):
+        """A patch at random places, whose images learning curves find as well."""
+        scored = Scored(curves_of(None), 1.6)
+        decision = Decision((scored,), (as_finding(scored, "supervised"),))
+        window = replace(group(label=1), proposal=WINDOWS, ids=scored.group.core)
+        window = replace(window, membership=np.ones(len(window.ids)))
+        told = with_evidence(decision, [window], [self.unknown, self.unknown], self.config)
+        (finding,) = told.findings
+        assert finding.proposal == WINDOWS and finding.purity is None
 
     def test_a_mark_that_they_share_is_more_than_a_look(self):
         mark = group(label=1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlp_fast.ops import window_hashes
 
+WINDOWS = "static_patterns.windows"  # the proposal whose images have one window in common, at whatever place
 # Hashes are counted in so many counters (64 MB); two windows share one by chance with 1 in 16 million.
 COUNTERS = 1 << 24
 # The most frequent windows, whose images are then listed.
