@@ -130,13 +130,22 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
     style's, of wrong labels too, and acts as well; then its labels have to be unknown, and its images taken for several
     classes.
     """
-    unsupported = labels_unsupported(evidence, config, ABOUNDS in mark.statistics)
+    unsupported = _is_unsupported(mark, evidence, config)
     if marked_beside_alike(mark, evidence, config) or evidence.together:
         return True
     if APART not in mark.statistics:
         return acts_as_trigger(evidence, config) or (unsupported and is_apart(mark, config))
     acts = acts_as_trigger(evidence, config) and labels_unknown(evidence, config, abounds=True)
     return (acts or unsupported) and is_spread(evidence.taken_for, config)
+
+
+def _is_unsupported(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
+    """`labels_unsupported`, for `mark`: where marks abound, one that lies as far apart as no style does is no style."""
+    abounds, statistics = ABOUNDS in mark.statistics, mark.statistics
+    apart = max(statistics.get("separation", 0.0), statistics.get(APART, 0.0)) >= config.min_apart
+    style = abounds and not (apart and statistics.get("purity", 0.0) >= config.clear_purity)
+    many = evidence.support is not None and evidence.support.distinct >= config.min_abounding
+    return labels_unsupported(evidence, config, style) and (many or not abounds)
 
 
 def marked_beside_alike(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:

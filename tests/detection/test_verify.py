@@ -16,7 +16,7 @@ from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.decide import finding_of as as_finding
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
-from dlp_fast.detection.marks import is_mark, marks_among
+from dlp_fast.detection.marks import ABOUNDS, is_mark, marks_among
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.neighbours import Neighbours
 from dlp_fast.detection.propose.windows import WINDOWS
@@ -580,6 +580,31 @@ class TestHalvesOfAClassThatRunIntoOneAnother:
         assert ask_held_out(decision, [self.mark(2.6)], [right, right], self.config)
         told = with_evidence(decision, [self.mark(2.6)], [right, right], self.config)
         assert not told.findings and len(told.marks) == 1
+
+
+class TestMarksThatAbound:
+    """BadNets on 30 of 230 pictures of a class, D = 8.9, purity 0.97, that a network knows 40 % as well as the others."""
+
+    config = DetectionConfig()
+
+    @pytest.mark.parametrize(
+        ("separation", "purity", "distinct", "ratio", "suspected"),
+        [
+            (8.9, 0.97, 30, 0.4, True),
+            (8.9, 0.97, 12, 0.2, False),  # as few as a frame that somebody drew
+            (5.0, 0.97, 30, 0.4, False),  # as a style lies apart
+            (5.0, 0.97, 30, 0.2, True),
+            (8.9, 0.8, 30, 0.4, False),
+            (8.9, 0.97, 30, 0.6, False),
+        ],
+    )
+    def test_one_that_lies_as_far_apart_as_no_style(self, separation, purity, distinct, ratio, suspected):
+        of = group()
+        of = replace(
+            of, statistics=of.statistics | {ABOUNDS: 1.0, "separation": separation, "purity": purity}
+        )
+        told = evidence(success=0.3, placebo=0.0, ratio=ratio, p=1e-4, distinct=distinct)
+        assert len(with_evidence(NOTHING, [of], [told], self.config).findings) == suspected
 
 
 class TestTypicalPictures:
