@@ -583,7 +583,7 @@ class TestHalvesOfAClassThatRunIntoOneAnother:
 
 
 class TestMarksThatAbound:
-    """BadNets on 30 of 230 pictures of a class, D = 8.9, purity 0.97, that a network knows 40 % as well as the others."""
+    """BadNets on 30 of 230 pictures, D = 8.9, purity 0.97, that a network knows 40 % as well as the others."""
 
     config = DetectionConfig()
 
