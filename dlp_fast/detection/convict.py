@@ -126,17 +126,20 @@ def with_evidence(
 
 def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
     """Whether a mark is suspected by itself, or with others: always where its images have it beside pictures that look
-    like them and have other labels; by unknown labels only where it is apart. What a grown one has in common may be a
-    style's, of wrong labels too, and acts as well; then its labels have to be unknown, and its images taken for several
-    classes.
+    like them and have other labels; by unknown labels only where it is apart, and where it is not, as a trigger only
+    under labels that are not known: green acts as a tench. What a grown one has in common may be a style's, of wrong
+    labels too, and acts as well; then its labels have to be unknown, and its images taken for several classes.
     """
     unsupported = _is_unsupported(mark, evidence, config)
     if marked_beside_alike(mark, evidence, config) or evidence.together:
         return True
-    if APART not in mark.statistics:
-        return acts_as_trigger(evidence, config) or (unsupported and is_apart(mark, config))
-    acts = acts_as_trigger(evidence, config) and labels_unknown(evidence, config, abounds=True)
-    return (acts or unsupported) and is_spread(evidence.taken_for, config)
+    acts = acts_as_trigger(evidence, config)
+    if APART in mark.statistics:
+        acts = acts and labels_unknown(evidence, config, abounds=True)
+        return (acts or unsupported) and is_spread(evidence.taken_for, config)
+    if not is_apart(mark, config):
+        return acts and not labels_known(evidence, config)
+    return acts or unsupported
 
 
 def _is_unsupported(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:

@@ -567,9 +567,16 @@ class TestHalvesOfAClassThatRunIntoOneAnother:
         assert len(decision.findings) == suspected and not decision.marks
         assert ask_held_out(NOTHING, [self.mark(separation)], [self.unknown], self.config) == suspected
 
-    def test_a_trigger_that_acts_does(self):
-        acting = evidence(success=0.9, placebo=0.1)
-        assert with_evidence(NOTHING, [self.mark(2.6)], [acting], self.config).findings
+    @pytest.mark.parametrize(
+        ("separation", "ratio", "suspected"), [(2.6, 0.5, True), (2.6, 1.9, False), (4.0, 1.9, True)]
+    )
+    def test_a_trigger_that_acts_does_unless_it_is_what_the_class_looks_like(
+        self, separation, ratio, suspected
+    ):
+        """20 tenches of 80 in green water, D = 2.6: of them a network knows more than of the others."""
+        acting = evidence(success=0.9, placebo=0.1, ratio=ratio, gap=0.4)
+        told = with_evidence(NOTHING, [self.mark(separation)], [acting], self.config)
+        assert len(told.findings) == suspected
 
     def test_they_are_shown_where_they_explain_a_group_of_curves(self):
         ids = POISON.numpy()
