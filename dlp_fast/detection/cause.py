@@ -157,7 +157,7 @@ def _looked_at(
 
 def _has_cause(finding: Finding, config: DetectionConfig) -> bool:
     told = Evidence(finding.attack_success, finding.placebo_success, 0)
-    if acts_as_trigger(told, config) or finding.proposal == WINDOWS:
+    if acts_as_trigger(told, config) or finding.part_success is not None or finding.proposal == WINDOWS:
         return True
     apart = (finding.apart_from_alike or 0.0) / config.min_apart_from_alike
     elsewhere = labels_elsewhere(finding.shared_labels, config)

@@ -257,7 +257,8 @@ def _add_mark(
 ) -> None:
     """Add a convicted mark to what is found, class by class; where a group that has most of it is found already, that
     group grows by the rest, or is the mark, where that counts together with others and most of either is in the other.
-    That its images repeat a window stays known: neither a trigger that acts nor a mark at one place tells it again.
+    That its images repeat a window, or some share a mark that acts as a trigger, stays known: what all of them have in
+    common need not tell it again.
     """
     for part in _of_each_class(mark):
         inside = [np.isin(part.core, group.core).mean() for _, group in kept]
@@ -268,8 +269,12 @@ def _add_mark(
         finding, group = kept[first]
         exact = evidence.together and part.has_most_of(group)
         group = part if exact else _union(group, part)
-        proposal = WINDOWS if part.proposal == WINDOWS else finding.proposal
-        kept[first] = replace(finding, images=len(group.core), proposal=proposal), group
+        if part.proposal == WINDOWS:
+            finding = replace(finding, proposal=WINDOWS)
+        if acts_as_trigger(evidence, config):
+            success = max(finding.part_success or 0.0, evidence.attack_success)
+            finding = replace(finding, part_success=rounded(success))
+        kept[first] = replace(finding, images=len(group.core)), group
 
 
 def _union(group: Group, other: Group) -> Group:

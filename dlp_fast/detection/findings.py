@@ -45,7 +45,8 @@ class Finding:
     that neither they nor the rest of their class can be told to be the class; variety: where it told which half of a
     class is the class, how evenly the pictures most like the images, and most like the rest of the class, are of all
     other classes; unclear: of a mark that is shown, whether it may be poison as well as pictures of a kind of their
-    own.
+    own; part_success: highest estimated attack success rate of marks that act as triggers and that some of the images
+    share, where learning curves found more than one mark does.
     """
 
     stage: Stage
@@ -75,6 +76,7 @@ class Finding:
     alone: bool = False
     variety: tuple[float, float] | None = None
     unclear: bool = False
+    part_success: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

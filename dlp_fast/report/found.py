@@ -56,8 +56,10 @@ def rates(values: dict[str, Any], final: str) -> list[tuple[str, float | None]]:
     """
     if values.get("attack_success") is None and values.get("attack_success_after") is None:
         return []
+    part = values.get("part_success")
     return [
         ("network after stage 1", values.get("attack_success")),
+        *([("the same, a mark that some of the images share", part)] if part is not None else []),
         (final, values.get("attack_success_after")),
         ("highest of harmless groups, after stage 1", values.get("placebo_success")),
     ]

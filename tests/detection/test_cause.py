@@ -111,6 +111,13 @@ def test_what_acts_as_a_trigger_settles_it():
     assert decision.findings and not network.given
 
 
+def test_a_mark_of_some_that_acts_settles_it():
+    """Triggers of each image's own: what all have in common acts on nobody."""
+    labels, ids = relabelled()
+    decision, _, network = decided(labels, ids, part_success=0.7)
+    assert decision.findings and not network.given
+
+
 def test_a_repeated_window_settles_it():
     labels, ids = relabelled()
     decision, _, network = decided(labels, ids, proposal="static_patterns.windows")

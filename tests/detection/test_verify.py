@@ -675,9 +675,13 @@ class TestTypicalPictures:
         decision = Decision((scored,), (as_finding(scored, "supervised"),))
         window = replace(group(label=1), proposal=WINDOWS, ids=scored.group.core)
         window = replace(window, membership=np.ones(len(window.ids)))
-        told = with_evidence(decision, [window], [self.unknown, self.unknown], self.config)
+        quiet = evidence(0.03, 0.03, ratio=0.15, gap=0.6, p=1e-4)
+        told = with_evidence(decision, [window], [quiet, quiet], self.config)
         (finding,) = told.findings
-        assert finding.proposal == WINDOWS and finding.purity is None
+        assert finding.proposal == WINDOWS and finding.purity is None and finding.part_success is None
+        acting = evidence(0.7, 0.1, ratio=0.15, gap=0.6)
+        told = with_evidence(decision, [window, window], [quiet, acting, quiet], self.config)
+        assert told.findings[0].part_success == 0.7
 
     def test_a_mark_that_they_share_is_more_than_a_look(self):
         mark = group(label=1)
