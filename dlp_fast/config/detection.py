@@ -239,12 +239,12 @@ class DetectionConfig(Section):
     """With `learning_curves`: networks of stage 1, each with its own weights and order, whose curves are averaged.
     Unset: one, and a second where a score leaves doubt; where a small set is learnt so soon that several fit into
     `supervised.min_steps`, as many as do, at most five."""
-    ensemble_from: float = Field(0.85, ge=0)
+    ensemble_from: float = Field(1.0, ge=0)
     """With `networks` unset: where one network's score of a class (1: found) is this or more and less than
-    `ensemble_to`, a second one is trained: found or not found, and who belongs to it, is partly chance there. Below, a
-    network that is not given the labels in question decides. Measured (docs/decisions/004, 030): single networks give
-    clean sets up to 0.75, and one poisoned set between 1.0 and 2.3."""
-    ensemble_to: float = Field(3.0, ge=0)
+    `ensemble_to`, a second one is trained: found only just is partly chance. Below, a network that is not given the
+    labels in question decides. Measured (docs/decisions/004, 030): single networks give clean sets up to 0.75, and one
+    poisoned set between 1.0 and 2.3."""
+    ensemble_to: float = Field(1.5, ge=0)
     """With `networks` unset: from this score on one network is enough; 0: none is ever in doubt."""
     nothing_found: Literal["skip", "suspect"] = "skip"
     """With `learning_curves`, where no class has two groups. skip: nobody is suspected, nothing is unlearnt, all

@@ -8,7 +8,7 @@ does not teach a network the labels of the other half.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from dlp_fast.detection.propose.beside import ALIKE, apart_from_alike
 from dlp_fast.detection.propose.grown import APART
 from dlp_fast.detection.propose.neighbours import Surroundings
 from dlp_fast.detection.propose.windows import WINDOWS
-from dlp_fast.detection.rules import CLEARLY, acts_as_trigger, labels_elsewhere
+from dlp_fast.detection.rules import CLEARLY, acts_as_trigger, labels_elsewhere, labels_known, labels_shared
 from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import CONTROLS, SEED, HeldOutNetwork
 from dlp_fast.detection.verify.label_support import draw_controls
@@ -93,14 +93,29 @@ def with_causes(
     return decision, np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *wrong]))
 
 
-def explained(decision: Decision, mislabeled: np.ndarray) -> Decision:
-    """`decision` without scores, below what counts as found, of groups that are mostly wrong labels, bool [n]: nothing
-    is left to doubt in them.
+def acquitted(groups: Sequence[Group], evidence: Sequence[Evidence], config: DetectionConfig) -> list[Group]:
+    """Those of `groups` whose labels pictures like them share, or a network knows that was not given them, and whose
+    images have nothing in common that acts as a trigger.
     """
+    return [
+        group
+        for group, told in zip(groups, evidence, strict=True)
+        if (labels_known(told, config) or labels_shared(told, config)) and not acts_as_trigger(told, config)
+    ]
+
+
+def explained(decision: Decision, mislabeled: np.ndarray, known: Sequence[Group] = ()) -> Decision:
+    """`decision` without scores, below what counts as found, of groups that are mostly wrong labels, bool [n], or that
+    are `known`, as `acquitted` has them: nothing is left to doubt in them.
+    """
+
+    def is_explained(group: Group) -> bool:
+        if any(group is other for other in known):
+            return True
+        return bool(len(group.core)) and bool(mislabeled[group.core].mean() > EXPLAINED)
+
     scored = [
-        replace(entry, score=0.0)
-        if entry.score < 1 and len(entry.group.core) and mislabeled[entry.group.core].mean() > EXPLAINED
-        else entry
+        replace(entry, score=0.0) if entry.score < 1 and is_explained(entry.group) else entry
         for entry in decision.scored
     ]
     return replace(decision, scored=tuple(scored), groups=tuple(decision.found))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection import baselines
-from dlp_fast.detection.cause import explained, with_causes
+from dlp_fast.detection.cause import acquitted, explained, with_causes
 from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, clearest, decide
 from dlp_fast.detection.groups import Group
@@ -88,11 +88,12 @@ def detect(
         placebos = decision.placebos({group.label for group in groups}, config)
         evidence = with_support(groups, evidence, placebos, seen, networks.train, config)
         evidence = judged_together(groups, evidence, seen.classes, config)
+    known = acquitted(groups, evidence, config)
     decision = with_evidence(decision, marks, evidence, config)
     decision = settled(decision, seen, networks.predict, networks.train, config)
     decision, without_cause = with_causes(decision, seen, networks.train, config)
     wrong = torch.from_numpy(probably_mislabeled(seen, config) | unlike_their_label(seen, config))
     wrong[without_cause] = True
-    decision = explained(decision, wrong.numpy())
+    decision = explained(decision, wrong.numpy(), known)
     suspicion = replace(by_groups(decision.found, seen.entropy, seen.loss, config), mislabeled=wrong)
     return Detection(suspicion, decision)

@@ -10,16 +10,19 @@ import torch
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
-from dlp_fast.detection.cause import CERTAIN, explained, with_causes
+from dlp_fast.detection.cause import CERTAIN, acquitted, explained, with_causes
 from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import HeldOutAgreement
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART
+from dlp_fast.detection.propose.neighbours import Neighbours
 from dlp_fast.detection.rules import CLEARLY
 from dlp_fast.detection.verdict import verdict
+from dlp_fast.detection.verify import Evidence
 from dlp_fast.detection.verify.hold_out import HeldOutNetwork
+from dlp_fast.detection.verify.label_support import LabelSupport
 from dlp_fast.report.text import notes
 
 CLASSES, EACH, SIDE = 4, 60, 16
@@ -230,6 +233,28 @@ def test_doubts_that_wrong_labels_explain_are_none():
     assert [entry.score for entry in told.scored] == [0.0, 1.2] and told.found == [found.group]
     wrong[10] = False  # half of them
     assert explained(decision, wrong).max_subthreshold_score == 0.95
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        (Evidence(0.0, 0.1, 20, LabelSupport(0.5, 0.5, 0.6, 0.4, 20)), True),
+        (Evidence(0.0, 0.1, 20, LabelSupport(0.1, 0.5, 0.6, 1e-4, 20)), False),
+        (Evidence(0.9, 0.1, 20, LabelSupport(0.5, 0.5, 0.6, 0.4, 20)), False),  # it acts as a trigger
+        (Evidence(0.0, 0.1, 20), False),  # nobody was asked
+        (Evidence(0.0, 0.1, 20, neighbours=Neighbours(0.9, 0.95, 0.01)), True),
+    ],
+)
+def test_labels_that_are_known_leave_no_doubt(told, known):
+    """With one network, clean classes come near to what counts as found by chance."""
+    group = Group("learning_curves", 0, np.arange(60), np.ones(60), NUMBERS)
+    near = Scored(group, 0.95)
+    cleared = acquitted([group], [told], CONFIG)
+    assert len(cleared) == known
+    left = explained(Decision((near,), ()), np.zeros(60, dtype=bool), cleared)
+    assert left.max_subthreshold_score == (0.0 if known else 0.95)
+    again = replace(group)  # another group of the same images
+    assert explained(Decision((near,), ()), np.zeros(60, dtype=bool), [again]).max_subthreshold_score == 0.95
 
 
 @pytest.mark.parametrize("foreign", [True, False])
