@@ -97,7 +97,8 @@ def known_without(
         session.log.say(f"one more network is trained, without the labels in question{again}")
         as_long = {"augment": "weak", "epochs": len(first.loss), "min_steps": first.steps}
         options = config.supervised.model_copy(update=as_long)
-        seen = supervised(session, model, own, options, only=torch.from_numpy(ids))
+        last = max(0, options.epochs - HELD_OUT_EPOCHS)
+        seen = supervised(session, model, own, options, only=torch.from_numpy(ids), scored_from=last)
         loss, entropy = (of[-HELD_OUT_EPOCHS:].float().mean(0) for of in (seen.loss, seen.entropy))
         outcome = {"of": digest, "loss": loss, "entropy": entropy, "seconds": seen.seconds}
         return outcome | {"weights": model.state_dict()}

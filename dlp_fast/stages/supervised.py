@@ -54,10 +54,12 @@ def supervised(
     member: int = 1,
     only: Tensor | None = None,
     name: str | None = None,
+    scored_from: int = 0,
 ) -> Supervised:
     """Train `model` in place on all images with their labels as given; score every image after each epoch, and show
     the scores to `watch`. `member`: which network of an ensemble this is; only: int64 ids of the images to train on,
-    where it is not all; name: what the bar and the log call it.
+    where it is not all; name: what the bar and the log call it; scored_from: number of the first epoch that is scored,
+    before `config.epochs`: the rows of earlier ones are 0.
 
     Raises NumericError on a non-finite loss, Interrupted on a signal (after saving).
     """
@@ -92,15 +94,19 @@ def supervised(
         set_rate(optimizer, schedule.at(step))
         seed_step(model, data.seed, STREAM, step, session.ranks.rank)
         one_step(*inputs)
-        if k == per_epoch - 1:
+        if k < per_epoch - 1:
+            continue
+        loss, progress["epochs"] = stage.mean_loss(per_epoch), epoch + 1
+        if epoch < scored_from:
+            session.log.event("epoch", stage=name, epoch=epoch + 1, loss=loss)
+        else:
             scores = score(session, model, data, other=True)
             for of, values in seen.items():
                 values[epoch] = getattr(scores, of)
             prediction.copy_(scores.prediction)
             if watch:
                 watch(scores)
-            agreement = _log_epoch(session, stage, name, epoch, scores, data.labels, used, per_epoch)
-            progress["epochs"] = epoch + 1
+            agreement = _log_epoch(session, name, epoch, loss, scores, data.labels, used)
             progress["stopped"] = epoch + 1 >= config.epochs and agreement >= config.target_train_accuracy
     entropy, loss, other = (_done(values[: progress["epochs"]]) for values in seen.values())
     done = len(loss) * per_epoch
@@ -182,22 +188,15 @@ def _step(
 
 
 def _log_epoch(
-    session: Session,
-    stage: StageRun,
-    name: str,
-    epoch: int,
-    scores: Scores,
-    labels: Tensor,
-    used: Tensor,
-    steps: int,
+    session: Session, name: str, epoch: int, loss: float, scores: Scores, labels: Tensor, used: Tensor
 ) -> float:
-    """Log an epoch of `steps` steps; returns the share of the images trained on that are predicted as labeled."""
+    """Log an epoch of mean `loss`; returns the share of the images trained on that are predicted as labeled."""
     agreement = float((scores.prediction == labels)[used].float().mean())
     session.log.event(
         "epoch",
         stage=name,
         epoch=epoch + 1,
-        loss=stage.mean_loss(steps),
+        loss=loss,
         mean_entropy=float(scores.entropy.mean()),
         train_agreement=agreement,
     )

@@ -43,6 +43,23 @@ def test_epochs_beyond_e1_end_when_all_is_learnt():
     assert (found.prediction == training_data().labels).float().mean() >= 0.995
 
 
+def test_epochs_that_nobody_asks_for_are_not_scored():
+    """Scoring draws nothing and changes no weight, so the others are the same to the bit."""
+    runs, shown = [], []
+    for first in (0, 2):
+        model = build_model("wrn-10-1", 3, 8, seed=0)
+        calls = []
+        found = supervised(
+            session(), model, training_data(), config(epochs=4), calls.append, scored_from=first
+        )
+        runs.append((found.loss, found.entropy, found.prediction))
+        shown.append(len(calls))
+    assert shown == [4, 2]
+    for every, last in zip(runs[0][:2], runs[1][:2], strict=True):
+        assert torch.equal(every[2:], last[2:]) and not last[:2].any()
+    assert torch.equal(runs[0][2], runs[1][2])
+
+
 def test_repeats_bit_by_bit():
     runs = []
     for _ in range(2):
