@@ -46,8 +46,8 @@ def with_causes(
 ) -> tuple[Decision, np.ndarray]:
     """(`decision` without the groups of images under wrong labels that have no cause, int64 ids of these images). A
     large group of a kind that nothing else is like may be the class itself: without a cause it is shown. So is a group
-    under labels that pictures like it share, where images of other classes are shown as changed, and one whose labels
-    such pictures share in part: a style is known by few.
+    under labels that pictures like it share, or share in part: a style is known by few. Where images of other classes
+    are shown as changed, it is shown with them.
 
     One more network is trained where a group is found that nothing else can tell of.
     """
@@ -63,7 +63,8 @@ def with_causes(
         finding = _looked_at(finding, group, around, seen, config)
         if finding.shared_labels is not None and not _has_cause(finding, config):
             if finding.shared_labels >= config.min_shared_labels:
-                finding = replace(finding, likely_benign=likely_benign(finding, config), changed=changed)
+                unclear = not changed and likely_benign(finding, config)
+                finding = replace(finding, unclear=unclear, changed=changed)
             elif not labels_elsewhere(finding.shared_labels, config):
                 finding = replace(finding, unclear=True)
             elif not finding.alone:
@@ -176,9 +177,8 @@ def _has_cause(finding: Finding, config: DetectionConfig) -> bool:
         return True
     apart = (finding.apart_from_alike or 0.0) / config.min_apart_from_alike
     elsewhere = labels_elsewhere(finding.shared_labels, config)
-    partly = (
-        finding.shared_labels < config.min_shared_labels
-    )  # where some of them have the mark under right labels
+    # where some of them have the mark under right labels; a style that was learnt together is far apart as well
+    partly = finding.purity is not None and finding.shared_labels < config.min_shared_labels
     return not finding.alone and ((apart >= 1 and elsewhere) or (apart >= CLEARLY and partly))
 
 

@@ -11,7 +11,7 @@ from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.decide import Decision, Scored, finding_of
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
-from dlp_fast.detection.marks import ABOUNDS, clearness
+from dlp_fast.detection.marks import ABOUNDS, clearness, is_of_many
 from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART
 from dlp_fast.detection.propose.windows import WINDOWS
@@ -89,7 +89,7 @@ def with_evidence(
         if told.changed:
             for part in _of_each_class(group):
                 show_changed(shown, mark_found(part, told, config))
-        elif is_convicted(group, told, config):
+        elif is_convicted(group, told, config) and not _is_cover(group, told, marks, config):
             convicted.append((group, told))
         elif group.label is not None:
             harmless += [group] if labels_outlast_mark(told, config) else []
@@ -140,6 +140,12 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
     if not is_apart(mark, config):
         return acts and not labels_known(evidence, config)
     return acts or unsupported
+
+
+def _is_cover(mark: Group, evidence: Evidence, marks: Sequence[Group], config: DetectionConfig) -> bool:
+    """Whether a mark is on images of many classes, and on these under right labels: it acts by chance, of any class."""
+    known = labels_shared(evidence, config) or labels_outlast_mark(evidence, config)
+    return known and is_of_many(mark, marks)
 
 
 def _is_unsupported(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:

@@ -95,5 +95,7 @@ def detect(
     wrong = torch.from_numpy(probably_mislabeled(seen, config) | unlike_their_label(seen, config))
     wrong[without_cause] = True
     decision = explained(decision, wrong.numpy(), known)
-    suspicion = replace(by_groups(decision.found, seen.entropy, seen.loss, config), mislabeled=wrong)
-    return Detection(suspicion, decision)
+    shown = zip(decision.marks, decision.of_marks, strict=True)
+    unclear = [group for mark, group in shown if mark.unclear and group is not None]
+    suspicion = by_groups(decision.found, seen.entropy, seen.loss, config, unclear)
+    return Detection(replace(suspicion, mislabeled=wrong), decision)

@@ -13,6 +13,8 @@ from dlp_fast.detection.propose.beside import ALIKE
 from dlp_fast.detection.propose.grown import APART
 
 ABOUNDS = "abounds"  # statistic of a mark in a set where marks abound
+OF_MANY = 0.9  # of a mark's images in one of many classes, from which it is that one
+MOST_OF_MANY = 0.25  # of whose images are of one class
 
 
 def is_mark(group: Group, config: DetectionConfig) -> bool:
@@ -44,8 +46,25 @@ def marks_abound(groups: Sequence[Group], classes: int, config: DetectionConfig)
 def _abound(marks: list[Group], classes: int, config: DetectionConfig) -> bool:
     clear = [mark.core for mark in marks if mark.label is None and _is_clear(mark, config)]
     of_all = np.concatenate(clear or [np.zeros(0, np.int64)])
-    own = {m.label for m in marks if m.label is not None and np.isin(m.core, of_all).mean() < 0.5}
+    own = {
+        m.label
+        for m in marks
+        if m.label is not None and np.isin(m.core, of_all).mean() < 0.5 and not is_of_many(m, marks)
+    }
     return len(own) >= max(2, config.max_marked_classes * classes)
+
+
+def is_of_many(mark: Group, marks: Sequence[Group]) -> bool:
+    """Whether one mark of images of many classes, no class's own, has nearly all of `mark`, one class's: an attacker
+    puts it on others under their right labels too.
+    """
+    return any(
+        of_all.labels is not None
+        and np.isin(mark.core, of_all.core).mean() >= OF_MANY
+        and (of_all.labels[of_all.membership > 0.5] == mark.label).mean() <= MOST_OF_MANY
+        for of_all in marks
+        if of_all.label is None
+    )
 
 
 def _where_rare(marks: list[Group], classes: int, config: DetectionConfig) -> list[Group]:

@@ -20,7 +20,8 @@ class Suspicion:
     """Of n images:
 
     score: fp32, ascending = more suspicious of being poisoned; clean_score: fp32, the highest are suspected clean;
-    suspected: bool, in a group that is found; withheld: bool, not clearly outside of such a group; high_loss: bool,
+    suspected: bool, in a group that is found; withheld: bool, not clearly outside of such a group, or in an
+    unclear one; high_loss: bool,
     label not to be trusted because the network never came to agree with it; posterior: fp32, of the withheld the
     probability of being in the group, of others 0, or None where no proposal gave one; mislabeled: bool, likely under a
     wrong label without a common cause, or None where nobody has looked.
@@ -52,8 +53,18 @@ def by_score(score: Tensor, clean_score: Tensor | None = None) -> Suspicion:
     return Suspicion(score, score if clean_score is None else clean_score, nobody, nobody, nobody)
 
 
-def by_groups(found: Sequence[Group], entropy: Tensor, loss: Tensor, config: DetectionConfig) -> Suspicion:
-    """The Suspicion that the `found` groups make; entropy (bits), loss (nats): fp32 [epochs, n].
+DOUBT = 0.5  # posterior of images of an unclear group: as likely poison as not
+
+
+def by_groups(
+    found: Sequence[Group],
+    entropy: Tensor,
+    loss: Tensor,
+    config: DetectionConfig,
+    unclear: Sequence[Group] = (),
+) -> Suspicion:
+    """The Suspicion that the `found` groups make; entropy (bits), loss (nats): fp32 [epochs, n]. Of `unclear` groups
+    nobody is suspected, and labels are withheld.
 
     score lies in [0, 1) by the mean entropy over the epochs, and one lower, in [-1, 0), for suspected images.
     """
@@ -66,6 +77,9 @@ def by_groups(found: Sequence[Group], entropy: Tensor, loss: Tensor, config: Det
         withheld[group.ids] |= inside
         known = np.where(inside, group.membership, 0).astype(np.float32)
         posterior[group.ids] = np.maximum(posterior[group.ids], known)
+    for group in unclear:
+        withheld[group.core] = True
+        posterior[group.core] = np.maximum(posterior[group.core], DOUBT)
     high_loss = np.zeros(n, dtype=bool)
     if config.high_loss_fraction:
         for ids, share in _shares_below(mean_over_epochs(loss.numpy())):

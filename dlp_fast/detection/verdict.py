@@ -142,7 +142,8 @@ def doubt_told(mark: Finding, name: str) -> str:
             like += "for the class's other images"
         return (
             f"{_first_reason(mark, name)} {like}, and what they have in common does not act as a trigger: they may be "
-            "poison, or pictures of a kind that the class has few of. They are not suspected; look at them."
+            "poison, or pictures of a kind that the class has few of. They are not suspected, and stage 3 uses their "
+            "labels only where its network is sure of them; look at them."
         )
     return (
         f"{_first_reason(mark, name)} But nothing else in the set looks like them, so they may be the class itself, "
@@ -240,13 +241,6 @@ def _reason_of_curves(finding: Finding, name: str) -> str:
     if not finding.likely_benign:
         return first + "."
     heard = finding.held_out
-    if heard is None or heard.suspects < heard.others:
-        return (
-            f"{first}; but the pictures that look most like them have the same label ({finding.shared_labels:.0%} as "
-            "often, above chance, as for the class's other images), and what they have in common does not act as a "
-            "trigger: likely harmless. Stage 3 does not use their labels; look at them, and write keep in the table of "
-            "images where they are right."
-        )
     return (
         f"{first}, if weakly; and a network that was not given their labels gives them to {heard.suspects:.0%} of "
         f"them (of the class's other images, whose labels it was given, to {heard.others:.0%}): likely harmless, "

@@ -12,7 +12,6 @@ from dlp_fast.config import DetectionConfig
 from dlp_fast.data.storage import ResidentImages
 from dlp_fast.detection.cause import CERTAIN, acquitted, explained, with_causes
 from dlp_fast.detection.decide import Decision, Scored, finding_of
-from dlp_fast.detection.findings import HeldOutAgreement
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.beside import ALIKE
@@ -127,29 +126,20 @@ def test_a_repeated_window_settles_it():
     assert decision.findings and not network.given
 
 
-def test_right_labels_without_a_cause_are_likely_benign():
+def test_right_labels_without_a_cause_are_unclear():
     """Images of a class that were learnt together, and look like the class."""
     ids = (TRUE == 3).nonzero().flatten()[:20]
-    decision, wrong, network = decided(TRUE, ids)
-    (finding,) = decision.findings
-    assert finding.shared_labels > 0.9 and finding.likely_benign
-    assert not network.given and not len(wrong)
-    said = verdict(decision.findings, 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG)
-    assert (
-        said.kind == "cannot tell"
-        and "the pictures that look most like them have the same label" in said.reasons[0]
-    )
-    heard = replace(
-        finding, held_out=HeldOutAgreement(0.5, 0.9)
-    )  # in stage 3, by a network that knows them less
-    (reason,) = verdict((heard,), 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG).reasons
-    assert "have the same label" in reason and "50%" not in reason
-    clear = decided(TRUE, ids, score=CONFIG.clear_score)[0]
-    assert clear.findings[0].likely_benign
+    for score in (1.2, CONFIG.clear_score):
+        decision, wrong, network = decided(TRUE, ids, score=score)
+        (mark,) = decision.marks
+        assert mark.shared_labels > 0.9 and mark.unclear and not decision.findings
+        assert not network.given and not len(wrong)
+    said = verdict((), 0.0, [EACH] * CLASSES, tuple("abcd"), 10, CONFIG, shown=decision.marks)
+    assert said.kind == "cannot tell" and "have the same label" in said.reasons[0]
     acting = decided(TRUE, ids, attack_success=0.9)[0]  # a clean-label attack
-    assert not acting.findings[0].likely_benign
+    assert acting.findings and not acting.marks
     untried = decided(TRUE, ids, placebo_success=None)[0]
-    assert not untried.findings[0].likely_benign
+    assert untried.findings and not untried.marks
 
 
 @pytest.mark.parametrize(
@@ -305,11 +295,13 @@ def test_a_mark_far_from_alike_pictures_is_a_cause_under_labels_that_some_share(
     labels, ids = partly_relabelled(right)
     images = pictures()
     images[ids, :3, :3] = 255
-    decision, wrong, network = decided(labels, ids, images, taught=0.0)
+    decision, wrong, network = decided(labels, ids, images, taught=0.0, purity=0.9)
     (finding,) = decision.findings
     assert finding.apart_from_alike > CLEARLY * CONFIG.min_apart_from_alike
     assert finding.shared_labels < CONFIG.min_shared_labels
     assert not network.given and not len(wrong)
+    of_curves = decided(labels, ids, images, taught=0.0)[0]  # 56 ones of a style, 13.8 standard errors apart
+    assert bool(of_curves.findings) == (right == 0) and bool(of_curves.marks) == (right > 0)
 
 
 def test_without_a_cause_labels_that_some_share_are_unclear():

@@ -15,7 +15,7 @@ from dlp_fast.detection.columns import in_order, mean_over_epochs
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.mislabeled import probably_mislabeled
 from dlp_fast.detection.propose import Observed
-from dlp_fast.detection.suspicion import by_groups
+from dlp_fast.detection.suspicion import DOUBT, by_groups
 from dlp_fast.detection.verify.label_support import usual_probability
 from dlp_fast.errors import NumericError
 from dlp_fast.selection import partition
@@ -62,6 +62,16 @@ class TestAsAtOnce:
     def test_mean(self, epochs, kind):
         of = np.random.default_rng(0).lognormal(0, 2, (epochs, N)).astype(kind)
         np.testing.assert_array_equal(mean_over_epochs(of), of.mean(0, dtype=np.float64))
+
+    def test_of_unclear_groups_labels_are_withheld_and_nobody_is_suspected(self):
+        seen, unclear = observed(), group(500)
+        of = by_groups([], seen.entropy, seen.loss, DetectionConfig(), [unclear])
+        assert not of.suspected.any() and of.score.min() >= 0
+        assert of.withheld.nonzero().flatten().tolist() == unclear.core.tolist()
+        assert of.posterior[unclear.core].unique().tolist() == [DOUBT]
+        assert not of.posterior[~of.withheld].any()
+        both = by_groups([unclear], seen.entropy, seen.loss, DetectionConfig(), [unclear])
+        assert both.posterior.max() > DOUBT  # what is found stays found
 
     def test_suspicion(self):
         seen, groups = observed(), [group(500), group(3000)]
