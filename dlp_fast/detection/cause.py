@@ -30,6 +30,9 @@ from dlp_fast.detection.verify.label_support import draw_controls
 
 FEWEST = 4  # images of each half
 EXPLAINED = 0.5  # of a group that are probably mislabeled, above which that explains it
+STANDS_OUT = (
+    4.0  # times as many images unlike their label as other classes have, in a class that was poisoned
+)
 CERTAIN = 10.0  # Ashman's D of a mark and the rest of its class, from which it is plain who bears it
 
 
@@ -67,7 +70,7 @@ def with_causes(
                 finding = replace(finding, unclear=unclear, changed=changed)
             elif not labels_elsewhere(finding.shared_labels, config):
                 finding = replace(finding, unclear=True)
-            elif not finding.alone:
+            elif not finding.alone and not _is_a_mixture_alone(finding, seen, config):
                 halves[k] = _halves(around.disagree(torch.from_numpy(group.core)).numpy())
         elif ALIKE in group.statistics and not finding.alone:
             group = _with_strangers(group, decision, seen.unlike_their_label.numpy(), config)
@@ -169,6 +172,16 @@ def _looked_at(
     return replace(
         finding, shared_labels=round(shared.ratio, 4), apart_from_alike=round(apart, 2), alone=alone
     )
+
+
+def _is_a_mixture_alone(finding: Finding, seen: Observed, config: DetectionConfig) -> bool:
+    """Whether images of a class come from all others, and pictures like them say so of many in this class and of few
+    in others: labels that are wrong by chance are so everywhere. Half of a faint trigger may be too few to teach it.
+    """
+    strange, own = torch.zeros(len(seen.labels)), seen.labels == finding.label
+    strange[seen.unlike_their_label] = 1
+    share, elsewhere = float(strange[own].mean()), float(strange[~own].mean())
+    return finding.variety is not None and share >= max(config.half_from, STANDS_OUT * elsewhere)
 
 
 def _has_cause(finding: Finding, config: DetectionConfig) -> bool:

@@ -165,6 +165,20 @@ def test_beside_changed_pictures_right_labels_without_a_cause_are_shown(right, s
     assert bool(decision.findings) == bool(decision.found) == (not shown)
 
 
+@pytest.mark.parametrize(
+    ("variety", "noise", "found"), [((0.97, 0.4), 0, True), (None, 0, False), ((0.97, 0.4), 20, False)]
+)
+def test_a_mixture_of_all_classes_in_one_alone_is_no_chance(variety, noise, found):
+    """BPP on the digits: half of the 144 does not teach a network the labels of the others."""
+    labels, ids = relabelled(24)
+    for of in range(3 if noise else 0):  # wrong labels in the other classes too
+        kept = ((of == TRUE) & (labels == of)).nonzero().flatten()[-noise:]
+        labels[kept] = (of + 1) % 3
+    decision, wrong, network = decided(labels, ids, variety=variety)
+    assert bool(decision.findings) == found
+    assert bool(network.given) == (not found) and len(wrong) == (0 if found else len(ids))
+
+
 def test_too_few_to_ask_are_no_poison():
     labels, ids = relabelled(6)
     decision, wrong, network = decided(labels, ids)
