@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from tiny import command, options
+from tiny import CONFIG, command, options
 
 from dlp_fast.errors import DataError
 from dlp_fast.selection.overrides import apply, no_overrides, read_decisions
@@ -171,8 +171,8 @@ def test_applied(tmp_path):
 
 def test_a_run_goes_on_from_the_detection(tmp_path):
     """Edit samples.csv, give it back: stage 1 is not trained again, and the decisions are obeyed and kept."""
-    run = tmp_path / "run"
-    assert command("run", "--out", run, *options()).code == 0
+    run, twice = tmp_path / "run", options(detection=CONFIG["detection"] | {"networks": 2})
+    assert command("run", "--out", run, *twice).code == 0
     with (run / "samples.csv").open() as file:
         rows = list(csv.DictReader(file))
     suspects = [r for r in rows if r["decision"] == "suspected_poisoned"]
@@ -190,7 +190,7 @@ def test_a_run_goes_on_from_the_detection(tmp_path):
         writer = csv.DictWriter(file, [*rows[0], "override"])
         writer.writeheader()
         writer.writerows(row | {"override": labels.get(row["sample_id"], "")} for row in rows)
-    done = command("run", "--out", run, *options(), "--decisions", edited)
+    done = command("run", "--out", run, *twice, "--decisions", edited)
     assert done.code == 0, done.text
     assert "going on from the detection" in " ".join(done.text.split())
     with edited.open() as file:
@@ -209,9 +209,9 @@ def test_a_run_goes_on_from_the_detection(tmp_path):
     assert results["decisions"] == {"keep": 1, "drop": 1, "suspect": 1, "relabel": 1}
     assert "decisions were obeyed (1 keep, 1 drop, 1 suspect, 1 relabel)" in (run / "report.html").read_text()
     assert "decisions were obeyed" in " ".join(done.text.split())
-    again = command("run", "--out", run, *options(), "--decisions", edited)
+    again = command("run", "--out", run, *twice, "--decisions", edited)
     assert "this run was finished already" in again.text
-    without = command("run", "--out", run, *options())
+    without = command("run", "--out", run, *twice)
     assert without.code == 2
     assert "Give it with --decisions" in " ".join(without.text.split())
     assert (run / "results.json").exists()
@@ -223,7 +223,7 @@ def test_a_run_goes_on_from_the_detection(tmp_path):
     exported = command("export", run, "--format", "csv", "--out", tmp_path / "lists")
     assert f"{wrong['sample_id']},{wrong['path']},{right}," in (tmp_path / "lists" / "kept.csv").read_text()
     (tmp_path / "d.csv").write_text("sample_id,override\n0,keep\n")  # no longer: the label of the set is back
-    back = command("run", "--out", run, *options(), "--decisions", tmp_path / "d.csv")
+    back = command("run", "--out", run, *twice, "--decisions", tmp_path / "d.csv")
     assert back.code == 0, back.text
     with edited.open() as file:
         assert next(r for r in csv.DictReader(file) if r["sample_id"] == wrong["sample_id"])["label"] != right
