@@ -16,7 +16,7 @@ from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.decide import finding_of as as_finding
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
 from dlp_fast.detection.groups import Group
-from dlp_fast.detection.marks import ABOUNDS, is_mark, marks_among
+from dlp_fast.detection.marks import ABOUNDS, is_mark, is_of_many, marks_among
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.neighbours import Neighbours
 from dlp_fast.detection.propose.windows import WINDOWS
@@ -548,6 +548,55 @@ class TestWhatExplainsAGroupOfCurves:
         inside = replace(self.mark(), ids=self.ids[:30], membership=np.ones(30))
         assert not ask_held_out(decision, [inside], [acting, quiet], self.config)  # found by what acts
         assert ask_held_out(decision, [inside], [quiet, quiet], self.config)
+
+
+class TestCovers:
+    """Adap-Blend on 10,000 images: 1,104 of 2,001 with the pattern are in the target class, a hundred in each other."""
+
+    config = DetectionConfig()
+
+    @staticmethod
+    def of(label: int, count: int, purity: float = 0.8) -> Group:
+        ids = np.arange(count) + 100 * label
+        numbers = {"purity": purity, "separation": 4.6}
+        return Group("static_patterns.principal", label, ids, np.ones(count), numbers)
+
+    def marks(self, target: int = 30) -> list[Group]:
+        """Of class 0, of which `target` images are, and of seven others, ten each; and the mark over all of them."""
+        own = [self.of(0, target), *(self.of(label, 10) for label in range(1, 8))]
+        ids = np.concatenate([mark.ids for mark in own])
+        numbers = {"purity": 0.76, "separation": 3.0}
+        of_all = Group(own[0].proposal, None, ids, np.ones(len(ids)), numbers, labels=ids // 100)
+        return [*own, of_all]
+
+    def test_one_mark_in_many_classes_is_no_style_of_each(self):
+        marks = self.marks()
+        assert [is_of_many(mark, marks) for mark in marks[:-1]] == [False] + [True] * 7
+        assert marks_among(marks, 8, self.config) == marks
+        assert marks_among(marks[:-1], 8, self.config) == []  # as styles they abound, and none is clear
+        other = replace(marks[1], ids=np.r_[marks[1].ids[:8], 190, 191])  # not that mark's
+        assert not is_of_many(other, marks)
+        more = self.marks(24)
+        assert not is_of_many(more[0], more)  # a fourth of them and more: the target's
+        fewer = self.marks(20)
+        assert is_of_many(fewer[0], fewer)
+
+    @pytest.mark.parametrize(
+        ("neighbours", "beside", "suspected"),
+        [(SAME, True, False), (OTHERS, True, True), (None, True, True), (SAME, False, True)],
+    )
+    def test_under_right_labels_it_is_not_suspected_for_what_it_does(self, neighbours, beside, suspected):
+        """Those of the horses sent 58 % of other images to the horses."""
+        marks = self.marks() if beside else self.marks()[:-1]
+        horses = replace(evidence(success=0.58, placebo=0.1), neighbours=neighbours)
+        told = [evidence(), horses, *[evidence()] * (len(marks) - 2)]
+        decision = with_evidence(NOTHING, marks, told, self.config)
+        assert [finding.label for finding in decision.findings] == [1] * suspected
+
+    def test_or_where_they_outlast_the_mark(self):
+        horses = replace(evidence(success=0.58, placebo=0.1), without_mark=WithoutMark(0.7, 0.8, 0.4))
+        told = [evidence(), horses, *[evidence()] * 7]
+        assert not with_evidence(NOTHING, self.marks(), told, self.config).findings
 
 
 class TestHalvesOfAClassThatRunIntoOneAnother:
