@@ -170,7 +170,7 @@ class TestDecision:
 class TestEnsembleBand:
     @pytest.mark.parametrize(
         ("score", "inside"),
-        [(0.0, False), (0.99, False), (1.0, True), (1.49, True), (1.5, False), (3.0, False)],
+        [(0.0, False), (0.99, False), (1.0, True), (2.99, True), (3.0, False)],
     )
     @pytest.mark.parametrize("clear", [0.2, 5.0])
     def test_of_any_class_whatever_another_shows(self, score, inside, clear):
