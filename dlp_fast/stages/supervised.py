@@ -89,8 +89,7 @@ def supervised(
         if progress["stopped"]:
             break
         epoch, k = divmod(step, per_epoch)
-        inputs = batches.at(epoch, k)
-        stage.note = f"epoch {epoch + 1}/{epochs}"
+        inputs, stage.note = batches.at(epoch, k), f"epoch {epoch + 1}/{epochs}"
         set_rate(optimizer, schedule.at(step))
         seed_step(model, data.seed, STREAM, step, session.ranks.rank)
         one_step(*inputs)
@@ -100,17 +99,33 @@ def supervised(
         if epoch < scored_from:
             session.log.event("epoch", stage=name, epoch=epoch + 1, loss=loss)
         else:
-            scores = score(session, model, data, other=True)
-            for of, values in seen.items():
-                values[epoch] = getattr(scores, of)
-            prediction.copy_(scores.prediction)
-            if watch:
-                watch(scores)
+            scores = _scored(session, model, data, epoch, seen, prediction, watch)
             agreement = _log_epoch(session, name, epoch, loss, scores, data.labels, used)
             progress["stopped"] = epoch + 1 >= config.epochs and agreement >= config.target_train_accuracy
     entropy, loss, other = (_done(values[: progress["epochs"]]) for values in seen.values())
     done = len(loss) * per_epoch
     return Supervised(done, entropy, loss, prediction, stage.seconds, done * batch / stage.seconds, other)
+
+
+def _scored(
+    session: Session,
+    model: nn.Module,
+    data: TrainingData,
+    epoch: int,
+    seen: dict[str, Tensor],
+    prediction: Tensor,
+    watch: Callable[[Scores], None] | None,
+) -> Scores:
+    """Scores of all images, which are written into the rows of `epoch` in `seen` and into `prediction`, and shown to
+    `watch`.
+    """
+    scores = score(session, model, data, other=True)
+    for of, values in seen.items():
+        values[epoch] = getattr(scores, of)
+    prediction.copy_(scores.prediction)
+    if watch:
+        watch(scores)
+    return scores
 
 
 def _name(member: int, of_all: bool) -> str:
