@@ -187,6 +187,17 @@ class TestLearningCurves:
         assert found.trusted.tolist() == list(range(40, N))
         assert torch.equal(found.posterior, posterior)
 
+    def test_what_is_unclear_is_in_doubt_where_nobody_is_suspected(self):
+        _, _, labels = scores()
+        posterior = torch.zeros(N)
+        posterior[30:40] = 0.5
+        score, none = torch.arange(N) / N, torch.zeros(N, dtype=torch.bool)
+        of = Suspicion(score, score, none, posterior > 0, none, posterior)
+        found = select(of, labels, CLASSES, DetectionConfig(rate=0.015))
+        assert not len(found.suspected_poisoned) and not len(found.to_unlearn)
+        assert found.unlabeled.tolist() == list(range(30, 40))
+        assert found.trusted.tolist() == [*range(30), *range(40, N)]
+
     def test_posterior(self):
         """Of images of a class that falls into two, above `membership`; of all others 0."""
         entropy, loss, labels, poison = with_a_group(wide=0.3)
