@@ -166,7 +166,7 @@ def test_beside_changed_pictures_right_labels_without_a_cause_are_shown(right, s
 
 
 @pytest.mark.parametrize(
-    ("variety", "noise", "found"), [((0.97, 0.4), 0, True), (None, 0, False), ((0.97, 0.4), 20, False)]
+    ("variety", "noise", "found"), [((0.97, 0.4), 0, True), (None, 0, False), ((0.97, 0.4), 8, False)]
 )
 def test_a_mixture_of_all_classes_in_one_alone_is_no_chance(variety, noise, found):
     """BPP on the digits: half of the 144 does not teach a network the labels of the others."""

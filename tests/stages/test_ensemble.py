@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tiny import TINY, session, training_data
@@ -10,7 +11,7 @@ from dlp_fast import pipeline
 from dlp_fast.config import RunConfig
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.stages import ensemble, rounds
-from dlp_fast.stages.supervised import supervised
+from dlp_fast.stages.supervised import Supervised, supervised
 
 ALWAYS, NEVER = {"ensemble_from": 0.0, "ensemble_to": 9.0}, {"ensemble_to": 0.0}
 
@@ -114,3 +115,20 @@ def test_stopped_before_the_last_network(networks, detection, tmp_path, watched)
     whole = run(**detection)
     assert torch.equal(found.first.loss, whole.first.loss)
     assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), whole.model.parameters()))
+
+
+@pytest.mark.parametrize(("epochs", "wanted"), [(13, 10), (2, 0)])
+def test_a_network_without_labels_is_scored_only_where_it_is_read(monkeypatch, epochs, wanted):
+    data, asked = training_data(), []
+    curves = torch.rand(epochs, len(data), generator=torch.Generator().manual_seed(0))
+    first = Supervised(3 * epochs, curves, curves, data.labels, 1.0, 1.0)
+
+    def trained(_session, _model, _data, options, only, scored_from):
+        asked.append((options.epochs, scored_from, only.tolist()))
+        return first
+
+    monkeypatch.setattr(ensemble, "supervised", trained)
+    with session() as of:
+        told = ensemble.known_without(of, np.arange(50), data, RunConfig(**TINY), first)
+    assert asked == [(epochs, wanted, list(range(50)))]
+    np.testing.assert_allclose(told.entropy, curves[wanted:].mean(0).numpy(), rtol=1e-6)
