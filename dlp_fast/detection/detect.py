@@ -14,6 +14,7 @@ from dlp_fast.detection import baselines
 from dlp_fast.detection.cause import acquitted, explained, with_causes
 from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, clearest, decide
+from dlp_fast.detection.findings import MOST_IDS
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import marks_among
 from dlp_fast.detection.mislabeled import probably_mislabeled, unlike_their_label
@@ -95,7 +96,18 @@ def detect(
     wrong = torch.from_numpy(probably_mislabeled(seen, config) | unlike_their_label(seen, config))
     wrong[without_cause] = True
     decision = explained(decision, wrong.numpy(), known)
+    decision = _with_ids(decision)
     shown = zip(decision.marks, decision.of_marks, strict=True)
     unclear = [group for mark, group in shown if mark.unclear and group is not None]
     suspicion = by_groups(decision.found, seen.entropy, seen.loss, config, unclear)
     return Detection(replace(suspicion, mislabeled=wrong), decision)
+
+
+def _with_ids(decision: Decision) -> Decision:
+    """`decision` whose marks say which images are shown, where their groups are known."""
+    shown = zip(decision.marks, decision.of_marks, strict=True)
+    marks = [
+        replace(mark, sample_ids=tuple(group.core[:MOST_IDS].tolist())) if group is not None else mark
+        for mark, group in shown
+    ]
+    return replace(decision, marks=tuple(marks))

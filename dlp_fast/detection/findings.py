@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+MOST_IDS = 1000  # of a shown group that are listed
 Stage = Literal["supervised", "finetuning"]
 
 
@@ -46,7 +47,8 @@ class Finding:
     class is the class, how evenly the pictures most like the images, and most like the rest of the class, are of all
     other classes; unclear: of a mark that is shown, whether it may be poison as well as pictures of a kind of their
     own; part_success: highest estimated attack success rate of marks that act as triggers and that some of the images
-    share, where learning curves found more than one mark does.
+    share, where learning curves found more than one mark does; sample_ids: of what is shown and not suspected, which
+    images these are, the first MOST_IDS; of a finding the table of images says it.
     """
 
     stage: Stage
@@ -77,6 +79,7 @@ class Finding:
     variety: tuple[float, float] | None = None
     unclear: bool = False
     part_success: float | None = None
+    sample_ids: tuple[int, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,9 +87,10 @@ class Finding:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Finding:
         held_out = values.get("held_out")
-        sides = values.get("sides")
+        sides, ids = values.get("sides"), values.get("sample_ids")
         nested = {
             "held_out": HeldOutAgreement(**held_out) if held_out else None,
             "sides": tuple(sides) if sides else None,
+            "sample_ids": tuple(ids) if ids is not None else None,
         }
         return cls(**{**values, **nested})

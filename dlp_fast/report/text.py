@@ -61,6 +61,27 @@ def notes(results: dict[str, Any]) -> list[str]:
             f"{results['stage3_detections']} of the suspected images were found only in the last round of stage 3, "
             "after the model had learnt their labels: raise finetuning.rounds (in another --out)."
         )
+    said += _shown(results)
+    said += power_lines(results["detection"].get("power", []))
+    said += scan_lines(results["detection"].get("power_scans", []))
+    for name, odds in results["logit_adjustment"].items():
+        said.append(
+            f"class {name} lost labels to suspicion; the clean model's odds for it are raised {odds:.1f} times to make "
+            "up for them (finetuning.logit_adjustment)."
+        )
+    agree = results.get("label_agreement")
+    if agree and agree["clean_model"] < BEHIND * agree["supervised"]:
+        said.append(
+            f"the clean model gives {agree['clean_model']:.0%} of the trusted images their label, the network after "
+            f"stage 1 {agree['supervised']:.0%}: stage 3 may have been too short for this network. Give it more steps, "
+            "finetuning.epochs or finetuning.steps (in another --out)."
+        )
+    return said
+
+
+def _shown(results: dict[str, Any]) -> list[str]:
+    """What is shown and not suspected, and where it is written which images these are."""
+    said = []
     marks = results["detection"].get("marks", [])
     changed = [(mark["images"], mark["class"]) for mark in marks if mark.get("changed")]
     if changed and results["verdict"]["kind"] != "cannot tell":  # whose reasons say so
@@ -83,19 +104,10 @@ def notes(results: dict[str, Any]) -> list[str]:
     said += [line for line in told if line not in results["verdict"]["reasons"]]
     others = [mark for mark in marks if mark not in (*typical, *doubtful) and not mark.get("changed")]
     said += _marks_told([mark for mark in others if mark.get("copies") is None])
-    said += power_lines(results["detection"].get("power", []))
-    said += scan_lines(results["detection"].get("power_scans", []))
-    for name, odds in results["logit_adjustment"].items():
+    if any(mark.get("sample_ids") for mark in marks):
         said.append(
-            f"class {name} lost labels to suspicion; the clean model's odds for it are raised {odds:.1f} times to make "
-            "up for them (finetuning.logit_adjustment)."
-        )
-    agree = results.get("label_agreement")
-    if agree and agree["clean_model"] < BEHIND * agree["supervised"]:
-        said.append(
-            f"the clean model gives {agree['clean_model']:.0%} of the trusted images their label, the network after "
-            f"stage 1 {agree['supervised']:.0%}: stage 3 may have been too short for this network. Give it more steps, "
-            "finetuning.epochs or finetuning.steps (in another --out)."
+            "Which images are shown and not suspected: results.json, sample_ids under detection.marks, as numbered in "
+            "the table of images."
         )
     return said
 

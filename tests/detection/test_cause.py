@@ -301,6 +301,9 @@ def test_what_may_be_the_class_itself_is_told_beside_a_finding(purity):
     assert "nothing else in the set looks like them" in sentence and "short cut" not in sentence
     results["verdict"]["reasons"] = [sentence]  # said once
     assert notes(results) == []
+    results["detection"]["marks"][0]["sample_ids"] = [3, 4]
+    (where,) = notes(results)
+    assert "sample_ids under detection.marks" in where
 
 
 @pytest.mark.parametrize("right", [0, 8])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.decide import finding_of as as_finding
 from dlp_fast.detection.detect import Networks, detect, look_at_curves
+from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import ABOUNDS, is_mark, is_of_many, marks_among
 from dlp_fast.detection.propose import Observed
@@ -406,6 +408,9 @@ def test_a_mark_that_is_not_learnt_is_found_by_its_labels(poisoned):
     assert not right.suspicion.suspected.any()  # a mark under right labels is shown
     assert len(right.decision.marks) == 1 and right.decision.of_marks[0] is not None
     assert not right.suspicion.withheld.any()  # and keeps them: it is not unclear
+    (shown,) = right.decision.marks
+    assert shown.sample_ids == tuple(right.decision.of_marks[0].core.tolist())
+    assert Finding.from_json(json.loads(json.dumps(shown.as_json()))) == shown
 
 
 @pytest.mark.parametrize("relabelled", [False, True])
