@@ -30,9 +30,7 @@ from dlp_fast.detection.verify.label_support import draw_controls
 
 FEWEST = 4  # images of each half
 EXPLAINED = 0.5  # of a group that are probably mislabeled, above which that explains it
-STANDS_OUT = (
-    4.0  # times as many images unlike their label as other classes have, in a class that was poisoned
-)
+STANDS_OUT = 4.0  # times as large a share of images unlike their label as in the other classes
 CERTAIN = 10.0  # Ashman's D of a mark and the rest of its class, from which it is plain who bears it
 
 

@@ -127,7 +127,8 @@ def likely_benign(finding: Finding, config: DetectionConfig) -> bool:
     gives them at least as often as it does those of the class's images whose labels it was given.
     """
     heard = finding.held_out
-    if (finding.attack_success or 0.0) >= config.min_attack_success or finding.purity is not None:
+    marked = finding.purity is not None or finding.proposal != "learning_curves"
+    if (finding.attack_success or 0.0) >= config.min_attack_success or finding.part_success or marked:
         return False
     if finding.shared_labels is not None and finding.shared_labels >= config.min_shared_labels:
         return finding.placebo_success is not None

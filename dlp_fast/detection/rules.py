@@ -7,9 +7,7 @@ from __future__ import annotations
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.verify import Evidence
 
-CLEARLY = (
-    4 / 3
-)  # times `min_apart_from_alike`, from which a grown mark, or one whose images are not all poison, counts
+CLEARLY = 4 / 3  # times `min_apart_from_alike`: for a grown mark, or one whose images are not all poison
 
 
 def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:

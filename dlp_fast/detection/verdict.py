@@ -136,7 +136,7 @@ def doubt_told(mark: Finding, name: str) -> str:
     """What a group says that may be the class itself (`alone`), or a style of its own (`unclear`)."""
     if mark.unclear:
         shared = mark.shared_labels
-        like = "No picture of the set is known by those that look like it"
+        like = "The labels of the pictures that look most like them say nothing either way"
         if shared is not None:
             like = f"The pictures that look most like them have the same label {shared:.0%} as often, above chance, as "
             like += "for the class's other images"

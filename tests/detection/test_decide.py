@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -165,6 +166,15 @@ class TestDecision:
         for held_out in (None, HeldOutAgreement(0.9, 0.8)):
             finding = Finding("supervised", 3, 30, 4.2, 0.01, 2.0, held_out, True)
             assert Finding.from_json(finding.as_json()) == finding
+
+
+@pytest.mark.parametrize("cause", [{}, {"part_success": 0.7}, {"proposal": "static_patterns.windows"}])
+def test_what_has_a_cause_is_not_made_benign_in_stage_3(cause):
+    """A patch at random places under right labels: what all images have in common need not act."""
+    numbers = {"attack_success": 0.3, "placebo_success": 0.1, "shared_labels": 0.9}
+    finding = replace(Finding("supervised", 3, 30, 4.2, 0.01, 2.0), **numbers, **cause)
+    (told,) = with_held_out([finding], {3: HeldOutAgreement(0.9, 0.8)}, CONFIG)
+    assert told.likely_benign == (not cause)
 
 
 class TestEnsembleBand:
