@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dlp_fast.config.section import Section
 
+PEAK = {"muon": 0.05, "sgd": 0.2}  # step sizes of stage 3 (studies/recipe)
 ScheduleName = Literal["constant", "linear", "cosine", "trapezoid", "fixmatch_cosine"]
 
 
@@ -127,20 +128,25 @@ class FinetuningConfig(Section):
     lambda_u: float = Field(1.0, ge=0)
     """λ_u, weight of the unlabeled loss (α in DLP Eq. 7): of its mean where μ ≥ 1, else of each image beside a labeled
     one."""
-    learning_rate: float = Field(0.2, gt=0)
-    """Peak step size of SGD with Nesterov momentum. FixMatch's 0.03 is for 2²⁰ steps."""
+    optimizer: Literal["muon", "sgd"] = "muon"
+    """muon: SGD with Nesterov momentum whose steps are made orthogonal for convolutions (Jordan et al. 2024). sgd: as it
+    is (as published)."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak step size; unset: 0.05 with muon, 0.2 with sgd. FixMatch's 0.03 is for 2²⁰ steps of sgd."""
     schedule: ScheduleName = "trapezoid"
     """How the step size falls after the rise. linear, cosine: to `final_share` of its peak. trapezoid: the same along a
     line, from 0.6 of the steps on. fixmatch_cosine: by cos(7πk/16K), to 0.195 of it (as published). constant: not at
     all."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the steps over which the step size rises to `learning_rate`; 0: none, as in FixMatch."""
+    """Share of the steps over which the step size rises to its peak; 0: none, as in FixMatch."""
     final_share: float = Field(0.0, ge=0, le=1)
-    """Of `learning_rate`, where the schedules linear, cosine and trapezoid end."""
+    """Of the peak, where the schedules linear, cosine and trapezoid end."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Nesterov momentum of SGD."""
+    """Nesterov momentum."""
     weight_decay: float = Field(5e-4, ge=0)
-    """L2 penalty (R in DLP Eq. 7, weight β)."""
+    """L2 penalty (R in DLP Eq. 7, weight β) of all weights with sgd, of linear layers with muon."""
+    muon_decay: float = Field(0.2, ge=0)
+    """Share of a convolution's weights that a step takes away, times the step size; with muon."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Probability spread over all classes in the targets of labeled images (Szegedy et al. 2016); 0: none. It lowers
     every confidence: at 0.05 few reach `tau` and `reinstate_edge`."""
@@ -152,3 +158,8 @@ class FinetuningConfig(Section):
     norm_batches: int = Field(100, ge=0)
     """Batches of labeled images from which the averaged weights get batch-norm statistics of their own; 0: those of the
     last steps' weights, as in FixMatch."""
+
+    @property
+    def peak(self) -> float:
+        """The peak step size, `learning_rate` or that of the optimizer."""
+        return PEAK[self.optimizer] if self.learning_rate is None else self.learning_rate

@@ -106,12 +106,15 @@ class Stepper:
         self._replay()
 
 
-def sgd(groups: Any, compute: Compute, **settings: Any) -> torch.optim.SGD:
-    """SGD whose step size `set_rate` changes; where there are graphs it lies in device memory, read by the kernel."""
-    if compute.graphs:
-        rate = torch.tensor(settings.pop("lr"), dtype=torch.float32, device=compute.device)
-        return torch.optim.SGD(groups, lr=rate, fused=True, **settings)
-    return torch.optim.SGD(groups, **settings)
+def rate_on(compute: Compute, rate: float) -> float | Tensor:
+    """A step size that `set_rate` changes; where there are graphs it lies in device memory, read by the kernel."""
+    return torch.tensor(rate, dtype=torch.float32, device=compute.device) if compute.graphs else rate
+
+
+def sgd(groups: Any, compute: Compute, *, lr: float, **settings: Any) -> torch.optim.SGD:
+    """SGD whose step size `set_rate` changes, see `rate_on`."""
+    fused = {"fused": True} if compute.graphs else {}
+    return torch.optim.SGD(groups, lr=rate_on(compute, lr), **fused, **settings)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

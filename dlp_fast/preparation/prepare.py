@@ -90,11 +90,11 @@ def told_start(config: RunConfig, data: TrainingData, log: RunLog) -> dict[str, 
         return {}
     filled, told = how_it_starts(config.model, data)
     log.say(told)
-    rate = config.finetuning.learning_rate
-    if config.finetuning.start == "fresh" and rate > GENTLE:
+    stage, rate = config.finetuning, config.finetuning.peak
+    if stage.start == "fresh" and (stage.optimizer == "muon" or rate > GENTLE):
         log.warn(
-            f"at finetuning.learning_rate {rate:g} stage 3 loses what starting weights know; --preset pretrained has a "
-            "smaller one"
+            f"at finetuning.learning_rate {rate:g} with {stage.optimizer} stage 3 loses what starting weights know; "
+            "--preset pretrained has gentler steps"
         )
     return {"source": data.start.source, "sha256": data.start.sha256} | filled.as_json()
 

@@ -14,9 +14,10 @@ from dlp_fast.engine.batches import Cycle, TrainingData
 from dlp_fast.engine.distributed import Ranks
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.engine.inference import refit_batch_norm, score
+from dlp_fast.engine.muon import Muon
 from dlp_fast.engine.schedule import Schedule
 from dlp_fast.engine.session import Session, StageRun, seed_step
-from dlp_fast.engine.stepping import Stepper, set_rate, sgd
+from dlp_fast.engine.stepping import Stepper, rate_on, set_rate, sgd
 from dlp_fast.selection.labels import Labels
 from dlp_fast.stages.fixmatch import fixmatch_loss
 from dlp_fast.stages.label_policy import LabelPolicy
@@ -105,23 +106,26 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuningConfig) -> i
     return max(1, min(7 * batch, round(batch * unlabeled / labeled)))
 
 
-def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> torch.optim.SGD:
-    """SGD with Nesterov momentum."""
+def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> torch.optim.Optimizer:
+    """Muon, or SGD with Nesterov momentum; weights decay, biases and batch-norm scales do not, as in FixMatch."""
+    rate, momentum = config.peak, config.momentum
+    if config.optimizer == "muon":
+        lr = rate_on(session.compute, rate)
+        return Muon(model, lr, momentum, config.muon_decay, config.weight_decay)
     return sgd(
         _decay_groups(model, config.weight_decay),
         session.compute,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.momentum > 0,
+        lr=rate,
+        momentum=momentum,
+        nesterov=momentum > 0,
     )
 
 
 def _schedule(steps: int, config: FinetuningConfig) -> Schedule:
-    return Schedule(config.schedule, steps, config.learning_rate, config.warmup, config.final_share)
+    return Schedule(config.schedule, steps, config.peak, config.warmup, config.final_share)
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights decay; biases and batch-norm scales do not, as in FixMatch."""
     weights = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     return [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BASE: dict[str, Any] = {
+    "optimizer": "sgd",
     "schedule": "linear",
     "learning_rate": 0.2,
     "warmup": 0.1,
@@ -13,6 +14,7 @@ BASE: dict[str, Any] = {
     "ema": 0.999,
     "label_smoothing": 0.0,
 }
+MUON = BASE | {"optimizer": "muon", "schedule": "trapezoid", "learning_rate": 0.05}
 RECIPES: dict[str, dict[str, Any]] = {
     "before": BASE | {"schedule": "fixmatch_cosine", "learning_rate": 0.1},
     "before, 0.2": BASE | {"schedule": "fixmatch_cosine"},
@@ -27,6 +29,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "trapezoid 0.1": BASE | {"schedule": "trapezoid", "learning_rate": 0.1},
     "trapezoid 0.2": BASE | {"schedule": "trapezoid"},
     "cosine 0.2": BASE | {"schedule": "cosine"},
+    "trapezoid 0.2, decay 1e-3": BASE | {"schedule": "trapezoid", "weight_decay": 1e-3},
+    "muon 0.05, decay 0.1": MUON | {"muon_decay": 0.1},
+    "muon 0.05, decay 0.2": MUON | {"muon_decay": 0.2},
+    "muon 0.05, decay 0.3": MUON | {"muon_decay": 0.3},
 }
 
 
@@ -44,6 +50,7 @@ class ImageSet:
 
 SETS = {
     "cifar10, 16 px": ImageSet("cifar10", 16, 400, 400),
+    "cifar10, 32 px": ImageSet("cifar10", None, 1000, 500),
     "tinyimagenet20, 16 px": ImageSet("tinyimagenet20", 16, 200, 200),
     "digits": ImageSet("digits", None, 90, 50),
 }
@@ -51,8 +58,8 @@ SETS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """part: screen and confirm choose, on held-out training images, and short for the preset `fast`. look is looked at
-    once, on test images, and trains on other images (the `offset` first of each class are passed over). leaked: this
+    """part: screen, confirm, muon and large choose, on held-out training images, and short for the preset `fast`. look and
+    look again are looked at once, on test images, and train on other images (the `offset` first of each class are passed over). leaked: this
     many images of BadNets at 10 % keep their labels, the others are suspected; 0: no attack.
     """
 
@@ -75,11 +82,25 @@ class Cell:
 PARTS = {
     "screen": [("cifar10, 16 px", 24, 0, 0, 0)],
     "confirm": [("digits", 60, 2, 0, 0), ("tinyimagenet20, 16 px", 24, 2, 0, 0)],
+    "muon": [
+        ("cifar10, 16 px", 24, 0, 0, 0),
+        ("cifar10, 16 px", 16, 0, 0, 0),
+        ("digits", 60, 2, 0, 0),
+        ("tinyimagenet20, 16 px", 24, 2, 0, 0),
+        ("tinyimagenet20, 16 px", 16, 2, 0, 0),
+    ],
+    "large": [("cifar10, 32 px", 30, 3, 0, 0), ("cifar10, 32 px", 20, 3, 0, 0)],
     "short": [("cifar10, 16 px", 10, 0, 0, 0), ("tinyimagenet20, 16 px", 10, 2, 0, 0)],
     "look": [
         ("cifar10, 16 px", 24, 10, 800, 20),
         ("cifar10, 16 px", 24, 11, 800, 0),
         ("digits", 60, 10, 0, 0),
+    ],
+    "look again": [
+        ("cifar10, 16 px", 24, 12, 1600, 20),
+        ("cifar10, 16 px", 24, 13, 1600, 0),
+        ("tinyimagenet20, 16 px", 24, 12, 200, 20),
+        ("digits", 60, 12, 0, 0),
     ],
 }
 

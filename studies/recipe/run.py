@@ -104,7 +104,7 @@ def run(cell: Cell, folders: Path) -> dict[str, Any]:
     """What came of `cell`; only `look` measures on test images, and asks the learning curves of stage 3."""
     of = parts(cell, folders)
     config = FinetuningConfig(epochs=cell.passes, min_steps=1, **RECIPES[cell.recipe])
-    look = cell.part == "look"
+    look = cell.part.startswith("look")
     model, done = train_stage3(of.train, config, suspected=of.suspected, snapshots=SNAPSHOTS if look else 0)
     result = dataclasses.asdict(cell) | {"steps": done.steps, "seconds": done.seconds}
     if not look:
