@@ -36,7 +36,7 @@ OPTIONS = {
     "detection.learning_curves": 14,
     "detection.static_patterns": 24,
     "unlearning": 7,
-    "finetuning": 23,
+    "finetuning": 25,
 }
 
 

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from dlp_fast.config.section import Section
 
-PEAK = {"muon": 0.05, "sgd": 0.2}  # step sizes of stage 3 (studies/recipe)
 ScheduleName = Literal["constant", "linear", "cosine", "trapezoid", "fixmatch_cosine"]
 
 
@@ -129,8 +128,8 @@ class FinetuningConfig(Section):
     """λ_u, weight of the unlabeled loss (α in DLP Eq. 7): of its mean where μ ≥ 1, else of each image beside a labeled
     one."""
     optimizer: Literal["muon", "sgd"] = "muon"
-    """muon: SGD with Nesterov momentum whose steps are made orthogonal for convolutions (Jordan et al. 2024). sgd: as it
-    is (as published)."""
+    """muon: SGD with Nesterov momentum whose steps are made orthogonal for convolutions (Jordan et al. 2024). sgd:
+    without that (as published)."""
     learning_rate: float | None = Field(None, gt=0)
     """Peak step size; unset: 0.05 with muon, 0.2 with sgd. FixMatch's 0.03 is for 2²⁰ steps of sgd."""
     schedule: ScheduleName = "trapezoid"
@@ -158,8 +157,3 @@ class FinetuningConfig(Section):
     norm_batches: int = Field(100, ge=0)
     """Batches of labeled images from which the averaged weights get batch-norm statistics of their own; 0: those of the
     last steps' weights, as in FixMatch."""
-
-    @property
-    def peak(self) -> float:
-        """The peak step size, `learning_rate` or that of the optimizer."""
-        return PEAK[self.optimizer] if self.learning_rate is None else self.learning_rate

@@ -8,14 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the polynomial that drives all singular values towards 1 (Jordan 2024)
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of the polynomial that drives all singular values towards 1 (Jordan 2024)
 ROUNDS = 5  # of it: singular values end between 0.7 and 1.2
 SMALLEST = 1e-7  # norm that a matrix is divided by, at least
 
 
 def orthogonal(of: Tensor) -> Tensor:
-    """What is left of matrices [k, m, n] when their singular values are all brought to about 1, in their dtype: Newton and
-    Schulz's iteration, by multiplications alone.
+    """What is left of matrices [k, m, n] when their singular values are all brought to about 1, in their dtype: Newton
+    and Schulz's iteration, by multiplications alone.
     """
     tall = of.shape[1] > of.shape[2]
     x = of.mT if tall else of
@@ -34,11 +38,18 @@ class Muon(torch.optim.Optimizer):
 
     Args: lr: step size; a tensor lies in device memory, so that a captured step reads it anew; momentum: of both;
     decay: of the matrices, decoupled: a step multiplies them by 1 - lr decay; weight_decay: L2 penalty of linear
-    layers. Biases and batch normalisation do not decay.
+    layers; dtype: in which steps are made orthogonal, None: that of the weights. Biases and batch normalisation do not
+    decay.
     """
 
     def __init__(
-        self, model: nn.Module, lr: float | Tensor, momentum: float, decay: float, weight_decay: float
+        self,
+        model: nn.Module,
+        lr: float | Tensor,
+        momentum: float,
+        decay: float,
+        weight_decay: float,
+        dtype: torch.dtype | None = None,
     ):
         matrices = [p for p in model.parameters() if p.dim() > 2]
         linear = [p for p in model.parameters() if p.dim() == 2]
@@ -49,6 +60,7 @@ class Muon(torch.optim.Optimizer):
             {"params": others, "weight_decay": 0.0, "orthogonal": False},
         ]
         super().__init__([of for of in groups if of["params"]], {"lr": lr, "momentum": momentum})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -63,7 +75,7 @@ class Muon(torch.optim.Optimizer):
                 gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
             steps = self._with_momentum(parameters, gradients, group["momentum"])
             if group["orthogonal"]:
-                steps = _orthogonal_steps(steps)
+                steps = _orthogonal_steps(steps, self.dtype)
                 torch._foreach_mul_(parameters, 1 - lr * decay)
             torch._foreach_mul_(steps, -lr)
             torch._foreach_add_(parameters, steps)
@@ -81,8 +93,10 @@ class Muon(torch.optim.Optimizer):
         return list(torch._foreach_add(gradients, sums, alpha=momentum))
 
 
-def _orthogonal_steps(steps: list[Tensor]) -> list[Tensor]:
-    """`orthogonal` of each, those of one shape together: a GPU is slower to start them than to multiply them."""
+def _orthogonal_steps(steps: list[Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+    """`orthogonal` of each, in `dtype`; those of one shape together: a GPU is slower to start them than to multiply
+    them.
+    """
     of_shape: dict[torch.Size, list[int]] = {}
     for k, step in enumerate(steps):
         of_shape.setdefault(step.shape, []).append(k)
@@ -90,6 +104,7 @@ def _orthogonal_steps(steps: list[Tensor]) -> list[Tensor]:
     for shape, those in of_shape.items():
         matrices = torch.stack([steps[k].flatten(1) for k in those])
         scale = max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
-        for k, matrix in zip(those, orthogonal(matrices) * scale, strict=True):
+        turned = orthogonal(matrices.to(dtype or matrices.dtype)).to(matrices.dtype) * scale
+        for k, matrix in zip(those, turned, strict=True):
             made[k] = matrix.reshape(shape)
     return made

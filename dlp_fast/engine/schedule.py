@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dlp_fast.config import ScheduleName
+from dlp_fast.config import FinetuningConfig, ScheduleName
 
+PEAK = {"muon": 0.05, "sgd": 0.2}  # step sizes of stage 3 (studies/recipe)
 HOLD = 0.6  # of the steps, before a trapezoid falls
 
 
@@ -49,3 +50,8 @@ class Schedule:
         done = min(1.0, max(0.0, step - risen) / max(1e-9, self.steps - risen))
         left = 1 - done if self.name == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.final_share + (1 - self.final_share) * left
+
+
+def peak_of(config: FinetuningConfig) -> float:
+    """Peak step size of stage 3: the one that is given, or that of its optimizer."""
+    return PEAK[config.optimizer] if config.learning_rate is None else config.learning_rate

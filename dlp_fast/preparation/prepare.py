@@ -18,6 +18,7 @@ from dlp_fast.data.quarantine import cannot_be_used
 from dlp_fast.engine.batches import TrainingData, pixel_statistics
 from dlp_fast.engine.device import Compute
 from dlp_fast.engine.distributed import ALONE, Ranks
+from dlp_fast.engine.schedule import peak_of
 from dlp_fast.errors import DataError
 from dlp_fast.models.registry import how_it_starts
 from dlp_fast.models.starting import starting_weights
@@ -90,7 +91,7 @@ def told_start(config: RunConfig, data: TrainingData, log: RunLog) -> dict[str, 
         return {}
     filled, told = how_it_starts(config.model, data)
     log.say(told)
-    stage, rate = config.finetuning, config.finetuning.peak
+    stage, rate = config.finetuning, peak_of(config.finetuning)
     if stage.start == "fresh" and (stage.optimizer == "muon" or rate > GENTLE):
         log.warn(
             f"at finetuning.learning_rate {rate:g} with {stage.optimizer} stage 3 loses what starting weights know; "

@@ -15,7 +15,7 @@ from dlp_fast.engine.distributed import Ranks
 from dlp_fast.engine.ema import WeightAverage
 from dlp_fast.engine.inference import refit_batch_norm, score
 from dlp_fast.engine.muon import Muon
-from dlp_fast.engine.schedule import Schedule
+from dlp_fast.engine.schedule import Schedule, peak_of
 from dlp_fast.engine.session import Session, StageRun, seed_step
 from dlp_fast.engine.stepping import Stepper, rate_on, set_rate, sgd
 from dlp_fast.selection.labels import Labels
@@ -108,10 +108,10 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuningConfig) -> i
 
 def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> torch.optim.Optimizer:
     """Muon, or SGD with Nesterov momentum; weights decay, biases and batch-norm scales do not, as in FixMatch."""
-    rate, momentum = config.peak, config.momentum
+    rate, momentum = peak_of(config), config.momentum
     if config.optimizer == "muon":
         lr = rate_on(session.compute, rate)
-        return Muon(model, lr, momentum, config.muon_decay, config.weight_decay)
+        return Muon(model, lr, momentum, config.muon_decay, config.weight_decay, session.compute.autocast)
     return sgd(
         _decay_groups(model, config.weight_decay),
         session.compute,
@@ -122,7 +122,7 @@ def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> 
 
 
 def _schedule(steps: int, config: FinetuningConfig) -> Schedule:
-    return Schedule(config.schedule, steps, config.peak, config.warmup, config.final_share)
+    return Schedule(config.schedule, steps, peak_of(config), config.warmup, config.final_share)
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -49,18 +49,22 @@ def test_of_nothing_is_nothing():
     assert torch.equal(orthogonal(torch.zeros(1, 4, 6)), torch.zeros(1, 4, 6))
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (16, 16, 3, 3), (40, 8, 1, 1), (40, 2, 3, 3)])
-def test_convolutions_move_as_torch_moves_their_matrices(shape):
+def test_convolutions_move_as_torch_moves_their_matrices(shape, dtype):
     """torch.optim.Muon takes matrices alone, and computes in bf16."""
     torch.manual_seed(1)
     start, gradients = torch.randn(shape), torch.randn(3, *shape)
     mine = nn.Conv2d(shape[1], shape[0], shape[2], bias=False)
     mine.weight.data.copy_(start)
     theirs = nn.Parameter(start.flatten(1).clone())
-    ours = Muon(mine, 0.02, 0.9, decay=0.3, weight_decay=0.0)
+    ours = Muon(mine, 0.02, 0.9, decay=0.3, weight_decay=0.0, dtype=dtype)
     reference = torch.optim.Muon([theirs], lr=0.02, momentum=0.9, weight_decay=0.3, nesterov=True)
     for gradient in gradients:
-        before = mine.weight.detach().flatten() * (1 - 0.02 * 0.3), theirs.detach().flatten() * (1 - 0.02 * 0.3)
+        before = (
+            mine.weight.detach().flatten() * (1 - 0.02 * 0.3),
+            theirs.detach().flatten() * (1 - 0.02 * 0.3),
+        )
         mine.weight.grad, theirs.grad = gradient.clone(), gradient.flatten(1).clone()
         ours.step()
         reference.step()

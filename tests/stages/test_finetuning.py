@@ -11,6 +11,7 @@ from tiny import session, training_data
 
 from dlp_fast.config import FinetuningConfig, build, read_preset
 from dlp_fast.engine.ema import WeightAverage
+from dlp_fast.engine.muon import Muon
 from dlp_fast.models.registry import build_model
 from dlp_fast.runs.checkpoint import Checkpoints
 from dlp_fast.runs.log import RunLog
@@ -195,7 +196,7 @@ class TestSuspected:
 
 @pytest.fixture
 def rates(monkeypatch):
-    """A list to which each optimizer step adds its step size."""
+    """A list to which each step of SGD adds its step size."""
     noted, step = [], torch.optim.SGD.step
 
     def watched(self, *args, **kwargs):
@@ -208,12 +209,32 @@ def rates(monkeypatch):
 
 class TestStepSize:
     def test_as_published(self, rates):
-        run(config(steps=8, schedule="fixmatch_cosine", learning_rate=0.03, warmup=0))
+        run(config(steps=8, optimizer="sgd", schedule="fixmatch_cosine", learning_rate=0.03, warmup=0))
         assert rates == [pytest.approx(0.03 * math.cos(7 * math.pi * k / 128)) for k in range(8)]
 
     def test_rises_and_falls_to_the_given_end(self, rates):
-        run(config(steps=8, schedule="linear", learning_rate=0.2, warmup=0.5, final_share=0.5))
+        run(
+            config(
+                steps=8, optimizer="sgd", schedule="linear", learning_rate=0.2, warmup=0.5, final_share=0.5
+            )
+        )
         assert rates == [pytest.approx(v) for v in (0.05, 0.1, 0.15, 0.2, 0.2, 0.175, 0.15, 0.125)]
+
+    @pytest.mark.parametrize("optimizer, peak", [("muon", 0.05), ("sgd", 0.2)])
+    def test_each_optimizer_has_its_own(self, monkeypatch, optimizer, peak):
+        noted, kind = [], {"muon": Muon, "sgd": torch.optim.SGD}[optimizer]
+        step = kind.step
+
+        def watched(self, *args, **kwargs):
+            noted.append(self.param_groups[0]["lr"])
+            return step(self, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "step", watched)
+        run(config(steps=2, optimizer=optimizer, schedule="constant", warmup=0))
+        assert noted == [peak, peak]
+        noted.clear()
+        run(config(steps=1, optimizer=optimizer, schedule="constant", warmup=0, learning_rate=0.01))
+        assert noted == [0.01]
 
     @pytest.mark.parametrize("schedule", ["linear", "fixmatch_cosine"])
     def test_an_interrupted_stage_ends_as_one_that_was_not(self, tmp_path, monkeypatch, schedule):
@@ -265,7 +286,7 @@ def test_only_weights_decay(monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.SGD, "step", noted)
-    run(config(steps=1, weight_decay=0.1))
+    run(config(steps=1, optimizer="sgd", weight_decay=0.1))
     assert groups == [[(0.1, {True}), (0.0, {False})]]
 
 
