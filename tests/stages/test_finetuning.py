@@ -220,7 +220,7 @@ class TestStepSize:
         )
         assert rates == [pytest.approx(v) for v in (0.05, 0.1, 0.15, 0.2, 0.2, 0.175, 0.15, 0.125)]
 
-    @pytest.mark.parametrize("optimizer, peak", [("muon", 0.05), ("sgd", 0.2)])
+    @pytest.mark.parametrize(("optimizer", "peak"), [("muon", 0.05), ("sgd", 0.2)])
     def test_each_optimizer_has_its_own(self, monkeypatch, optimizer, peak):
         noted, kind = [], {"muon": Muon, "sgd": torch.optim.SGD}[optimizer]
         step = kind.step
