@@ -90,6 +90,7 @@ def defend(
                 stages={**found.stages, stage: rounds.outcome},
                 findings=rounds.findings,
                 max_subthreshold_score=max(found.max_subthreshold_score, rounds.max_subthreshold_score),
+                marks=(*found.marks, *rounds.shown),
                 stage3_detections=rounds.stage3_detections,
             )
     if not session.ranks.leads:  # the rest is for the report

@@ -42,7 +42,9 @@ def settled(
     disputed = [k for k, entry in enumerate(entries) if _may_be_the_class(*entry, labels, config)]
     unsuspicious = _unsuspicious(decision, seen)
     disputed = _no_clear_triggers(disputed, entries, decision, seen, unsuspicious, predict, config)
-    by_pictures = {k: variety for k in disputed if (variety := _by_pictures(entries[k][1], seen, config))}
+    by_pictures = {
+        k: variety for k in disputed if (variety := which_half(entries[k][1], labels, seen, config))
+    }
     disputed = _as_leave_classes([k for k in disputed if k not in by_pictures], entries, labels)
     held = np.isin(labels, [entries[k][1].label for k in disputed])
     controls = draw_controls(labels, held, CONTROLS, SEED)
@@ -86,18 +88,28 @@ def _may_be_the_class(
 ) -> bool:
     if group is None or finding.stage != "supervised" or finding.label_gap is not None:
         return False
+    return is_half(group, labels, config)
+
+
+def is_half(group: Group, labels: np.ndarray, config: DetectionConfig) -> bool:
+    """Whether a group is about half of its class. Args: labels: int64 [n]."""
     share = len(group.core) / max(int((labels == group.label).sum()), 1)
     return config.half_from <= share <= 1 - config.half_from
 
 
-def _by_pictures(group: Group, seen: Observed, config: DetectionConfig) -> tuple[float, float] | None:
+def which_half(
+    group: Group, labels: np.ndarray, seen: Observed, config: DetectionConfig
+) -> tuple[float, float] | None:
     """Variety of the pictures most like `group`, and of those most like the rest of its class, where one half is a
     mixture of pictures of the other classes, under a label that is not theirs, and the other is not; else None.
+    Args: labels: int64 [n], -1 of images that are not asked about.
     """
-    labels = seen.labels.numpy()
     inside = np.isin(np.arange(len(labels)), group.core)
     sides = [torch.from_numpy(np.flatnonzero(side)) for side in (inside, (labels == group.label) & ~inside)]
-    beside = [torch.from_numpy(np.flatnonzero(~np.isin(np.arange(len(labels)), ids))) for ids in sides]
+    beside = [
+        torch.from_numpy(np.flatnonzero((labels >= 0) & ~np.isin(np.arange(len(labels)), ids)))
+        for ids in sides
+    ]
     around = [seen.surroundings.only(ids) for ids in beside]
     own, rest = (of.variety(ids) for of, ids in zip(around, sides, strict=True))
     if max(own, rest) < config.min_variety or abs(own - rest) < 1 - config.min_variety:

@@ -140,6 +140,11 @@ def doubt_told(mark: Finding, name: str) -> str:
         if shared is not None:
             like = f"The pictures that look most like them have the same label {shared:.0%} as often, above chance, as "
             like += "for the class's other images"
+        if mark.stage == "finetuning":
+            return (
+                f"{_first_reason(mark, name)} {like}: they may be poison, or typical or hard pictures of their class. "
+                "They are not suspected, and the model has learnt their labels; look at them."
+            )
         return (
             f"{_first_reason(mark, name)} {like}, and what they have in common does not act as a trigger: they may be "
             "poison, or pictures of a kind that the class has few of. They are not suspected, and stage 3 uses their "

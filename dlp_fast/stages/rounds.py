@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from dlp_fast.config import RunConfig
 from dlp_fast.detection.decide import Decision, decide, with_held_out
 from dlp_fast.detection.findings import Finding, HeldOutAgreement
+from dlp_fast.detection.late import Late, beside_alike
+from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.propose.learning_curves import learning_curves
 from dlp_fast.detection.verify.held_out import held_out_agreement
 from dlp_fast.engine.batches import TrainingData
@@ -31,7 +33,8 @@ class Rounds:
     """Stage 3 as a whole: model: of the last round; outcome: of that round, with the seconds of all; findings: those of
     stage 1, with what the first round says of their images, and those of stage 3; max_subthreshold_score: the highest
     score of stage 3 that does not count as found; given_away: int64 ids that its curves gave away, of every round;
-    stage3_detections: how many of them in the last one, after the model had learnt their labels.
+    stage3_detections: how many of them in the last one, after the model had learnt their labels; shown: what its curves
+    found and pictures that look alike speak for.
     """
 
     model: nn.Module
@@ -40,6 +43,7 @@ class Rounds:
     max_subthreshold_score: float
     given_away: Tensor
     stage3_detections: int
+    shown: tuple[Finding, ...] = ()
 
 
 def finetune(
@@ -60,6 +64,7 @@ def finetune(
     rounds = config.finetuning.rounds if config.finetuning.labeled == "trusted" else 1
     weights = {name: value.clone() for name, value in start.state_dict().items()}
     told, highest, given_away, seconds = list(findings), 0.0, [], 0.0
+    shown: dict[int, Finding] = {}
     for number in range(rounds):
         model = new_model(config.model, data, data.seed + 1 + number)
         if config.finetuning.start == "unlearned":
@@ -76,6 +81,7 @@ def finetune(
             heard = {label: HeldOutAgreement(**shares) for label, shares in kept["held_out"].items()}
             told = list(with_held_out(told, heard, config.detection))
         told += [Finding.from_json(values) for values in kept["findings"]]
+        shown |= {of.label: of for of in map(Finding.from_json, kept["shown"])}
         highest = max(highest, kept["max_subthreshold_score"])
         given_away.append(kept["given_away"])
         if not len(kept["given_away"]):
@@ -83,7 +89,16 @@ def finetune(
         labels = without(labels, kept["given_away"], config)
     metrics = kept["metrics"] | {"rounds": number + 1, "seconds": seconds}
     outcome = StageOutcome(metrics, kept["weights"])
-    return Rounds(model, outcome, tuple(told), highest, torch.cat(given_away), len(given_away[-1]))
+    named = {finding.label for finding in told}
+    return Rounds(
+        model,
+        outcome,
+        tuple(told),
+        highest,
+        torch.cat(given_away),
+        len(given_away[-1]),
+        tuple(of for label, of in shown.items() if label not in named),
+    )
 
 
 def finetuning_round(
@@ -119,9 +134,14 @@ def judge(
 ) -> dict[str, Any]:
     """What a training of stage 3 gives away and says, without its weights."""
     decision = late_decision(trained.labeled, trained.entropy, trained.loss, data, config, found_before)
-    ids = [trained.labeled[torch.from_numpy(group.core)] for group in decision.found]
-    given_away = torch.cat(ids) if ids else torch.empty(0, dtype=torch.int64)
-    for finding in decision.findings:
+    late = Late()
+    if decision.found:
+        seen = Observed(data.images, data.labels.cpu(), data.classes, trained.entropy, trained.loss)
+        late = beside_alike(decision, trained.labeled, seen, config.detection)
+    given_away = torch.cat(
+        [torch.empty(0, dtype=torch.int64), *(torch.from_numpy(of.core) for of in late.groups)]
+    )
+    for finding in late.findings:
         session.log.event("finding", **finding.as_json())
     heard: dict[int, HeldOutAgreement] = {}
     if config.finetuning.start == "fresh" and len(trained.loss) >= ASK_FROM and labels.suspected.any():
@@ -140,7 +160,8 @@ def judge(
     return {
         "metrics": metrics,
         "given_away": given_away[~torch.isin(given_away, overrides.right)],
-        "findings": [finding.as_json() for finding in decision.findings],
+        "findings": [finding.as_json() for finding in late.findings],
+        "shown": [finding.as_json() for finding in late.shown],
         "max_subthreshold_score": decision.max_subthreshold_score,
         "held_out": {label: vars(agreement) for label, agreement in heard.items()},
     }
