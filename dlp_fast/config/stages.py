@@ -144,8 +144,9 @@ class FinetuningConfig(Section):
     """Nesterov momentum."""
     weight_decay: float = Field(5e-4, ge=0)
     """L2 penalty (R in DLP Eq. 7, weight β) of all weights with sgd, of linear layers with muon."""
-    muon_decay: float = Field(0.2, ge=0)
-    """Share of a convolution's weights that a step takes away, times the step size; with muon."""
+    muon_decay: float = Field(6.0, ge=0)
+    """How many times over, at the peak step size, all steps together take a convolution's weights away, with muon: the
+    longer the training, the less a step does (Wang and Aitchison 2024)."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Probability spread over all classes in the targets of labeled images (Szegedy et al. 2016); 0: none. It lowers
     every confidence: at 0.05 few reach `tau` and `reinstate_edge`."""

@@ -30,7 +30,8 @@ TRIGGERS = "trigger."  # before the names of the tensors of Triggers
 SUSPECTS = 5000  # thumbnails: the most suspicious
 MISLABELED = 1000  # the first
 BORDER, CLEAN, OTHERS, DECIDED = 60, 60, 60, 120  # each side of the cut, controls, what a person decided
-MOST = SUSPECTS + 2 * BORDER + CLEAN + OTHERS + DECIDED  # thumbnails in all
+SHOWN = 600  # that are shown and not suspected, of all groups together
+MOST = SUSPECTS + 2 * BORDER + CLEAN + OTHERS + DECIDED + SHOWN  # thumbnails in all
 SIDE = 96  # pixels of a thumbnail's longer side, at most
 AREA = 12_000_000  # pixels of all thumbnails together: many are smaller
 MEAN_OF = 512  # images that a class's mean picture is taken over, at most
@@ -41,11 +42,11 @@ NEAR = 6  # of 64 bits of difference hash: near-duplicates (Hamming distance)
 
 @dataclass(frozen=True)
 class Exhibits:
-    """What is shown, k pictures, c suspicious classes and f findings.
+    """What is shown, k pictures, c suspicious classes, and f findings and then groups that are shown, not suspected.
 
     ids: int64 [k], most suspicious first; thumbnails: uint8 [k, h, w, 3]; prediction: int64 [k] and confidence: fp32
     [k], of the clean model; duplicate_of: int64 [k], number of the group of near-duplicates or -1; border: bool [k],
-    next to the cut; members: bool [f, k], which pictures are of a finding; class_labels: int64 [c]; mean_suspects,
+    next to the cut; members: bool [f, k], which pictures are of each of these; class_labels: int64 [c]; mean_suspects,
     mean_rest: uint8 [c, h, w, 3]; difference: fp32 [c, h, w, 3], suspects minus rest, 0..255; curves: fp32 [c, 2, 3,
     epochs], loss in nats of (suspects, rest): lower quartile, median, upper; triggers: see Triggers.
     """
@@ -85,8 +86,10 @@ class Exhibits:
         except (OSError, SafetensorError, TypeError) as error:
             raise DataError(f"{folder / FILE} is damaged ({error}). Run again into another folder.") from None
 
-    def check(self, folder: Path, images: int, classes: int, findings: int) -> None:
-        """DataError where these are not the exhibits of a run on `images` images of `classes` classes."""
+    def check(self, folder: Path, images: int, classes: int, findings: int, shown: int) -> None:
+        """DataError where these are not the exhibits of a run on `images` images of `classes` classes, with so many
+        findings and groups that are shown.
+        """
         k, c = len(self.ids), len(self.class_labels)
         of_pictures = (self.thumbnails, self.prediction, self.confidence, self.duplicate_of, self.border)
         of_classes = (self.mean_suspects, self.mean_rest, self.difference, self.curves)
@@ -99,7 +102,7 @@ class Exhibits:
         if (
             any(len(t) != k for t in of_pictures)
             or any(len(t) != c for t in of_classes)
-            or self.members.shape != (findings, k)
+            or self.members.shape != (findings + shown, k)
             or not self.triggers.whole(images, classes)
             or any(bool(((ids < 0) | (ids >= n)).any()) for ids, n in known)
         ):
@@ -116,14 +119,18 @@ def gather(
     findings: Sequence[Tensor] = (),
     demonstrations: Sequence[Demonstration] = (),
     decided: Tensor | None = None,
+    shown: Sequence[Tensor] = (),
 ) -> Exhibits:
     """Pick the exhibits of a run.
 
     Args: images: by ids, uint8 [b, h, w, 3]; labels: int64 [n]; targets: suspicious classes; loss: fp32 [epochs, n], of
     stage 1, nats; predict: uint8 pictures -> class probabilities; findings: int64 ids of the images of each;
-    demonstrations: of findings; decided: int64 ids of images that a person decided.
+    demonstrations: of findings; decided: int64 ids of images that a person decided; shown: int64 ids of each group that
+    is shown and not suspected.
     """
-    ids, border = _choose(labels, selection, targets, decided)
+    each = max(1, SHOWN // max(len(shown), 1))
+    further = [*(of[:each] for of in shown[:SHOWN]), *([] if decided is None else [decided[:DECIDED]])]
+    ids, border = _choose(labels, selection, targets, further)
     longest = min(SIDE, max(8, int((AREA / max(len(ids), 1)) ** 0.5)))
     probabilities, pixels = [], []
     for part in ids.split(256):
@@ -134,7 +141,7 @@ def gather(
     thumbnails = torch.cat(pixels)
     suspected = torch.zeros(len(labels), dtype=torch.bool)
     suspected[selection.suspected_poisoned] = True
-    members = [torch.isin(ids, of) for of in findings]
+    members = [torch.isin(ids, of) for of in (*findings, *shown)]
     return Exhibits(
         ids,
         thumbnails,
@@ -173,10 +180,10 @@ def _classes(
 
 
 def _choose(
-    labels: Tensor, selection: Selection, targets: list[int], decided: Tensor | None
+    labels: Tensor, selection: Selection, targets: list[int], further: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Ids to show: the most suspicious, both sides of the cut, mislabeled and suspected clean ones, what a person
-    decided, and some that are neither; and whether each is one of those next to the cut.
+    """Ids to show: the most suspicious, both sides of the cut, mislabeled and suspected clean ones, `further` ids, and
+    some that are neither; and whether each is one of those next to the cut.
     """
     order = torch.empty_like(selection.rank)
     order[selection.rank] = torch.arange(len(order))
@@ -193,7 +200,7 @@ def _choose(
         selection.mislabeled[:MISLABELED],
         selection.suspected_clean[:: max(1, len(selection.suspected_clean) // CLEAN)][:CLEAN],
         others[BORDER::stride][:OTHERS],
-        order[:0] if decided is None else decided[:DECIDED],
+        *further,
     ]
     chosen = torch.cat(parts).unique()
     chosen = chosen[selection.rank[chosen].argsort()]

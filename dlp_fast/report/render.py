@@ -17,11 +17,12 @@ from markupsafe import Markup
 from dlp_fast.errors import DataError
 from dlp_fast.report import plots
 from dlp_fast.report.exhibits import Exhibits
-from dlp_fast.report.found import findings_shown
+from dlp_fast.report.found import findings_shown, title
 from dlp_fast.report.text import notes
 from dlp_fast.report.thumbnails import ACROSS, sheets, source
 from dlp_fast.report.workplace import Facts, as_script_data, command, facts_of, gallery_data, sentence
-from dlp_fast.runs.contents import holds_of, title
+from dlp_fast.runs.contents import holds_of
+from dlp_fast.runs.contents import title as model_title
 from dlp_fast.runs.files import refuse_unwritable, write_atomic
 from dlp_fast.runs.names import csv_cell, printable
 from dlp_fast.runs.reader import read_classes, read_quarantine, read_results, read_samples
@@ -71,17 +72,22 @@ class _Run:
     def final(self) -> str:
         """What the model of the run is called."""
         model = self.results.get("model", {})
-        return title(model.get("holds") or holds_of(self.results["stages"])).removeprefix("the ")
+        return model_title(model.get("holds") or holds_of(self.results["stages"])).removeprefix("the ")
 
     @property
     def findings(self) -> list[dict[str, Any]]:
         return self.results["detection"].get("findings", [])
 
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """What is shown and not suspected, where it is known which images these are."""
+        return [mark for mark in self.results["detection"].get("marks", []) if mark.get("sample_ids")]
+
 
 def _read(run: Path) -> _Run:
     results, samples = read_results(run), read_samples(run)
     of = _Run(run, results, samples, Exhibits.load(run), [csv_cell(name) for name in read_classes(run)])
-    of.exhibits.check(run, len(samples["path"]), len(of.classes), len(of.findings))
+    of.exhibits.check(run, len(samples["path"]), len(of.classes), len(of.findings), len(of.shown))
     return of
 
 
@@ -126,6 +132,7 @@ def context(of: _Run) -> dict[str, Any]:
         "notes": notes(results),
         "targets": _targets(exhibits, of.classes, samples["label"]),
         "findings": findings_shown(of.findings, exhibits, of.classes, samples["label"], of.final),
+        "shown": [title(mark, of.classes) for mark in of.shown],
         "final": of.final,
         "command": command(run, results["config"]),
         "quarantine": read_quarantine(run),
@@ -151,7 +158,7 @@ def _gallery(of: _Run, facts: Facts, room: int) -> dict[str, Any]:
     """The contact sheets, of at most `room` bytes, and what the page says of the images on them."""
     joined = sheets(of.exhibits.thumbnails, room)
     shown = min(len(of.exhibits.ids), len(joined) * ACROSS * ACROSS)
-    benign = [finding["likely_benign"] for finding in of.findings]
+    benign = [finding["likely_benign"] for finding in of.findings] + [False] * len(of.shown)
     data = gallery_data(facts, shown, of.exhibits, of.samples, benign) | {"final": of.final}
     suspects_shown = data["decision"].count(DECISIONS.index("suspected_poisoned"))
     suspects = of.samples["decision"].count("suspected_poisoned")

@@ -159,6 +159,7 @@ def write_run(
         finding_members(found, data.labels),
         found.demonstrations,
         torch.tensor(sorted(run.overrides.labels()), dtype=torch.int64),
+        [torch.tensor(mark.sample_ids, dtype=torch.int64) for mark in found.marks if mark.sample_ids],
     )
     exhibits.save(folder.path)
     folder.write_json("results.json", results)

@@ -106,8 +106,8 @@ def _shown(results: dict[str, Any]) -> list[str]:
     said += _marks_told([mark for mark in others if mark.get("copies") is None])
     if any(mark.get("sample_ids") for mark in marks):
         said.append(
-            "Which images are shown and not suspected stands in results.json: the sample_ids of the marks, as numbered "
-            "in the table of images."
+            "Which images are shown and not suspected: report.html has them under that heading, and results.json their "
+            "numbers in the table of images, the sample_ids of its marks."
         )
     return said
 

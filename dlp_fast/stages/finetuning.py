@@ -25,6 +25,7 @@ from dlp_fast.stages.logit_adjustment import lost_odds, raise_odds
 
 LABELED, UNLABELED = 3, 4  # streams of the training order
 LOG_EVERY = 50  # steps
+MOST_DECAY = 0.02  # of a convolution's weights, in one step
 LEAST_STEPS = 400  # where `min_steps` is unset
 
 
@@ -106,12 +107,15 @@ def unlabeled_batch(labeled: int, unlabeled: int, config: FinetuningConfig) -> i
     return max(1, min(7 * batch, round(batch * unlabeled / labeled)))
 
 
-def _optimizer(session: Session, model: nn.Module, config: FinetuningConfig) -> torch.optim.Optimizer:
+def _optimizer(
+    session: Session, model: nn.Module, steps: int, config: FinetuningConfig
+) -> torch.optim.Optimizer:
     """Muon, or SGD with Nesterov momentum; weights decay, biases and batch-norm scales do not, as in FixMatch."""
     rate, momentum = peak_of(config), config.momentum
     if config.optimizer == "muon":
         lr = rate_on(session.compute, rate)
-        return Muon(model, lr, momentum, config.muon_decay, config.weight_decay, session.compute.autocast)
+        decay = min(config.muon_decay / steps, MOST_DECAY) / rate
+        return Muon(model, lr, momentum, decay, config.weight_decay, session.compute.autocast)
     return sgd(
         _decay_groups(model, config.weight_decay),
         session.compute,
@@ -232,7 +236,7 @@ def finetuning(
     planned = plan(labels, config, snapshots, steps_before)
     steps, taken = planned.steps, len(planned.snapshot_after)
     policy = LabelPolicy(data.labels, labels, config)
-    optimizer = _optimizer(session, model, config)
+    optimizer = _optimizer(session, model, steps, config)
     average = WeightAverage(model, config.ema)
     progress = {"mask": 0.0}
     mask_sum = torch.zeros((), device=session.compute.device)

@@ -30,9 +30,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "trapezoid 0.2": BASE | {"schedule": "trapezoid"},
     "cosine 0.2": BASE | {"schedule": "cosine"},
     "trapezoid 0.2, decay 1e-3": BASE | {"schedule": "trapezoid", "weight_decay": 1e-3},
-    "muon 0.05, decay 0.1": MUON | {"muon_decay": 0.1},
-    "muon 0.05, decay 0.2": MUON | {"muon_decay": 0.2},
-    "muon 0.05, decay 0.3": MUON | {"muon_decay": 0.3},
+    "muon 0.05": MUON,
+    "muon 0.05, decay 3": MUON | {"muon_decay": 3.0},
+    "muon 0.05, decay 12": MUON | {"muon_decay": 12.0},
 }
 
 
