@@ -32,8 +32,10 @@ def finished_run(
     overrides: dict[int, str] | None = None,
     paths: tuple[str, ...] | None = None,
     benign: int = 20,
+    shown: int = 0,
 ) -> RunFolder:
-    """A run folder whose `suspects` have a patch, as two findings: those of class 0, and `benign` ones of class 1.
+    """A run folder whose `suspects` have a patch, as two findings: those of class 0, and `benign` ones of class 1; and
+    `shown` images of class 2, the last ones, which are shown and not suspected.
 
     overrides: a person's decisions, by id; paths: of all `images`; side: pixels.
     """
@@ -63,8 +65,21 @@ def finished_run(
         ),
         Finding("finetuning", 1, len(harmless), 2.3, 0.2, 1.1, HeldOutAgreement(0.8, 0.7), likely_benign=True),
     )  # fmt: skip
+    last = (labels == 2).nonzero().flatten()[-shown:] if shown else labels[:0]
+    mark = Finding(
+        "supervised",
+        2,
+        shown,
+        2.2,
+        0.1,
+        1.0,
+        unclear=True,
+        shared_labels=0.4,
+        sample_ids=tuple(last.tolist()),
+    )
+    marks = (mark,) if shown else ()
     store = ResidentImages(pixels)
-    shown = demonstrate(
+    trigger = demonstrate(
         0, poisoned, 0, store, labels, trusted, trusted, (_patched, _shade), lambda ids: _mean(pixels[ids])
     )
     loss = torch.rand(6, images, generator=generator)
@@ -80,16 +95,22 @@ def finished_run(
         samples_table(paths, labels, CLASSES, chosen, torch.rand(images) + 0.5 * score, decided)
     )
     ids = torch.tensor(sorted(decided), dtype=torch.int64)
-    gather(
-        store, labels, chosen, [0], loss, _probabilities, [poisoned, harmless], [shown] if shown else [], ids
-    ).save(folder)
+    triggers = [trigger] if trigger else []
+    members, groups = [poisoned, harmless], [last] if shown else []
+    exhibits = gather(store, labels, chosen, [0], loss, _probabilities, members, triggers, ids, groups)
+    exhibits.save(folder)
     (folder / "metrics.jsonl").write_text("")
-    run.write_json("results.json", _results(findings, labels, len(found), decided, config))
+    run.write_json("results.json", _results(findings, marks, labels, len(found), decided, config))
     return run
 
 
 def _results(
-    findings: tuple[Finding, ...], labels: Tensor, found: int, decided: dict[int, str], config: dict[str, Any]
+    findings: tuple[Finding, ...],
+    marks: tuple[Finding, ...],
+    labels: Tensor,
+    found: int,
+    decided: dict[int, str],
+    config: dict[str, Any],
 ) -> dict[str, Any]:
     sizes = torch.bincount(labels, minlength=len(CLASSES)).tolist()
     stage = {"seconds": 1.0, "images_per_second": 1.0, "clean_accuracy": None, "attack_success_rate": None}
@@ -104,7 +125,7 @@ def _results(
             "poisoned_precision": None,
             "poisoned_recall": None,
             "findings": [finding.as_json() for finding in findings],
-            "marks": [],
+            "marks": [mark.as_json() | {"class": CLASSES[mark.label]} for mark in marks],
         },
         "decisions": counts,
         "stage3_detections": 0,

@@ -60,6 +60,14 @@ def made(tmp_path_factory):
     return folder, write_report(folder).read_text(), paths
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """The report of a run in which 30 images are shown and not suspected."""
+    folder = tmp_path_factory.mktemp("shown") / "run"
+    finished_run(folder, shown=30)
+    return write_report(folder).read_text()
+
+
 class TestGallery:
     def test_every_suspect_is_there(self, made):
         _, text, _ = made
@@ -139,6 +147,46 @@ class TestGallery:
         other = data_of(write_report(tmp_path / "run").read_text())
         assert other["run"] != data_of(made[1])["run"]
         assert other["file"] == "decisions-run.csv"
+
+
+class TestShown:
+    """What is shown and not suspected can be looked at in the report."""
+
+    def test_its_images_are_there_and_can_be_chosen(self, text):
+        data = data_of(text)
+        ids = [i for i, of in zip(data["id"], data["findings_of"], strict=True) if 2 in of]
+        assert len(ids) == 30 and {data["names"][data["label"][data["id"].index(i)]] for i in ids} == {
+            CLASSES[2]
+        }
+        suspected = data["decisions"].index("suspected_poisoned")
+        assert all(data["decision"][data["id"].index(i)] != suspected for i in ids)
+        assert (
+            f'<option value="2">not suspected: class {CLASSES[2]}, 30 images, by learning curves</option>'
+            in text
+        )
+        assert 'data-finding="2">show 30 of its images below</button>' in text
+        assert data["benign"] == [False, True, False]
+
+    def test_the_notes_say_where(self, text):
+        assert "report.html has them under that heading" in text and ">Shown, not suspected</h2>" in text
+
+    def test_nothing_is_shown_where_there_is_nothing(self, made):
+        assert "Shown, not suspected" not in made[1] and "not suspected: class" not in made[1]
+
+    def test_exhibits_of_a_run_without_it_are_refused(self, tmp_path):
+        finished_run(tmp_path / "with", shown=30)
+        finished_run(tmp_path / "run")
+        shutil.copy(tmp_path / "with" / "results.json", tmp_path / "run" / "results.json")
+        with pytest.raises(DataError, match="damaged, or of another run"):
+            write_report(tmp_path / "run")
+
+    def test_of_large_groups_as_many_as_there_is_room_for(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(exhibits, "SHOWN", 12)
+        finished_run(tmp_path / "run", shown=40)
+        text = write_report(tmp_path / "run").read_text()
+        shown = sum(2 in of for of in data_of(text)["findings_of"])
+        assert 12 <= shown < 40  # those that are here for other reasons are marked as well
+        assert f">show {shown} of its images below</button>" in text
 
 
 class TestBounds:
