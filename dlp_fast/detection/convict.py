@@ -21,7 +21,6 @@ from dlp_fast.detection.rules import (
     labels_outlast_mark,
     labels_shared,
     labels_unknown,
-    labels_unsupported,
 )
 from dlp_fast.detection.told import (
     Shown,
@@ -149,12 +148,14 @@ def _is_cover(mark: Group, evidence: Evidence, marks: Sequence[Group], config: D
 
 
 def _is_unsupported(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:
-    """`labels_unsupported`, for `mark`: where marks abound, one that lies as far apart as no style does is no style."""
+    """`labels_unknown`, for `mark`. Where marks abound, a few images of a rare style are not known either when all of
+    them are held out; one that lies as far apart as no style does is no style.
+    """
     abounds, statistics = ABOUNDS in mark.statistics, mark.statistics
     apart = max(statistics.get("separation", 0.0), statistics.get(APART, 0.0)) >= config.min_apart
     style = abounds and not (apart and statistics.get("purity", 0.0) >= config.clear_purity)
     many = evidence.support is not None and evidence.support.distinct >= config.min_abounding
-    return labels_unsupported(evidence, config, style) and (many or not abounds)
+    return labels_unknown(evidence, config, style) and (many or not abounds)
 
 
 def marked_beside_alike(mark: Group, evidence: Evidence, config: DetectionConfig) -> bool:

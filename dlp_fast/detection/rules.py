@@ -20,19 +20,11 @@ def acts_as_trigger(evidence: Evidence, config: DetectionConfig) -> bool:
     return evidence.attack_success >= config.min_attack_success and lead >= config.min_lead
 
 
-def labels_unsupported(evidence: Evidence, config: DetectionConfig, abounds: bool = False) -> bool:
+def labels_unknown(evidence: Evidence, config: DetectionConfig, abounds: bool) -> bool:
     """Whether a network that was not given the labels of marked images gives them other labels, as it does with wrong
     ones, and not those of the class's other images; once the mark is off, too, where it can be taken off. Where marks
-    abound, a few images of a rare style are not known either when all of them are held out.
+    abound, half as much support is asked for.
     """
-    support = evidence.support
-    if support is None or (abounds and support.distinct < config.min_abounding):
-        return False
-    return labels_unknown(evidence, config, abounds)
-
-
-def labels_unknown(evidence: Evidence, config: DetectionConfig, abounds: bool) -> bool:
-    """`labels_unsupported`, however few the images are."""
     return not labels_shared(evidence, config) and unknown_to_network(evidence, config, abounds)
 
 

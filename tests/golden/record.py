@@ -50,6 +50,7 @@ CONFIG = {
         "mu": 2,
         "tau": 0.3,
         "lambda_u": 1.0,
+        "optimizer": "sgd",
         "learning_rate": 0.03,
         "warmup": 0.0,
         "momentum": 0.9,

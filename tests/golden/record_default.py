@@ -2,9 +2,9 @@
 
     python tests/golden/record_default.py   adds this machine's record to tests/golden/default.json
 
-Seed 1: stage 1 gives the poison away (ensemble, unlearning, held-out agreement, suspects without their labels). Seed 0:
-stage 1 finds nothing, the curves of stage 3 do, and stage 3 begins anew. A change of the numbers belongs in one commit
-with the change of the code that made it, and with the reason.
+In both stage 1 gives the poison away (ensemble, unlearning, held-out agreement, suspects without their labels), of seed
+0 only just. A change of the numbers belongs in one commit with the change of the code that made it, and with the
+reason.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ CONFIG = {
     "model": "wrn-10-1",
     "supervised": {"min_steps": 400},
     "finetuning": {"epochs": 4.0, "min_steps": 100},
-    "detection": {
-        "proposals": ("learning_curves",)
-    },  # static patterns would find the poison before stage 3 does
+    "detection": {"proposals": ("learning_curves",)},  # a mark would leave the curves nothing to tell
 }
 
 
