@@ -256,7 +256,7 @@ THRESHOLDS = {
 
 DECIDES = tuple(
     f"detection/{name}.py"
-    for name in ("decide", "convict", "marks", "together", "settle", "mislabeled", "cause", "rules")
+    for name in ("decide", "convict", "marks", "together", "settle", "mislabeled", "cause", "rules", "late")
 )
 
 

@@ -127,7 +127,8 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
     """Whether a mark is suspected by itself, or with others: always where its images have it beside pictures that look
     like them and have other labels; by unknown labels only where it is apart, and where it is not, as a trigger only
     under labels that are not known: green acts as a tench. What a grown one has in common may be a style's, of wrong
-    labels too, and acts as well; then its labels have to be unknown, and its images taken for several classes.
+    labels too, and acts as well; then its labels have to be unknown, and its images taken for several classes. A few
+    pictures with a look in common act too, so that what few images do counts only where their mark is clear.
     """
     unsupported = _is_unsupported(mark, evidence, config)
     if marked_beside_alike(mark, evidence, config) or evidence.together:
@@ -136,6 +137,8 @@ def is_convicted(mark: Group, evidence: Evidence, config: DetectionConfig) -> bo
     if APART in mark.statistics:
         acts = acts and labels_unknown(evidence, config, abounds=True)
         return (acts or unsupported) and is_spread(evidence.taken_for, config)
+    clear = mark.proposal == WINDOWS or mark.statistics["purity"] >= config.clear_purity
+    acts = acts and (clear or len(mark.core) >= config.min_group)
     if not is_apart(mark, config):
         return acts and not labels_known(evidence, config)
     return acts or unsupported

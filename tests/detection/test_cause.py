@@ -303,7 +303,7 @@ def test_what_may_be_the_class_itself_is_told_beside_a_finding(purity):
     assert notes(results) == []
     results["detection"]["marks"][0]["sample_ids"] = [3, 4]
     (where,) = notes(results)
-    assert "the sample_ids of the marks" in where
+    assert "the sample_ids of its marks" in where
 
 
 @pytest.mark.parametrize("right", [0, 8])

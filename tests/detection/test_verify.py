@@ -271,6 +271,24 @@ class TestMarks:
             assert finding.score == pytest.approx(0.95 / self.config.min_purity)
             assert finding.attack_success == told.attack_success
 
+    @pytest.mark.parametrize(
+        ("images", "purity", "proposal", "suspected"),
+        [
+            (6, 0.65, "static_patterns.skewness", False),  # six cassette players with a look, 90 %
+            (6, 0.9, "static_patterns.skewness", True),
+            (10, 0.65, "static_patterns.skewness", True),
+            (6, 0.65, WINDOWS, True),
+        ],
+    )
+    def test_what_few_images_do_counts_where_their_mark_is_clear(self, images, purity, proposal, suspected):
+        ids = POISON.numpy()[:images]
+        mark = replace(group(purity=purity), proposal=proposal, ids=ids, membership=np.ones(images))
+        if proposal == WINDOWS:
+            mark = replace(mark, statistics={"purity": purity, "nats": 30.0, "share": 0.1})
+        told = evidence(success=0.9, placebo=0.29, ratio=0.48, p=0.04, distinct=images)
+        decision = with_evidence(NOTHING, [mark], [told], self.config)
+        assert len(decision.findings) == suspected and len(decision.marks) == (not suspected)
+
     def test_a_mark_in_a_class_that_is_found_is_not_shown(self):
         ids = POISON.numpy()
         curves = Group("learning_curves", 0, ids, np.ones(30), {"separation": 9.0, "rare": 0.0})
