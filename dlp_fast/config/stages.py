@@ -127,11 +127,11 @@ class FinetuningConfig(Section):
     lambda_u: float = Field(1.0, ge=0)
     """λ_u, weight of the unlabeled loss (α in DLP Eq. 7): of its mean where μ ≥ 1, else of each image beside a labeled
     one."""
-    optimizer: Literal["muon", "sgd"] = "muon"
-    """muon: SGD with Nesterov momentum whose steps are made orthogonal for convolutions (Jordan et al. 2024). sgd:
-    without that (as published)."""
+    optimizer: Literal["sgd", "muon"] = "sgd"
+    """sgd: with Nesterov momentum. muon: the same, with steps of convolutions made orthogonal (Jordan et al. 2024): more
+    accurate, but poison that detection missed is learnt from far fewer images."""
     learning_rate: float | None = Field(None, gt=0)
-    """Peak step size; unset: 0.05 with muon, 0.2 with sgd. FixMatch's 0.03 is for 2²⁰ steps of sgd."""
+    """Peak step size; unset: 0.2 with sgd, 0.05 with muon. FixMatch's 0.03 is for 2²⁰ steps of sgd."""
     schedule: ScheduleName = "trapezoid"
     """How the step size falls after the rise. linear, cosine: to `final_share` of its peak. trapezoid: the same along a
     line, from 0.6 of the steps on. fixmatch_cosine: by cos(7πk/16K), to 0.195 of it (as published). constant: not at

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dlp_fast.config import FinetuningConfig, ScheduleName
 
-PEAK = {"muon": 0.05, "sgd": 0.2}  # step sizes of stage 3 (studies/recipe)
+PEAK = {"sgd": 0.2, "muon": 0.05}  # step sizes of stage 3 (studies/recipe)
 HOLD = 0.6  # of the steps, before a trapezoid falls
 
 

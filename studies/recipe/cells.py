@@ -58,8 +58,8 @@ SETS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """part: screen, confirm, muon and large choose, on held-out training images, and short for the preset `fast`. look
-    and look again are looked at once, on test images, and train on other images (the `offset` first of each class are
+    """part: screen, confirm, muon and large choose, on held-out training images, and short for the preset `fast`. those that
+    begin with look are looked at once, on test images, and train on other images (the `offset` first of each class are
     passed over). leaked: this many images of BadNets at 10 % keep their labels, the others are suspected; 0: no attack.
     """
 
@@ -95,6 +95,12 @@ PARTS = {
         ("cifar10, 16 px", 24, 10, 800, 20),
         ("cifar10, 16 px", 24, 11, 800, 0),
         ("digits", 60, 10, 0, 0),
+    ],
+    "look at decay": [
+        ("cifar10, 16 px", 24, 14, 2400, 20),
+        ("cifar10, 16 px", 24, 15, 2400, 0),
+        ("tinyimagenet20, 16 px", 24, 14, 300, 20),
+        ("digits", 60, 14, 0, 0),
     ],
     "look again": [
         ("cifar10, 16 px", 24, 12, 1600, 20),
