@@ -58,9 +58,9 @@ SETS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """part: screen, confirm, muon and large choose, on held-out training images, and short for the preset `fast`. those that
-    begin with look are looked at once, on test images, and train on other images (the `offset` first of each class are
-    passed over). leaked: this many images of BadNets at 10 % keep their labels, the others are suspected; 0: no attack.
+    """part: screen, confirm, muon and large choose, on held-out training images, and short for the preset `fast`. Those
+    that begin with look are looked at once, on test images, and train on other images (the `offset` first of each class
+    are passed over). leaked: this many images of BadNets at 10 % keep their labels, the others are suspected; 0: none.
     """
 
     part: str
