@@ -128,8 +128,8 @@ class FinetuningConfig(Section):
     """λ_u, weight of the unlabeled loss (α in DLP Eq. 7): of its mean where μ ≥ 1, else of each image beside a labeled
     one."""
     optimizer: Literal["sgd", "muon"] = "sgd"
-    """sgd: with Nesterov momentum. muon: the same, with steps of convolutions made orthogonal (Jordan et al. 2024), which
-    is more accurate, but learns poison that detection missed from far fewer images."""
+    """sgd: with Nesterov momentum. muon: the same, with steps of convolutions made orthogonal (Jordan et al. 2024),
+    which is more accurate, but learns poison that detection missed from far fewer images."""
     learning_rate: float | None = Field(None, gt=0)
     """Peak step size; unset: 0.2 with sgd, 0.05 with muon. FixMatch's 0.03 is for 2²⁰ steps of sgd."""
     schedule: ScheduleName = "trapezoid"
