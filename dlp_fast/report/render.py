@@ -98,6 +98,7 @@ def _environment() -> Environment:
     environment.filters["percent"] = lambda v, digits=2: "–" if v is None else f"{100 * v:.{digits}f} %"
     environment.filters["count"] = lambda v: f"{v:,}"
     environment.filters["duration"] = duration
+    environment.filters["begun"] = lambda text: text[:1].upper() + text[1:]  # as a sentence begins
     return environment
 
 

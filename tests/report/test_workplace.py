@@ -167,6 +167,10 @@ class TestShown:
         assert 'data-finding="2">show 30 of its images below</button>' in text
         assert data["benign"] == [False, True, False]
 
+    def test_several_reasons_are_a_list(self, text):
+        reasons = re.findall(r"<li>(.*?)</li>", text[: text.index('id="entropy"')])
+        assert len(reasons) == 2 and all(of.startswith("In class") for of in reasons)
+
     def test_the_notes_say_where(self, text):
         assert "report.html has them under that heading" in text and ">Shown, not suspected</h2>" in text
 
