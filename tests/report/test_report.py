@@ -131,7 +131,7 @@ class TestPage:
         file.write_text(json.dumps(results))
         text = write_report(tmp_path / "run").read_text()
         assert "Poisoned: 4 target classes (a, b, c, d), about 8.0 % of all images." in text
-        assert all(f"<li>{reason}</li>" in text for reason in reasons)
+        assert all(f"<li>{reason[:1].upper()}{reason[1:]}</li>" in text for reason in reasons)
 
     def test_ids_are_unique(self, page):
         ids = re.findall(r'\bid="([^"]+)"', page)
