@@ -81,7 +81,7 @@ def finetune(
             heard = {label: HeldOutAgreement(**shares) for label, shares in kept["held_out"].items()}
             told = list(with_held_out(told, heard, config.detection))
         told += [Finding.from_json(values) for values in kept["findings"]]
-        shown |= {of.label: of for of in map(Finding.from_json, kept["shown"])}
+        shown |= {of.label: of for of in map(Finding.from_json, kept.get("shown", ()))}
         highest = max(highest, kept["max_subthreshold_score"])
         given_away.append(kept["given_away"])
         if not len(kept["given_away"]):
