@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dlp_fast.detection.decide import Decision, Scored
 from dlp_fast.detection.detect import Detection
 from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
+from dlp_fast.detection.late import Late
 from dlp_fast.detection.suspicion import by_score
 from dlp_fast.pipeline import defend, partition
 from dlp_fast.runs.schema import DECISIONS
@@ -82,6 +84,20 @@ def test_what_stage_3_gives_away_is_suspected(trained, monkeypatch):
     assert found.stage3_detections == 5
     worst = found.selection.rank.argsort()[: len(found.selection.suspected_poisoned)]
     assert set(worst.tolist()) == set(found.selection.suspected_poisoned.tolist())
+
+
+def test_what_stage_3_finds_under_right_labels_is_shown(trained, monkeypatch):
+    """Nobody is suspected, no round begins anew, and the class is named once, among what is shown."""
+    group = Group("made", 0, np.arange(5), np.ones(5), {})
+    finding = Finding("finetuning", 0, 5, 2.5, 0.0, 1.2)
+    mark = replace(finding, unclear=True, sample_ids=(1, 2, 3))
+    monkeypatch.setattr(rounds, "late_decision", lambda *_: Decision((Scored(group, 1.2),), (finding,)))
+    monkeypatch.setattr(rounds, "beside_alike", lambda *_: Late(shown=(mark,)))
+    found = run()
+    assert len(trained) == 1 and not found.stage3_detections
+    assert mark in found.marks and not any(of.stage == "finetuning" for of in found.findings)
+    monkeypatch.setattr(rounds, "beside_alike", lambda *_: Late((finding,), (group,), (mark,)))
+    assert mark not in run().marks  # of a class that is suspected nothing is shown besides
 
 
 def test_suspects_left_out(trained):
