@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dlp_fast.config import (
     RunConfig,
     at_real_places,
@@ -34,6 +32,7 @@ from dlp_fast.power.scans import power_of
 from dlp_fast.preparation.memory import fit, out_of_memory_told
 from dlp_fast.preparation.place import default_out
 from dlp_fast.preparation.prepare import prepare
+from dlp_fast.preparation.threads import fitting_threads
 from dlp_fast.preparation.work import time_left
 from dlp_fast.report.result import Result
 from dlp_fast.report.results import Finished, classifier_of, result_of, results_of, write_run
@@ -100,8 +99,6 @@ def execute(
 def _execute(
     config: RunConfig, dataset: sources.Dataset | None, quiet: bool, keep: bool, ranks: Ranks
 ) -> Result:
-    if config.threads:
-        torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision, config.graphs)
     check_name(config.model)
     if dataset is None:
@@ -123,6 +120,7 @@ def _execute(
             log.warn(SLOW_BF16)
         if ranks.leads:
             log.trackers += start_trackers(config.track, folder and folder.path, settings, log.warn)
+        stack.enter_context(fitting_threads(config, compute, folder, log))
         prepared = prepare(config, settings, compute, dataset, folder, log, ranks)
         data, train = prepared.data, prepared.dataset.train
         config = fit(config, data, compute, folder, log, ranks)

@@ -33,7 +33,15 @@ QUICK = options(
     finetuning={"steps": 2, "batch": 16, "rounds": 1, "norm_batches": 2},
 )
 # What a run may leave that is refused after its folder was made: no result, and the next command may begin in it.
-BEGUN = (".lock", "config.resolved.yaml", "metrics.jsonl", "quarantine.csv", "scan.jsonl", "environment.json")
+BEGUN = (
+    ".lock",
+    "config.resolved.yaml",
+    "metrics.jsonl",
+    "quarantine.csv",
+    "scan.jsonl",
+    "environment.json",
+    "threads.json",
+)
 BEGINS = tuple(f"run/{name}" for name in (*BEGUN, "data.sha256", "starting_weights.safetensors"))
 
 

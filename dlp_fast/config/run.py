@@ -70,7 +70,8 @@ class RunConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs and on CPUs with bf16 instructions, else fp32. Scores and losses are fp32 always."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of torch; unset: torch's choice. Part of the configuration: other threads, other last bits."""
+    """CPU threads of torch; unset: torch's choice, or on a CPU, where fewer processors are idle when the run begins, as
+    many as those; kept in threads.json of the run folder. Other threads, other last bits."""
     graphs: Literal["auto", "off"] = "auto"
     """auto: on a GPU, training steps are captured as CUDA graphs; off: launched kernel by kernel. No effect on CPUs."""
     batch: Literal["as-set", "auto"] = "as-set"
