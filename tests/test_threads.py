@@ -14,7 +14,7 @@ from dlp_fast.config import RunConfig
 from dlp_fast.engine.device import Compute
 from dlp_fast.errors import DataError
 from dlp_fast.preparation import threads
-from dlp_fast.preparation.threads import fitting_threads
+from dlp_fast.preparation.threads import fitting_threads, use_idle_processors
 from dlp_fast.runs import processors
 from dlp_fast.runs.processors import idle_processors, quota
 
@@ -188,5 +188,30 @@ def test_a_run_says_how_many_it_had(tmp_path, monkeypatch):
         assert "1 of 2 threads: other programs were using the processors" in " ".join(done.text.split())
         assert torch.get_num_threads() == 2
         assert json.loads((tmp_path / "run" / "environment.json").read_text())["threads"] == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("idle", "used"), [(1, 1), (8, 2)])
+def test_commands_that_look_at_images_take_no_more_than_are_idle(monkeypatch, idle, used):
+    noted = [2]
+    monkeypatch.setattr(threads.torch, "get_num_threads", lambda: noted[-1])
+    monkeypatch.setattr(threads.torch, "set_num_threads", noted.append)
+    monkeypatch.setattr(threads, "idle_processors", lambda: idle)
+    use_idle_processors(Compute(torch.device("cuda"), None))
+    assert noted == [2]
+    use_idle_processors(CPU)
+    assert noted[-1] == used
+
+
+def test_a_dry_run_reckons_with_the_threads_that_a_run_would_have(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "idle_processors", lambda: 1)
+    torch.set_num_threads(2)
+    try:
+        done = command("run", "--dry-run", "--model", "wrn-10-1")
+        assert done.code == 0, done.text
+        assert "1 of 2 threads: other programs were using the processors" in " ".join(done.text.split())
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -26,6 +26,7 @@ from dlp_fast.models.registry import check_name, new_model
 from dlp_fast.models.starting import check_options
 from dlp_fast.power.scans import scheduled
 from dlp_fast.preparation.prepare import prepare
+from dlp_fast.preparation.threads import fitting_threads
 from dlp_fast.preparation.work import Tuning, tuning
 from dlp_fast.runs.log import RunLog
 from dlp_fast.selection.labels import Labels
@@ -109,16 +110,15 @@ def dry_runs(
     """
     if worlds is None:
         worlds = sorted({min(world, config.batch_parts or world) for world in WORLDS})
-    if config.threads:
-        torch.set_num_threads(config.threads)
     compute = choose_compute(config.device, config.precision, config.graphs)
     check_name(config.model)
     check_options(config, None)
     log = RunLog(None, quiet=quiet)
-    prepared = prepare(config, resolve(config), compute, dataset, None, log)
-    with Session(compute, RunLog(None, quiet=True)) as session:
-        once = measure(session, prepared.data, config)
-        return [estimate(session, prepared.data, config, once, world) for world in worlds]
+    with fitting_threads(config, compute, None, log):
+        prepared = prepare(config, resolve(config), compute, dataset, None, log)
+        with Session(compute, RunLog(None, quiet=True)) as session:
+            once = measure(session, prepared.data, config)
+            return [estimate(session, prepared.data, config, once, world) for world in worlds]
 
 
 @dataclass(frozen=True)

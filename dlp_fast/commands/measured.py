@@ -12,8 +12,10 @@ from dlp_fast.commands.guard import tell
 from dlp_fast.config import DataConfig
 from dlp_fast.data import sources
 from dlp_fast.data.quarantine import cannot_be_used
+from dlp_fast.engine.device import choose_compute
 from dlp_fast.errors import ConfigError
 from dlp_fast.models.classifier import Classifier, read_model
+from dlp_fast.preparation.threads import use_idle_processors
 from dlp_fast.report.text import percent
 from dlp_fast.runs.contents import caution, title
 from dlp_fast.runs.log import RunLog
@@ -42,6 +44,7 @@ def predictions(
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure, write evaluation.json into the run folder, and tell."""
+    use_idle_processors(choose_compute("cpu", "fp32"))
     model = read_model(config.run)
     target = find_target(config.target, model.classes) if config.target is not None else None
     log = RunLog(None)

@@ -51,9 +51,12 @@ def main() -> None:
     from dlp_fast.commands.new_files import Kept, find_files, key_of
     from dlp_fast.engine.device import choose_compute
     from dlp_fast.models.classifier import read_model
+    from dlp_fast.preparation.threads import use_idle_processors
 
     run = config.run.parent if config.run.name == "model.safetensors" else config.run
-    model = read_model(run, str(choose_compute(config.device, "fp32").device))
+    compute = choose_compute(config.device, "fp32")
+    use_idle_processors(compute)
+    model = read_model(run, str(compute.device))
     log = RunLog(None)
     if caution(model.holds):
         log.warn(f"{run}: {caution(model.holds)}")

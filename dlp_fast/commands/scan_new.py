@@ -54,11 +54,14 @@ def main() -> None:
     from dlp_fast.detection.new_images import score_new
     from dlp_fast.engine.device import choose_compute
     from dlp_fast.models.classifier import read_model
+    from dlp_fast.preparation.threads import use_idle_processors
     from dlp_fast.runs.reader import read_results
     from dlp_fast.runs.sums import samples_changed
 
     results = read_results(config.run)
-    clean = read_model(config.run, str(choose_compute(config.device, "fp32").device))
+    compute = choose_compute(config.device, "fp32")
+    use_idle_processors(compute)
+    clean = read_model(config.run, str(compute.device))
     if clean.holds not in (CLEAN, None):
         raise DataError(f"{config.run} has no clean model to compare with: {caution(clean.holds)}")
     first = stage1_network(config.run, clean)

@@ -46,6 +46,13 @@ def fitting_threads(
         torch.set_num_threads(before)
 
 
+def use_idle_processors(compute: Compute) -> None:
+    """For a command that looks at images and trains nothing: no more threads than there are idle processors."""
+    most = torch.get_num_threads()
+    if compute.device.type == "cpu" and most > 1:
+        torch.set_num_threads(min(most, idle_processors()))
+
+
 def _fitting(most: int, kept: Path | None) -> int:
     """As the run was begun with, or as many as there are idle processors, at most `most`."""
     if kept and kept.is_file():

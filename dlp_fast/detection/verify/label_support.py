@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import mannwhitneyu
 from sklearn.decomposition import PCA
+from threadpoolctl import threadpool_limits  # comes with scikit-learn
 from sklearn.neighbors import NearestNeighbors
 
 from dlp_fast.detection import columns
@@ -106,12 +107,13 @@ def _places(curves: Callable[[slice], np.ndarray], n: int) -> np.ndarray:
     """float64 [n, components]: principal components of the curves, of many fitted to evenly spread ones."""
     step = -(-n // columns.PIECE)
     first = curves(slice(0, n, max(step, 1)))
-    analysis = PCA(min(CURVE_COMPONENTS, *first.shape), random_state=0)
-    points = analysis.fit_transform(first)
-    if step <= 1:
-        return points
-    del first
-    return np.concatenate([analysis.transform(curves(piece)) for piece in columns.pieces(n)])
+    with threadpool_limits(1):  # sums shall not depend on the number of threads
+        analysis = PCA(min(CURVE_COMPONENTS, *first.shape), random_state=0)
+        points = analysis.fit_transform(first)
+        if step <= 1:
+            return points
+        del first
+        return np.concatenate([analysis.transform(curves(piece)) for piece in columns.pieces(n)])
 
 
 def label_support(images: Images, group: Group, labels: np.ndarray, held_out: HeldOut) -> LabelSupport:
