@@ -17,8 +17,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import mannwhitneyu
 from sklearn.decomposition import PCA
-from threadpoolctl import threadpool_limits  # comes with scikit-learn
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
 from dlp_fast.detection import columns
 from dlp_fast.detection.groups import Group
