@@ -8,11 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # of the polynomial that drives all singular values towards 1 (Jordan 2024)
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # bring all singular values towards 1 (Jordan 2024)
 ROUNDS = 5  # of it: singular values end between 0.7 and 1.2
 SMALLEST = 1e-7  # norm that a matrix is divided by, at least
 
