@@ -14,7 +14,6 @@ from dlp_fast.detection import baselines
 from dlp_fast.detection.cause import acquitted, explained, with_causes
 from dlp_fast.detection.convict import ask_held_out, with_evidence
 from dlp_fast.detection.decide import Decision, clearest, decide
-from dlp_fast.detection.findings import MOST_IDS
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import marks_among
 from dlp_fast.detection.mislabeled import probably_mislabeled, unlike_their_label
@@ -22,6 +21,7 @@ from dlp_fast.detection.propose import PROPOSALS, Observed, by_curves
 from dlp_fast.detection.settle import settled
 from dlp_fast.detection.suspicion import Suspicion, by_groups
 from dlp_fast.detection.together import grown_among, judged_together
+from dlp_fast.detection.told import with_ids
 from dlp_fast.detection.verify import try_triggers
 from dlp_fast.detection.verify.hold_out import Train, with_support
 from dlp_fast.detection.verify.trigger import Predict
@@ -106,8 +106,5 @@ def detect(
 def _with_ids(decision: Decision) -> Decision:
     """`decision` whose marks say which images are shown, where their groups are known."""
     shown = zip(decision.marks, decision.of_marks, strict=True)
-    marks = [
-        replace(mark, sample_ids=tuple(group.core[:MOST_IDS].tolist())) if group is not None else mark
-        for mark, group in shown
-    ]
+    marks = [mark if group is None else with_ids(mark, group) for mark, group in shown]
     return replace(decision, marks=tuple(marks))

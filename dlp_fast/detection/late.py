@@ -16,10 +16,11 @@ from torch import Tensor
 
 from dlp_fast.config import DetectionConfig
 from dlp_fast.detection.decide import Decision
-from dlp_fast.detection.findings import MOST_IDS, Finding
+from dlp_fast.detection.findings import Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.propose import Observed
 from dlp_fast.detection.settle import is_half, which_half
+from dlp_fast.detection.told import with_ids
 from dlp_fast.detection.verify.sides import other_side
 
 
@@ -52,7 +53,7 @@ def beside_alike(decision: Decision, labeled: Tensor, seen: Observed, config: De
         finding = replace(finding, shared_labels=None if near is None else round(near.ratio, 4))
         right = near is not None and near.ratio >= config.min_shared_labels
         if right and finding.score < config.clear_score:
-            shown.append(replace(finding, unclear=True, sample_ids=tuple(group.core[:MOST_IDS].tolist())))
+            shown.append(with_ids(replace(finding, unclear=True), group))
         else:
             findings.append(finding)
             suspected.append(group)

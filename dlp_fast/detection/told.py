@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dlp_fast.config import DetectionConfig
-from dlp_fast.detection.findings import Finding
+from dlp_fast.detection.findings import MOST_IDS, Finding
 from dlp_fast.detection.groups import Group
 from dlp_fast.detection.marks import clearness
 from dlp_fast.detection.verify import Evidence
@@ -53,6 +53,11 @@ def mark_found(group: Group, evidence: Evidence, config: DetectionConfig) -> Fin
         purity=rounded(statistics["purity"]),
     )
     return with_numbers(finding, evidence)
+
+
+def with_ids(finding: Finding, group: Group) -> Finding:
+    """`finding`, which is shown, with the images that it is of."""
+    return replace(finding, sample_ids=tuple(group.core[:MOST_IDS].tolist()))
 
 
 def rounded(value: float | None) -> float | None:

@@ -2,7 +2,7 @@
 
 Threads of a training step wait for one another hundreds of times, and do so by asking again and again. Where one of
 them shares a processor with another program, all wait for it: with two threads on two processors, one of them busy, a
-step took a hundred times as long as with one thread (decision 033).
+step took forty times as long as with one thread (decision 033).
 """
 
 from __future__ import annotations

@@ -110,9 +110,10 @@ def assert_near(one, two):
         assert torch.allclose(one[name].double(), two[name].double(), rtol=1e-3, atol=1e-4), name
 
 
-def test_finetuning_captured_is_finetuning(recorded):
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_finetuning_captured_is_finetuning(recorded, optimizer):
     """Step size, averaging and the labels change from step to step: none of them is frozen in the recording."""
-    config = FinetuningConfig(steps=14, batch=16, ema=0.9, tau=0.4, reinstate=0.3)
+    config = FinetuningConfig(optimizer=optimizer, steps=14, batch=16, ema=0.9, tau=0.4, reinstate=0.3)
     ids = torch.arange(96)
 
     def run(graphs):

@@ -236,6 +236,19 @@ class TestStepSize:
         run(config(steps=1, optimizer=optimizer, schedule="constant", warmup=0, learning_rate=0.01))
         assert noted == [0.01]
 
+    @pytest.mark.parametrize(("steps", "a_step"), [(12, 0.01), (24, 0.005), (4, 0.02)])
+    def test_the_decay_of_muon_fits_the_length(self, monkeypatch, steps, a_step):
+        """All steps together take as much, at the peak; a step no more than a fiftieth."""
+        made, begin = [], Muon.__init__
+
+        def watched(self, *args, **kwargs):
+            begin(self, *args, **kwargs)
+            made.append(self.param_groups[0])
+
+        monkeypatch.setattr(Muon, "__init__", watched)
+        run(config(steps=steps, optimizer="muon", muon_decay=0.12, learning_rate=0.1))
+        assert made[0]["orthogonal"] and made[0]["weight_decay"] * 0.1 == pytest.approx(a_step)
+
     @pytest.mark.parametrize("schedule", ["linear", "fixmatch_cosine"])
     def test_an_interrupted_stage_ends_as_one_that_was_not(self, tmp_path, monkeypatch, schedule):
         of = config(steps=9, schedule=schedule, warmup=0.4)
